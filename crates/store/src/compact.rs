@@ -1,0 +1,65 @@
+//! Compaction: forgetting what is older than a revision.
+//!
+//! A compaction takes effect at once: no older revision can be read any more. What that makes
+//! superfluous is removed in steps, which are commands too, so that the logical size of the store
+//! stays the same on all members. A step walks `changes`: each change older than the compacted
+//! revision goes, and with it the record that it superseded, which ended before that revision. The
+//! changes of the compacted revision itself stay, so that a watch can begin there.
+
+use rocksdb::ReadOptions;
+
+use crate::apply::{Applier, refused};
+use crate::command::{Answer, Compact, CompactStep, Done, Reason, Refused};
+use crate::db;
+use crate::error::StoreError;
+use crate::layout::{CHANGES, Change, change_key, decode_change_key};
+
+/// No step removes more, whatever it asks for: a step holds up the writes behind it.
+const STEP_CHANGES_MAX: u32 = 10_000;
+
+impl Applier<'_> {
+    pub(crate) fn compact(&mut self, compact: Compact) -> Answer {
+        let head = &mut self.rows.head;
+        if compact.revision <= head.compacted {
+            return Answer::Refused(Refused { actual: head.compacted, ..refused(Reason::Compacted) });
+        }
+        if compact.revision > head.revision {
+            return Answer::Refused(Refused { actual: head.revision, ..refused(Reason::FutureRevision) });
+        }
+        head.compacted = compact.revision;
+        Answer::Done(Done {})
+    }
+
+    pub(crate) fn compact_step(&mut self, step: CompactStep) -> Result<Answer, StoreError> {
+        if !self.rows.head.compaction_backlog() {
+            return Ok(Answer::Done(Done {}));
+        }
+        // A step finds changes in the database alone. Those that gather for this run's batch have to
+        // be there too: what a step does must not depend on where runs begin and end.
+        if self.published.head.revision + 1 < self.rows.head.compacted {
+            self.commit()?;
+        }
+        let state = self.state;
+        let end = (self.rows.head.compacted, 0);
+        let (from, to) = (self.rows.head.compact_next, change_key(end.0, end.1));
+        let mut options = ReadOptions::default();
+        options.set_iterate_range(&change_key(from.0, from.1)[..]..&to[..]);
+        let mut changes = state.db.raw_iterator_cf_opt(db::family(&state.db, CHANGES), options);
+        let mut left = step.changes_max.clamp(1, STEP_CHANGES_MAX);
+        let malformed = |_| StoreError::malformed(state.path(), "a row of `changes` is no change");
+        changes.seek_to_first();
+        let next = loop {
+            let Some((key, row)) = changes.item() else { break end };
+            let at = decode_change_key(key).map_err(malformed)?;
+            if left == 0 {
+                break at;
+            }
+            self.rows.forget(at, &Change::decode(row).map_err(malformed)?);
+            left -= 1;
+            changes.next();
+        };
+        changes.status().map_err(StoreError::database("read changes", state.path()))?;
+        self.rows.head.compact_next = next;
+        Ok(Answer::Done(Done {}))
+    }
+}

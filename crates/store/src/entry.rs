@@ -1,0 +1,204 @@
+//! Raft log entries as bytes: the same bytes go over the wire, into every log and into apply.
+//!
+//! An encoded payload is `[format version: u8][kind: u8][body]`. A batch's body is
+//! `[stamp ms: u64 LE][count: u32 LE]` and then, for each command, `[length: u32 LE][Command]`.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+
+/// The newest entry format this build writes and reads. A leader proposes a newer one only when
+/// all members know it.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// Kinds as they stand on disk: the numbers must stay.
+const KIND_BLANK: u8 = 0;
+const KIND_BATCH: u8 = 1;
+const KIND_MEMBERSHIP: u8 = 2;
+
+/// Bytes of every payload's header: format version and kind.
+const HEADER_BYTES: usize = 2;
+/// Bytes of a batch before its first command.
+const BATCH_HEADER_BYTES: usize = HEADER_BYTES + 8 + 4;
+/// Bytes in front of each command of a batch.
+const COMMAND_HEADER_BYTES: usize = 4;
+
+/// A position in the raft log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// The term of the leader that made the entry.
+    pub term: u64,
+    /// The entry's index; the first entry of a cluster has index 0.
+    pub index: u64,
+}
+
+impl std::fmt::Display for LogId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.term, self.index)
+    }
+}
+
+/// One entry of the raft log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub log_id: LogId,
+    /// Its encoded payload, see the module's documentation.
+    pub payload: Bytes,
+}
+
+/// What an entry's payload holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: the first entry of a leader's term.
+    Blank,
+    /// Commands, applied in order at one moment of cluster time.
+    Batch(Batch),
+    /// A membership, opaque to the store.
+    Membership(Bytes),
+}
+
+/// What kind of payload an entry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadKind {
+    /// Nothing.
+    Blank,
+    /// Commands.
+    Batch,
+    /// A membership.
+    Membership,
+}
+
+/// Commands that were proposed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The proposing leader's cluster time in milliseconds.
+    pub stamp_ms: u64,
+    /// Encoded [`Command`](crate::command::Command)s.
+    pub commands: Vec<Bytes>,
+}
+
+/// Why an entry's payload could not be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PayloadError {
+    /// It was written by a newer release.
+    #[error("entry format {0} is newer than this release understands ({FORMAT_VERSION}); upgrade this node")]
+    Version(u8),
+    /// The kind byte is none we know.
+    #[error("entry of unknown kind {0}")]
+    Kind(u8),
+    /// The lengths inside do not add up.
+    #[error("entry is cut short or has trailing bytes")]
+    Length,
+}
+
+/// The payload of a blank entry.
+pub fn encode_blank() -> Bytes {
+    Bytes::from_static(&[FORMAT_VERSION, KIND_BLANK])
+}
+
+/// The payload of a membership entry.
+pub fn encode_membership(membership: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + membership.len());
+    out.put_slice(&[FORMAT_VERSION, KIND_MEMBERSHIP]);
+    out.put_slice(membership);
+    out.freeze()
+}
+
+/// The payload of a batch of encoded commands.
+pub fn encode_batch<'a, I>(stamp_ms: u64, commands: I) -> Bytes
+where
+    I: ExactSizeIterator<Item = &'a Bytes> + Clone,
+{
+    let body: usize = commands.clone().map(|c| COMMAND_HEADER_BYTES + c.len()).sum();
+    let mut out = BytesMut::with_capacity(BATCH_HEADER_BYTES + body);
+    out.put_slice(&[FORMAT_VERSION, KIND_BATCH]);
+    out.put_u64_le(stamp_ms);
+    out.put_u32_le(commands.len() as u32);
+    for command in commands {
+        out.put_u32_le(command.len() as u32);
+        out.put_slice(command);
+    }
+    out.freeze()
+}
+
+impl Payload {
+    /// Reads an encoded payload. The parts of a batch share its memory.
+    pub fn decode(mut bytes: Bytes) -> Result<Payload, PayloadError> {
+        let kind = PayloadKind::of(&bytes)?;
+        bytes.advance(HEADER_BYTES);
+        match kind {
+            PayloadKind::Blank if bytes.is_empty() => Ok(Payload::Blank),
+            PayloadKind::Blank => Err(PayloadError::Length),
+            PayloadKind::Batch => decode_batch(bytes).map(Payload::Batch),
+            PayloadKind::Membership => Ok(Payload::Membership(bytes)),
+        }
+    }
+}
+
+impl PayloadKind {
+    /// Reads the kind of an encoded payload without reading the rest of it.
+    pub fn of(payload: &[u8]) -> Result<PayloadKind, PayloadError> {
+        match *payload {
+            [version, ..] if version != FORMAT_VERSION => Err(PayloadError::Version(version)),
+            [_, KIND_BLANK, ..] => Ok(PayloadKind::Blank),
+            [_, KIND_BATCH, ..] => Ok(PayloadKind::Batch),
+            [_, KIND_MEMBERSHIP, ..] => Ok(PayloadKind::Membership),
+            [_, kind, ..] => Err(PayloadError::Kind(kind)),
+            _ => Err(PayloadError::Length),
+        }
+    }
+}
+
+fn decode_batch(mut bytes: Bytes) -> Result<Batch, PayloadError> {
+    if bytes.len() < BATCH_HEADER_BYTES - HEADER_BYTES {
+        return Err(PayloadError::Length);
+    }
+    let stamp_ms = bytes.get_u64_le();
+    let count = bytes.get_u32_le() as usize;
+    // A wrong count must not reserve memory: each command takes at least its header.
+    if count > bytes.len() / COMMAND_HEADER_BYTES {
+        return Err(PayloadError::Length);
+    }
+    let mut commands = Vec::with_capacity(count);
+    for _ in 0..count {
+        if bytes.len() < COMMAND_HEADER_BYTES {
+            return Err(PayloadError::Length);
+        }
+        let length = bytes.get_u32_le() as usize;
+        if bytes.len() < length {
+            return Err(PayloadError::Length);
+        }
+        commands.push(bytes.split_to(length));
+    }
+    if !bytes.is_empty() {
+        return Err(PayloadError::Length);
+    }
+    Ok(Batch { stamp_ms, commands })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_survive_encoding() {
+        let commands = vec![Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"ccc")];
+        let batch = Payload::Batch(Batch { stamp_ms: 7, commands: commands.clone() });
+        assert_eq!(Payload::decode(encode_batch(7, commands.iter())), Ok(batch));
+        assert_eq!(Payload::decode(encode_blank()), Ok(Payload::Blank));
+        let membership = Payload::Membership(Bytes::from_static(b"m"));
+        assert_eq!(Payload::decode(encode_membership(b"m")), Ok(membership));
+    }
+
+    #[test]
+    fn damaged_payloads_are_refused() {
+        let good = encode_batch(7, [Bytes::from_static(b"abc")].iter());
+        for cut in 0..good.len() {
+            assert_eq!(Payload::decode(good.slice(..cut)), Err(PayloadError::Length), "cut at {cut}");
+        }
+        let mut long = BytesMut::from(&good[..]);
+        long.put_u8(0);
+        assert_eq!(Payload::decode(long.freeze()), Err(PayloadError::Length));
+        assert_eq!(Payload::decode(Bytes::from_static(&[9, 0])), Err(PayloadError::Version(9)));
+        assert_eq!(Payload::decode(Bytes::from_static(&[1, 9])), Err(PayloadError::Kind(9)));
+    }
+}

@@ -1,0 +1,15 @@
+//! The one way out when going on could lose data.
+
+use std::fmt::Display;
+
+/// Says what failed and ends the process, without unwinding and without flushing anything.
+///
+/// It is called when a write or an fsync of the log or the state failed: the kernel may have marked
+/// the pages clean although they never reached the disk, so a second fsync would succeed and prove
+/// nothing. Only a new start, which reads what the disk really holds, can be trusted.
+pub fn stop_process(context: impl Display, error: impl Display) -> ! {
+    tracing::error!(%error, "{context}; the process stops, since going on could lose acknowledged writes");
+    // The subscriber may filter or buffer; this line must get out.
+    eprintln!("kvorum: {context}: {error}; the process stops, since going on could lose acknowledged writes");
+    std::process::abort()
+}

@@ -1,0 +1,43 @@
+//! The store of a Kvorum node: multi-version data on RocksDB, and the raft log.
+//!
+//! Architecture invariant: nothing here knows of a network, of raft's rules or of an async runtime.
+#![forbid(unsafe_code)]
+
+mod apply;
+mod changes;
+pub mod command;
+mod compact;
+pub mod data_dir;
+mod db;
+pub mod entry;
+mod error;
+mod expire;
+pub mod fatal;
+mod hash;
+mod layout;
+pub mod log;
+mod manifest;
+mod overlay;
+mod range;
+mod read;
+mod rows;
+mod scan;
+mod snapshot;
+pub mod space;
+mod state;
+mod store;
+mod verify;
+mod write;
+
+pub use apply::{Event, EventKind, RevisionEvents, Run};
+pub use changes::Changes;
+pub use db::StoreOptions;
+pub use error::{OpenError, ReadError, StoreError};
+pub use read::Get;
+pub use scan::{Page, Scan};
+pub use snapshot::{
+    Begin, Checkpoint, Chunk, ReceiveError, Received, ReceivedSnapshot, SNAPSHOT_FORMAT, SnapshotReceiver,
+    SnapshotSender,
+};
+pub use store::{Store, StoreStats};
+pub use verify::{Finding, verify_state};

@@ -1,0 +1,365 @@
+//! What the handles and the writer thread share.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use super::cache::{Cache, entry_bytes};
+use super::record::RECORD_BYTES;
+use super::recovery::Recovered;
+use super::segment::{Piece, Segment, Segments};
+use super::view::{View, next_index};
+use super::{Done, LogOptions, LogState, Vote};
+use crate::entry::{Entry, LogId};
+
+/// A frame takes changes until it is so large; one change may be larger. It bounds the writer's
+/// buffer and the time of one write, and is far above what a group of requests needs.
+const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One change in the queue.
+pub(super) struct Op {
+    pub(super) change: Change,
+    /// Called when the change is durable.
+    pub(super) done: Done,
+    bytes: usize,
+}
+
+pub(super) enum Change {
+    Append(Vec<Entry>),
+    Vote(Vote),
+    Truncate(Option<LogId>),
+    Purge(LogId),
+    Reset(LogId),
+}
+
+/// What the writer takes at once.
+pub(super) struct Batch {
+    pub(super) ops: Vec<Op>,
+    /// Known to be committed and durable, so that no torn frame ever takes it away.
+    pub(super) committed: Option<LogId>,
+}
+
+/// What the writer did with a batch.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// The frame; no bytes if there was nothing to write.
+    pub(super) offset: u64,
+    pub(super) frame_bytes: u64,
+    pub(super) first_index: Option<u64>,
+    pub(super) entries: usize,
+    /// Entries from here on went, before the frame's own came.
+    pub(super) truncated_next: Option<u64>,
+}
+
+/// One mutex over everything: it is held for moments, never across I/O. The entries of an append
+/// are queued and cached under one hold, so the queue's order is the log's order.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// There is something for the writer.
+    work: Condvar,
+    /// The queue became shorter.
+    room: Condvar,
+    /// More became durable.
+    progress: Condvar,
+    /// The index after the durable part, for readers without the lock.
+    durable_next: AtomicU64,
+    cache_bytes: usize,
+    queue_bytes: usize,
+}
+
+pub(super) struct State {
+    /// The log as callers see it: with everything in the queue.
+    view: View,
+    /// What the callers say is committed, which may be ahead of this log.
+    committed: Option<LogId>,
+    /// What of it frames may say: in this log, and durable before the frame.
+    saved: Option<LogId>,
+    durable: Option<LogId>,
+    cache: Cache,
+    queue: VecDeque<Op>,
+    queued_bytes: usize,
+    /// How many changes were queued and completed ever.
+    queued_ops: u64,
+    completed_ops: u64,
+    /// Truncations that are not durable yet: which change, and the index from which on the disk
+    /// holds what is not in the log any more. What lies above is not durable, whatever is synced.
+    cuts: VecDeque<(u64, u64)>,
+    segments: Segments,
+    closing: bool,
+}
+
+/// What to read from where, as of one moment.
+pub(super) struct Plan {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) cached: Vec<Entry>,
+}
+
+impl Shared {
+    pub(super) fn new(log: Recovered, options: &LogOptions) -> Shared {
+        let durable = log.view.last();
+        let committed = committed_id(&log.view, log.committed_next);
+        Shared {
+            state: Mutex::new(State {
+                cache: Cache::new(log.view.next_index()),
+                view: log.view,
+                committed,
+                saved: committed,
+                durable,
+                queue: VecDeque::new(),
+                queued_bytes: 0,
+                queued_ops: 0,
+                completed_ops: 0,
+                cuts: VecDeque::new(),
+                segments: log.segments,
+                closing: false,
+            }),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            progress: Condvar::new(),
+            durable_next: AtomicU64::new(next_index(durable)),
+            cache_bytes: options.cache_bytes,
+            queue_bytes: options.queue_bytes,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panics while it holds the log's lock")
+    }
+
+    fn wait<'a>(&self, on: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        on.wait(state).expect("no thread panics while it holds the log's lock")
+    }
+
+    // The handles' side.
+
+    pub(super) fn append(&self, entries: Vec<Entry>, done: Done) -> Result<(), &'static str> {
+        let bytes = entries.iter().map(entry_bytes).sum();
+        let mut guard = self.lock();
+        while guard.queued_bytes >= self.queue_bytes {
+            guard = self.wait(&self.room, guard);
+        }
+        let state = &mut *guard;
+        for entry in &entries {
+            state.view.append(entry.log_id)?;
+            state.cache.push(entry.clone());
+        }
+        state.cache.evict(self.cache_bytes, next_index(state.durable));
+        self.push(state, Change::Append(entries), bytes, done);
+        Ok(())
+    }
+
+    pub(super) fn save_vote(&self, vote: Vote, done: Done) {
+        let mut state = self.lock();
+        state.view.set_vote(vote);
+        self.push(&mut state, Change::Vote(vote), RECORD_BYTES, done);
+    }
+
+    pub(super) fn truncate_after(&self, last: Option<LogId>, done: Done) -> Result<(), &'static str> {
+        let mut state = self.lock();
+        check_committed(&state, last)?;
+        state.view.truncate_after(last)?;
+        let next = state.view.next_index();
+        state.cache.truncate(next);
+        self.cut(&mut state, next);
+        self.push(&mut state, Change::Truncate(last), RECORD_BYTES, done);
+        Ok(())
+    }
+
+    pub(super) fn purge(&self, upto: LogId, done: Done) -> Result<(), &'static str> {
+        let mut state = self.lock();
+        let change = if state.view.purge_resets(upto) {
+            check_committed(&state, Some(upto))?;
+            state.view.reset(upto);
+            let next = upto.index + 1;
+            state.cache.reset(next);
+            self.cut(&mut state, next);
+            Change::Reset(upto)
+        } else {
+            state.view.purge(upto)?;
+            let next = state.view.first_index();
+            state.cache.purge(next);
+            Change::Purge(upto)
+        };
+        self.push(&mut state, change, RECORD_BYTES, done);
+        Ok(())
+    }
+
+    pub(super) fn set_committed(&self, id: LogId) {
+        let mut state = self.lock();
+        state.committed = state.committed.max(Some(id));
+    }
+
+    pub(super) fn state(&self) -> LogState {
+        let state = self.lock();
+        LogState {
+            purged: state.view.purged(),
+            last: state.view.last(),
+            durable: state.durable,
+            vote: state.view.vote(),
+            committed: state.committed,
+        }
+    }
+
+    pub(super) fn durable_next(&self) -> u64 {
+        self.durable_next.load(Ordering::Acquire)
+    }
+
+    pub(super) fn wait_durable(&self, index: u64) {
+        if index < self.durable_next() {
+            return;
+        }
+        let mut state = self.lock();
+        while index >= next_index(state.durable) {
+            state = self.wait(&self.progress, state);
+        }
+    }
+
+    pub(super) fn term_of(&self, index: u64) -> Option<u64> {
+        self.lock().view.term_of(index)
+    }
+
+    /// Where to find the entries of the range that exist.
+    pub(super) fn plan(&self, range: Range<u64>, bytes_max: usize) -> Plan {
+        let state = self.lock();
+        let from = range.start.max(state.view.first_index());
+        let to = range.end.min(state.view.next_index());
+        let cache_first = state.cache.first_index();
+        let pieces = if from < to.min(cache_first) {
+            state.segments.pieces(from, to.min(cache_first))
+        } else {
+            vec![]
+        };
+        let cached = if from < to { state.cache.read(from.max(cache_first), to, bytes_max) } else { vec![] };
+        Plan { pieces, cached }
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        let state = self.lock();
+        state.segments.used_bytes() + state.queued_bytes as u64
+    }
+
+    pub(super) fn bytes_between(&self, from: u64, to: u64) -> u64 {
+        let state = self.lock();
+        let position = |index| {
+            if index < state.view.next_index() {
+                state.segments.position(index)
+            } else {
+                state.segments.end_position() + state.queued_bytes as u64
+            }
+        };
+        position(to).saturating_sub(position(from))
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.lock().queued_bytes
+    }
+
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.lock().cache.bytes()
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.work.notify_one();
+    }
+
+    fn push(&self, state: &mut State, change: Change, bytes: usize, done: Done) {
+        state.queue.push_back(Op { change, done, bytes });
+        state.queued_bytes += bytes;
+        state.queued_ops += 1;
+        self.work.notify_one();
+    }
+
+    /// The entries from `next` on are not in the log any more, but still on disk.
+    fn cut(&self, state: &mut State, next: u64) {
+        let this_op = state.queued_ops;
+        state.cuts.push_back((this_op, next));
+        if next < next_index(state.durable) {
+            state.durable = next.checked_sub(1).and_then(|index| state.view.id_of(index));
+            self.durable_next.store(next_index(state.durable), Ordering::Release);
+        }
+    }
+
+    // The writer's side.
+
+    /// Takes what goes into the next frame; `None` when the log is closed and nothing is left.
+    pub(super) fn take_batch(&self) -> Option<Batch> {
+        let mut state = self.lock();
+        while state.queue.is_empty() {
+            if state.closing {
+                return None;
+            }
+            state = self.wait(&self.work, state);
+        }
+        let ops = take_ops(&mut state);
+        self.room.notify_all();
+        // An entry of ours at the committed position is the committed one only if the terms agree,
+        // and then all before it are, too.
+        if let Some(committed) = state.committed
+            && state.view.term_of(committed.index) == Some(committed.term)
+        {
+            state.saved = state.saved.max(Some(committed).min(state.durable));
+        }
+        Some(Batch { ops, committed: state.saved })
+    }
+
+    /// Takes note of what became durable. Answers the segments that are not needed any more.
+    pub(super) fn complete(&self, batch: &Batch, written: &Written, on_disk: &View) -> Vec<PathBuf> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.completed_ops += batch.ops.len() as u64;
+        if let Some(next) = written.truncated_next {
+            state.segments.note_truncation(next);
+        }
+        if written.frame_bytes > 0 {
+            state.segments.note_frame(written.offset, written.frame_bytes, written.first_index);
+        }
+        while state.cuts.front().is_some_and(|(op, _)| *op < state.completed_ops) {
+            state.cuts.pop_front();
+        }
+        let next = state.cuts.iter().map(|(_, next)| *next).fold(on_disk.next_index(), u64::min);
+        state.durable = next.checked_sub(1).and_then(|i| state.view.id_of(i).or_else(|| on_disk.id_of(i)));
+        self.durable_next.store(next_index(state.durable), Ordering::Release);
+        state.cache.evict(self.cache_bytes, next);
+        self.progress.notify_all();
+        state.segments.take_purged(on_disk.purged())
+    }
+
+    pub(super) fn push_segment(&self, segment: Segment) {
+        self.lock().segments.push(segment);
+    }
+}
+
+/// Entries that are known to be committed stay in the log until they are purged.
+fn check_committed(state: &State, last: Option<LogId>) -> Result<(), &'static str> {
+    if next_index(last) < next_index(state.saved) {
+        return Err("the change would undo committed entries");
+    }
+    Ok(())
+}
+
+/// Takes changes from the queue, at least one. Within a frame truncations stand before entries, so
+/// that no entry of a frame is undone by the same frame.
+fn take_ops(state: &mut State) -> Vec<Op> {
+    let mut ops = Vec::with_capacity(state.queue.len());
+    let (mut bytes, mut has_entries) = (0, false);
+    while let Some(op) = state.queue.front() {
+        let cuts = matches!(op.change, Change::Truncate(_) | Change::Reset(_));
+        if (cuts && has_entries) || (bytes > 0 && bytes + op.bytes > FRAME_BYTES_MAX) {
+            break;
+        }
+        has_entries |= matches!(&op.change, Change::Append(entries) if !entries.is_empty());
+        bytes += op.bytes;
+        ops.extend(state.queue.pop_front());
+    }
+    state.queued_bytes -= bytes;
+    ops
+}
+
+/// The id of the last entry below an index that was committed. What was purged was committed too.
+fn committed_id(view: &View, committed_next: u64) -> Option<LogId> {
+    let id = committed_next.checked_sub(1).and_then(|index| view.id_of(index));
+    id.max(view.purged())
+}

@@ -1,0 +1,120 @@
+//! Checkpoints: the state at one moment, in files that no longer change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::CHECKPOINTS;
+use crate::db;
+use crate::entry::LogId;
+use crate::error::{OpenError, StoreError};
+use crate::layout::Head;
+use crate::state::read_meta;
+use crate::store::Store;
+
+/// A copy of the state as it was at one moment. It shares the files of the state it was made from,
+/// so it costs little, until that has been compacted away from under it. Dropping it removes it.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    applied: Option<LogId>,
+    membership: Option<(LogId, Bytes)>,
+    revision: u64,
+    files: Vec<(String, u64)>,
+}
+
+impl Store {
+    /// Makes a checkpoint of what is applied by now, or a little more.
+    pub fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
+        let state = self.state();
+        let parent = self.shared.dir.join(CHECKPOINTS);
+        fs::create_dir_all(&parent).map_err(StoreError::io("create directory", &parent))?;
+        let path = parent.join(self.shared.checkpoints.fetch_add(1, Ordering::Relaxed).to_string());
+        // From here on an early return removes what is there.
+        let mut checkpoint =
+            Checkpoint { path, applied: None, membership: None, revision: 0, files: Vec::new() };
+        let failed = |error| StoreError::database("make checkpoint", state.path())(error);
+        rocksdb::checkpoint::Checkpoint::new(&state.db)
+            .and_then(|maker| maker.create_checkpoint(&checkpoint.path))
+            .map_err(failed)?;
+
+        // The applied position comes from the checkpoint itself: the state has gone on.
+        let db = db::open_read_only(&checkpoint.path, &self.shared.caches)?;
+        let meta = read_meta(&db).map_err(|error| match error {
+            OpenError::Store(error) => error,
+            OpenError::Format { .. } => StoreError::malformed(&checkpoint.path, error.to_string()),
+        })?;
+        drop(db);
+        let Head { applied, revision, .. } = meta.head;
+        checkpoint.applied = applied;
+        checkpoint.revision = revision;
+        checkpoint.membership = meta.membership;
+        checkpoint.files = files(&checkpoint.path)?;
+        Ok(checkpoint)
+    }
+}
+
+impl Checkpoint {
+    /// Where its files are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last entry that was applied to it.
+    pub fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    /// The membership as of then.
+    pub fn membership(&self) -> Option<&(LogId, Bytes)> {
+        self.membership.as_ref()
+    }
+
+    /// Its revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The names and sizes of its files.
+    pub fn files(&self) -> &[(String, u64)] {
+        &self.files
+    }
+
+    /// Bytes of all files together.
+    pub fn total_bytes(&self) -> u64 {
+        self.files.iter().map(|(_, size)| size).sum()
+    }
+}
+
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            // The next open removes it.
+            tracing::warn!(path = %self.path.display(), %error, "could not remove a checkpoint");
+        }
+    }
+}
+
+/// What a copy needs of a closed database: not its lock, nor, since no write goes through it, its log.
+fn files(path: &Path) -> Result<Vec<(String, u64)>, StoreError> {
+    let failed = |error| StoreError::io("read checkpoint", path)(error);
+    let mut files = Vec::new();
+    for item in fs::read_dir(path).map_err(failed)? {
+        let item = item.map_err(failed)?;
+        let name = item.file_name().to_string_lossy().into_owned();
+        let belongs = name == "CURRENT"
+            || name == "IDENTITY"
+            || name.starts_with("MANIFEST-")
+            || name.starts_with("OPTIONS-")
+            || name.ends_with(".sst");
+        if belongs {
+            files.push((name, item.metadata().map_err(failed)?.len()));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}

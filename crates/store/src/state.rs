@@ -1,0 +1,194 @@
+//! One state: an open database in its directory, and what is known of it without reading.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rocksdb::DB;
+
+use crate::db::{self, Caches};
+use crate::entry::LogId;
+use crate::error::{OpenError, StoreError};
+use crate::layout::{self, FORMAT, Head, META, Malformed, meta};
+
+/// An open state. A store has one; for a moment while a snapshot takes its place, two.
+///
+/// Fields are dropped in order: the directory goes, if it is to go, after the database is closed.
+pub(crate) struct State {
+    pub(crate) db: DB,
+    pub(crate) number: u64,
+    /// Held by whoever writes.
+    pub(crate) writer: Mutex<()>,
+    /// As of the last write that is in the database.
+    published: Mutex<Published>,
+    revision: AtomicU64,
+    /// The revision that the write under way leads to; set before it begins. While it equals
+    /// `revision`, what the database shows is that revision exactly.
+    revision_writing: AtomicU64,
+    compacted: AtomicU64,
+    cluster_time_ms: AtomicU64,
+    /// No row of `deadlines` is below this one: where the search for due keys begins.
+    pub(crate) due_from_ms: AtomicU64,
+    pub(crate) installed: Option<LogId>,
+    dir: StateDir,
+}
+
+/// What changes with each write, and is small.
+#[derive(Clone)]
+pub(crate) struct Published {
+    pub(crate) head: Head,
+    pub(crate) membership: Option<(LogId, Bytes)>,
+    pub(crate) space_alarms: BTreeSet<u64>,
+}
+
+impl State {
+    /// Makes the empty state of a new store, in `path`, and closes it again.
+    pub(crate) fn create(path: &Path, caches: &Caches) -> Result<(), StoreError> {
+        let db = db::create(path, caches)?;
+        let context = "create state";
+        db.put_opt(meta::HEAD, Head::EMPTY.encode(), &db::write_options())
+            .map_err(StoreError::database(context, path))?;
+        db::flush(&db)?;
+        drop(db);
+        sync_dir(path)
+    }
+
+    /// Opens the state in `path`.
+    pub(crate) fn open(path: &Path, number: u64, caches: &Caches) -> Result<State, OpenError> {
+        let db = db::open(path, caches)?;
+        let published = read_meta(&db)?;
+        let installed = match read_row(&db, meta::INSTALLED)? {
+            Some(row) => Some(layout::decode_position(&row).map_err(|_| malformed(&db, meta::INSTALLED))?.0),
+            None => None,
+        };
+        Ok(State {
+            number,
+            writer: Mutex::new(()),
+            revision: published.head.revision.into(),
+            revision_writing: published.head.revision.into(),
+            compacted: published.head.compacted.into(),
+            cluster_time_ms: published.head.cluster_time_ms.into(),
+            published: Mutex::new(published),
+            due_from_ms: AtomicU64::new(0),
+            installed,
+            dir: StateDir { path: path.to_owned(), remove: AtomicBool::new(false) },
+            db,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir.path
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn revision_writing(&self) -> u64 {
+        self.revision_writing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn compacted(&self) -> u64 {
+        self.compacted.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn cluster_time_ms(&self) -> u64 {
+        self.cluster_time_ms.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn published(&self) -> MutexGuard<'_, Published> {
+        lock(&self.published)
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        self.published().head
+    }
+
+    /// Says which revision the write that begins now leads to.
+    pub(crate) fn announce(&self, head: &Head) {
+        self.revision_writing.store(head.revision, Ordering::Release);
+    }
+
+    /// Makes known what a write that is in the database has changed.
+    pub(crate) fn publish(&self, published: Published) {
+        let head = published.head;
+        *self.published() = published;
+        self.compacted.store(head.compacted, Ordering::Release);
+        self.cluster_time_ms.store(head.cluster_time_ms, Ordering::Release);
+        self.revision.store(head.revision, Ordering::Release);
+    }
+
+    /// Makes known that a read has shown this revision, of a write that is in the database and may not
+    /// be published yet: no later read may answer with an older one.
+    pub(crate) fn show(&self, revision: u64) {
+        self.revision.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// Another state has taken this one's place: its directory goes with the last reader.
+    pub(crate) fn retire(&self) {
+        self.dir.remove.store(true, Ordering::Release);
+    }
+}
+
+/// The meta rows of a database.
+pub(crate) fn read_meta(db: &DB) -> Result<Published, OpenError> {
+    let Some(row) = read_row(db, meta::HEAD)? else {
+        return Err(StoreError::malformed(db.path(), "it has no `head` row").into());
+    };
+    if let Some(found) = row.first().copied().filter(|format| *format > FORMAT) {
+        return Err(OpenError::Format { path: db.path().to_owned(), found, known: FORMAT });
+    }
+    let head = Head::decode(&row).map_err(|_| malformed(db, meta::HEAD))?;
+    let membership = match read_row(db, meta::MEMBERSHIP)? {
+        None => None,
+        Some(row) => {
+            let (log_id, bytes) =
+                layout::decode_position(&row).map_err(|_| malformed(db, meta::MEMBERSHIP))?;
+            Some((log_id, Bytes::copy_from_slice(bytes)))
+        }
+    };
+    let space_alarms = read_row(db, meta::SPACE_ALARMS)?
+        .map_or(Ok(Vec::new()), |row| layout::decode_alarms(&row))
+        .map_err(|Malformed| malformed(db, meta::SPACE_ALARMS))?
+        .into_iter()
+        .collect();
+    Ok(Published { head, membership, space_alarms })
+}
+
+fn read_row(db: &DB, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    db.get_cf(db::family(db, META), key).map_err(StoreError::database("read meta", db.path()))
+}
+
+fn malformed(db: &DB, key: &[u8]) -> StoreError {
+    StoreError::malformed(db.path(), format!("its row `{}` cannot be read", String::from_utf8_lossy(key)))
+}
+
+/// A panic while a lock was held has left nothing half done: what the locks guard is replaced whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync directory", path))
+}
+
+/// The directory of a state.
+struct StateDir {
+    path: PathBuf,
+    remove: AtomicBool,
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        if self.remove.load(Ordering::Acquire)
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            // The next open removes it.
+            tracing::warn!(path = %self.path.display(), %error, "could not remove a replaced state");
+        }
+    }
+}

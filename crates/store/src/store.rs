@@ -1,0 +1,294 @@
+//! The handle to a node's state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use rocksdb::{ReadOptions, ReadTier};
+
+use crate::apply::Run;
+use crate::command::DueKey;
+use crate::db::{self, Caches, StoreOptions};
+use crate::entry::{Entry, LogId};
+use crate::error::{OpenError, StoreError};
+use crate::layout::{self, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
+use crate::snapshot::{CHECKPOINTS, INCOMING};
+use crate::state::{State, lock, sync_dir};
+use crate::{apply, expire};
+
+/// What the directories of states are called, before their number.
+const STATE: &str = "state-";
+
+/// A handle to a node's state: cheap to clone, and safe to use from any thread. One thread applies
+/// entries, any number read.
+///
+/// Architecture invariant: the store reads no clock and draws no random number. What entries do
+/// depends on the entries before them alone, so that all members come to the same state.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) caches: Caches,
+    /// Replaced as a whole when a snapshot is installed. Readers clone the `Arc` and let go of the
+    /// lock, so that nobody waits for a reader.
+    state: RwLock<Arc<State>>,
+    /// Held while a snapshot is installed.
+    pub(crate) installing: Mutex<()>,
+    /// Numbers the checkpoints of this process.
+    pub(crate) checkpoints: AtomicU64,
+}
+
+/// Figures for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Bytes of table files.
+    pub disk_bytes: u64,
+    /// Bytes in the block cache, memtables included.
+    pub cache_bytes: u64,
+    /// Bytes of memtables.
+    pub memtable_bytes: u64,
+    /// Bytes that RocksDB has yet to compact.
+    pub pending_compaction_bytes: u64,
+    /// Bytes a second that RocksDB holds writes down to; 0: it does not.
+    pub delayed_write_rate: u64,
+    /// RocksDB lets no write through at present.
+    pub writes_stopped: bool,
+}
+
+impl Store {
+    /// Opens the state in the data directory `dir`, or makes an empty one if there is none. The
+    /// caller holds the directory's lock.
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
+        let caches = Caches::new(&options);
+        let newest = tidy(dir)?;
+        let number = match newest {
+            Some(number) => number,
+            None => {
+                // A state has its name only once it is whole.
+                let incoming = dir.join(format!("{INCOMING}first"));
+                State::create(&incoming, &caches)?;
+                let path = state_path(dir, 1);
+                fs::rename(&incoming, &path).map_err(StoreError::io("rename state to", &path))?;
+                sync_dir(dir)?;
+                1
+            }
+        };
+        let state = State::open(&state_path(dir, number), number, &caches)?;
+        let shared = Shared {
+            dir: dir.to_owned(),
+            caches,
+            state: RwLock::new(Arc::new(state)),
+            installing: Mutex::new(()),
+            checkpoints: AtomicU64::new(0),
+        };
+        Ok(Store { shared: Arc::new(shared) })
+    }
+
+    /// Applies entries in order, and answers what became of their commands. Every failure is final:
+    /// the process has to stop.
+    pub fn apply(&self, run: &[Entry]) -> Result<Run, StoreError> {
+        apply::apply(&self.state(), run)
+    }
+
+    /// The last entry that was applied.
+    pub fn applied(&self) -> Option<LogId> {
+        self.state().head().applied
+    }
+
+    /// The last membership that was applied, and the entry it came with.
+    pub fn membership(&self) -> Option<(LogId, Bytes)> {
+        self.state().published().membership.clone()
+    }
+
+    /// The revision of the last change; 1 in an empty store.
+    pub fn revision(&self) -> u64 {
+        self.state().revision()
+    }
+
+    /// The oldest revision that can be read; 0 before the first compaction.
+    pub fn compacted(&self) -> u64 {
+        self.state().compacted()
+    }
+
+    /// The time that the last batch was applied at.
+    pub fn cluster_time_ms(&self) -> u64 {
+        self.state().cluster_time_ms()
+    }
+
+    /// Keys whose deadline is not after `now_ms`, the earliest first, at most `max`.
+    pub fn due(&self, now_ms: u64, max: usize) -> Result<Vec<DueKey>, StoreError> {
+        expire::due(&self.state(), now_ms, max)
+    }
+
+    /// Whether any key has a deadline.
+    pub fn has_deadlines(&self) -> bool {
+        self.state().head().deadlines > 0
+    }
+
+    /// Whether `CompactStep` commands are still to be proposed.
+    pub fn compaction_backlog(&self) -> bool {
+        self.state().head().compaction_backlog()
+    }
+
+    /// The nodes whose alarm for lack of space stands.
+    pub fn space_alarms(&self) -> Vec<u64> {
+        self.state().published().space_alarms.iter().copied().collect()
+    }
+
+    /// How many logical bytes the store may hold; 0: no limit.
+    pub fn quota_bytes(&self) -> u64 {
+        self.state().head().quota_bytes
+    }
+
+    /// How many logical bytes the store holds, history included. The same on all members.
+    pub fn logical_bytes(&self) -> u64 {
+        self.state().head().logical_bytes
+    }
+
+    /// How many keys there are now.
+    pub fn keys(&self) -> u64 {
+        self.state().head().keys
+    }
+
+    /// Makes all that is applied durable. Answers what [`Store::flushed`] then does.
+    pub fn flush(&self) -> Result<Option<LogId>, StoreError> {
+        let state = self.state();
+        db::flush(&state.db)?;
+        flushed(&state)
+    }
+
+    /// The last entry whose effects are durable: the log may be purged up to it.
+    pub fn flushed(&self) -> Result<Option<LogId>, StoreError> {
+        flushed(&self.state())
+    }
+
+    /// If this state was made from a snapshot, the last entry in that. Only then may the log be
+    /// behind the state.
+    pub fn installed(&self) -> Option<LogId> {
+        self.state().installed
+    }
+
+    /// Makes the state of a restored snapshot that of a new cluster: `membership` becomes the last
+    /// applied one, as of the last applied entry, and what only concerned the old cluster's members
+    /// is forgotten. Durable when it returns.
+    pub fn found_from(&self, membership: &[u8]) -> Result<(), StoreError> {
+        let state = self.state();
+        let _writer = lock(&state.writer);
+        let mut published = state.published().clone();
+        let log_id = published.head.applied.unwrap_or_default();
+        published.head.applied = Some(log_id);
+        published.head.commands_applied = 0;
+        published.membership = Some((log_id, Bytes::copy_from_slice(membership)));
+        published.space_alarms.clear();
+        let mut batch = rocksdb::WriteBatch::default();
+        batch.put(meta::HEAD, published.head.encode());
+        batch.put(meta::MEMBERSHIP, layout::encode_position(log_id, membership));
+        batch.put(meta::SPACE_ALARMS, layout::encode_alarms([].iter()));
+        state
+            .db
+            .write_opt(batch, &db::write_options())
+            .map_err(StoreError::database("write membership", state.path()))?;
+        state.publish(published);
+        db::flush(&state.db)
+    }
+
+    /// Rewrites all table files without what was deleted, which gives its room back. It takes as
+    /// long as writing all that is left, and as much room until it is done.
+    pub fn rewrite(&self) {
+        let state = self.state();
+        for name in [CURRENT, HISTORY, CHANGES, DEADLINES] {
+            state.db.compact_range_cf::<&[u8], &[u8]>(db::family(&state.db, name), None, None);
+        }
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> StoreStats {
+        let state = self.state();
+        let sum = |name: &str| -> u64 {
+            let families =
+                [layout::META, layout::CURRENT, layout::HISTORY, layout::CHANGES, layout::DEADLINES];
+            let value =
+                |family| state.db.property_int_value_cf(db::family(&state.db, family), name).ok().flatten();
+            families.into_iter().filter_map(value).sum()
+        };
+        let whole = |name: &str| state.db.property_int_value(name).ok().flatten().unwrap_or_default();
+        StoreStats {
+            disk_bytes: sum("rocksdb.total-sst-files-size"),
+            cache_bytes: self.shared.caches.blocks.get_usage() as u64,
+            memtable_bytes: self.shared.caches.memtables.get_usage() as u64,
+            pending_compaction_bytes: sum("rocksdb.estimate-pending-compaction-bytes"),
+            delayed_write_rate: whole("rocksdb.actual-delayed-write-rate"),
+            writes_stopped: whole("rocksdb.is-write-stopped") != 0,
+        }
+    }
+
+    /// The state as it is now; a snapshot that is installed meanwhile does not pull it away.
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.shared.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a state in the place of the present one, and answers the old one.
+    pub(crate) fn replace_state(&self, state: Arc<State>) -> Arc<State> {
+        let mut place = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, state)
+    }
+}
+
+impl Head {
+    pub(crate) fn compaction_backlog(&self) -> bool {
+        self.compact_next.0 < self.compacted
+    }
+}
+
+fn flushed(state: &State) -> Result<Option<LogId>, StoreError> {
+    let mut options = ReadOptions::default();
+    options.set_read_tier(ReadTier::Persisted);
+    let row = state
+        .db
+        .get_opt(meta::HEAD, &options)
+        .map_err(StoreError::database("read flushed position", state.path()))?;
+    let head = row.and_then(|row| Head::decode(&row).ok());
+    Ok(head.ok_or_else(|| StoreError::malformed(state.path(), "it has no `head` row"))?.applied)
+}
+
+pub(crate) fn state_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{STATE}{number}"))
+}
+
+/// The numbers of the states in a data directory, unordered.
+pub(crate) fn state_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
+    let failed = |error| StoreError::io("read directory", dir)(error);
+    let mut numbers = Vec::new();
+    for item in fs::read_dir(dir).map_err(failed)? {
+        let name = item.map_err(failed)?.file_name();
+        let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix(STATE)?.parse().ok());
+        numbers.extend(number);
+    }
+    Ok(numbers)
+}
+
+/// Removes what a crash has left, and answers the number of the state to use. States get their
+/// names when they are whole, so the highest number is the one.
+fn tidy(dir: &Path) -> Result<Option<u64>, StoreError> {
+    let numbers = state_numbers(dir)?;
+    let newest = numbers.iter().copied().max();
+    let old = numbers.into_iter().filter(|number| Some(*number) != newest).map(|n| state_path(dir, n));
+    let mut garbage: Vec<PathBuf> = old.collect();
+    let failed = |error| StoreError::io("read directory", dir)(error);
+    for item in fs::read_dir(dir).map_err(failed)? {
+        let item = item.map_err(failed)?;
+        let name = item.file_name();
+        if name == CHECKPOINTS || name.to_str().is_some_and(|name| name.starts_with(INCOMING)) {
+            garbage.push(item.path());
+        }
+    }
+    for path in garbage {
+        fs::remove_dir_all(&path).map_err(StoreError::io("remove directory", &path))?;
+    }
+    Ok(newest)
+}

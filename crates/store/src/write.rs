@@ -1,0 +1,248 @@
+//! The write command: conditions and operations, all or nothing.
+
+use bytes::Bytes;
+
+use crate::apply::{Applier, Event, EventKind, deadline_ms, delete_event, refused};
+use crate::command::{Answer, KeyRange, OpKind, Put, Reason, Record, Refused, Write, Written};
+use crate::error::StoreError;
+use crate::layout::{RecordHead, record_bytes};
+use crate::overlay::Slot;
+use crate::range;
+
+/// Range deletes of one write may take so many keys with them, and so many logical bytes: a larger
+/// one would hold up everything else for seconds, and its changes would not fit in memory.
+pub(crate) const DELETED_KEYS_MAX: usize = 1_000_000;
+pub(crate) const DELETED_BYTES_MAX: u64 = 256 << 20;
+
+/// Where the deleted records are asked for they may take so many bytes: with room for what comes
+/// around them, an answer that any gRPC client accepts (4 MiB by default).
+pub(crate) const PREVIOUS_BYTES_MAX: u64 = 3 << 20;
+
+/// What an operation does, settled before the first one is carried out.
+enum Planned {
+    Put(Put),
+    DeleteKey(Bytes),
+    /// The keys in the range.
+    DeleteKeys(Vec<Bytes>),
+}
+
+/// How much the range deletes of a write have found so far, and may.
+struct Found {
+    keys: usize,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Applier<'_> {
+    pub(crate) fn write(&mut self, write: Write, now_ms: u64) -> Result<Answer, StoreError> {
+        if let Err(refused) = check(&write) {
+            return Ok(Answer::Refused(refused));
+        }
+        if let Some(refused) = self.failed_condition(&write)?.or_else(|| self.no_space(&write)) {
+            return Ok(Answer::Refused(refused));
+        }
+        let mut plan = Vec::with_capacity(write.ops.len());
+        let bytes_max = if write.return_previous { PREVIOUS_BYTES_MAX } else { DELETED_BYTES_MAX };
+        let mut found = Found { keys: 0, bytes: 0, bytes_max };
+        for op in write.ops {
+            match op.kind.expect("check has refused operations of unknown kind") {
+                OpKind::Put(put) => plan.push(Planned::Put(put)),
+                OpKind::Delete(range) if range.is_key() => plan.push(Planned::DeleteKey(range.start)),
+                OpKind::Delete(range) => match self.keys_in(&range, &mut found)? {
+                    Ok(keys) => plan.push(Planned::DeleteKeys(keys)),
+                    Err(refused) => return Ok(Answer::Refused(refused)),
+                },
+            }
+        }
+        self.carry_out(plan, now_ms, write.return_previous)
+    }
+
+    fn failed_condition(&mut self, write: &Write) -> Result<Option<Refused>, StoreError> {
+        for condition in &write.conditions {
+            let actual = self.overlay.slot(&condition.key)?.mod_revision();
+            if actual != condition.mod_revision {
+                let key = condition.key.clone();
+                return Ok(Some(Refused { reason: Reason::ConditionFailed as i32, key, actual }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Depends on replicated state alone, since members' disks differ.
+    fn no_space(&self, write: &Write) -> Option<Refused> {
+        let head = &self.rows.head;
+        let quota_used = head.quota_bytes != 0 && head.logical_bytes >= head.quota_bytes;
+        if !quota_used && self.published.space_alarms.is_empty() {
+            return None;
+        }
+        let grows = write.ops.iter().any(|op| matches!(op.kind, Some(OpKind::Put(_))));
+        grows.then(|| Refused { actual: head.quota_bytes, ..refused(Reason::NoSpace) })
+    }
+
+    /// The keys in the range as the run has it, with their records in the overlay.
+    fn keys_in(
+        &mut self,
+        range: &KeyRange,
+        found: &mut Found,
+    ) -> Result<Result<Vec<Bytes>, Refused>, StoreError> {
+        let too_large = |limit| Refused { actual: limit, ..refused(Reason::TooLarge) };
+        let mut keys: Vec<Bytes> = Vec::new();
+        for (key, slot) in self.overlay.slots().filter(|(key, _)| range.contains(key)) {
+            if let Some((_, value)) = slot.record() {
+                found.bytes += record_bytes(key.len(), value.len());
+                keys.push(key.clone());
+            }
+        }
+        let path = self.state.path();
+        let mut rows = range::iterate_current(&self.state.db, range);
+        rows.seek_to_first();
+        while let Some((key, row)) = rows.item() {
+            if self.overlay.known(key).is_none() {
+                let (_, value) = RecordHead::decode(row)
+                    .map_err(|_| StoreError::malformed(path, "a row of `current` is no record"))?;
+                found.bytes += record_bytes(key.len(), value.len());
+                keys.push(Bytes::copy_from_slice(key));
+            }
+            if found.keys + keys.len() > DELETED_KEYS_MAX {
+                return Ok(Err(too_large(DELETED_KEYS_MAX as u64)));
+            }
+            if found.bytes > found.bytes_max {
+                return Ok(Err(too_large(found.bytes_max)));
+            }
+            rows.next();
+        }
+        rows.status().map_err(StoreError::database("read range", path))?;
+        found.keys += keys.len();
+        keys.sort_unstable();
+        Ok(Ok(keys))
+    }
+
+    fn carry_out(
+        &mut self,
+        plan: Vec<Planned>,
+        now_ms: u64,
+        return_previous: bool,
+    ) -> Result<Answer, StoreError> {
+        let mut written = Written { deleted: Vec::with_capacity(plan.len()), previous: Vec::new() };
+        let mut events = Vec::with_capacity(plan.len());
+        for op in plan {
+            let before = events.len();
+            match op {
+                Planned::Put(put) => {
+                    events.push(self.put(put, now_ms)?);
+                    written.deleted.push(0);
+                }
+                Planned::DeleteKey(key) => {
+                    events.extend(self.delete(key)?);
+                    written.deleted.push((events.len() - before) as u64);
+                }
+                Planned::DeleteKeys(keys) => {
+                    for key in keys {
+                        events.extend(self.delete(key)?);
+                    }
+                    written.deleted.push((events.len() - before) as u64);
+                }
+            }
+        }
+        if return_previous {
+            written.previous = events.iter().filter_map(|event| event.previous.clone()).collect();
+        }
+        self.end_revision(events);
+        Ok(Answer::Written(written))
+    }
+
+    fn put(&mut self, put: Put, now_ms: u64) -> Result<Event, StoreError> {
+        let slot = self.overlay.slot(&put.key)?;
+        let revision = self.rows.next_revision();
+        let old = slot.record();
+        let new = RecordHead {
+            create_revision: old.map_or(revision, |(old, _)| old.create_revision),
+            mod_revision: revision,
+            version: old.map_or(1, |(old, _)| old.version + 1),
+            deadline_ms: deadline_ms(now_ms, put.ttl_ms),
+        };
+        self.rows.put(&put.key, old, new, &put.value);
+        let previous = slot.to_record(&put.key);
+        *slot = Slot::Written(new, put.value.clone());
+        Ok(Event { kind: EventKind::Put, record: new.into_record(put.key, put.value), previous })
+    }
+
+    /// Deletes a key if it exists.
+    pub(crate) fn delete(&mut self, key: Bytes) -> Result<Option<Event>, StoreError> {
+        let slot = self.overlay.slot(&key)?;
+        let Some(old) = slot.record() else { return Ok(None) };
+        self.rows.delete(&key, old);
+        let previous: Option<Record> = slot.to_record(&key);
+        *slot = Slot::Absent;
+        Ok(Some(delete_event(key, self.rows.next_revision(), previous)))
+    }
+}
+
+/// Whether a write makes sense in itself.
+fn check(write: &Write) -> Result<(), Refused> {
+    if write.conditions.iter().any(|condition| condition.key.is_empty()) {
+        return Err(refused(Reason::Invalid));
+    }
+    let mut puts: Vec<&Bytes> = Vec::with_capacity(write.ops.len());
+    let mut deletes: Vec<&KeyRange> = Vec::new();
+    for op in &write.ops {
+        match &op.kind {
+            None => return Err(refused(Reason::Unknown)),
+            Some(OpKind::Put(put)) if put.key.is_empty() => return Err(refused(Reason::Invalid)),
+            Some(OpKind::Delete(range)) if range.is_key() && range.start.is_empty() => {
+                return Err(refused(Reason::Invalid));
+            }
+            Some(OpKind::Put(put)) => puts.push(&put.key),
+            Some(OpKind::Delete(range)) => deletes.push(range),
+        }
+    }
+    if write.ops.len() < 2 {
+        return Ok(());
+    }
+    puts.sort_unstable();
+    let twice = puts.array_windows().find(|[a, b]| a == b).map(|[key, _]| *key);
+    let deleted = || {
+        // The first put at or after the range's start is in the range if any is.
+        let first_from =
+            |range: &KeyRange| puts.get(puts.partition_point(|key| **key < range.start)).copied();
+        deletes.iter().find_map(|range| first_from(range).filter(|key| range.contains(key)))
+    };
+    match twice.or_else(deleted) {
+        Some(key) => Err(Refused { key: key.clone(), ..refused(Reason::DuplicateKey) }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Op;
+
+    fn put(key: &'static str) -> Op {
+        Op { kind: Some(OpKind::Put(Put { key: key.into(), ..Put::default() })) }
+    }
+
+    fn delete(range: KeyRange) -> Op {
+        Op { kind: Some(OpKind::Delete(range)) }
+    }
+
+    /// Goal: a write that would touch a key twice is refused and names it. Method: a table.
+    #[test]
+    fn writes_that_touch_a_key_twice_are_refused() {
+        let prefix = |p: &'static str| delete(KeyRange::prefix(p));
+        let cases = [
+            (vec![put("a"), put("b")], None),
+            (vec![put("b"), put("a"), put("b")], Some("b")),
+            (vec![put("b"), delete(KeyRange::key("a")), prefix("c")], None),
+            (vec![prefix("b"), put("a"), put("bb")], Some("bb")),
+            (vec![put("a"), put("c"), delete(KeyRange::key("c"))], Some("c")),
+            (vec![prefix(""), prefix("a"), delete(KeyRange::key("a"))], None),
+            (vec![prefix(""), put("z")], Some("z")),
+        ];
+        for (ops, duplicate) in cases {
+            let key = check(&Write { ops, ..Write::default() }).err().map(|refused| refused.key);
+            assert_eq!(key, duplicate.map(Bytes::from));
+        }
+        assert!(check(&Write { ops: vec![put("")], ..Write::default() }).is_err());
+    }
+}

@@ -1,0 +1,239 @@
+//! What the store should do, as plainly as it can be said: the whole map of every revision in memory.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use kvorum_store::command::{
+    Answer, Done, KeyRange, Kind, OpKind, Outcome, Reason, Record, Refused, TtlSet, Write, Written,
+};
+use kvorum_store::{Event, EventKind, RevisionEvents};
+
+type Map = BTreeMap<Bytes, Record>;
+
+#[derive(Clone)]
+pub struct Model {
+    /// By revision; the store begins with revision 1.
+    pub maps: Vec<Map>,
+    /// By revision; those below the compacted revision stay here, and are not asked for.
+    pub events: BTreeMap<u64, RevisionEvents>,
+    pub compacted: u64,
+    pub time_ms: u64,
+    pub alarms: BTreeSet<u64>,
+    pub quota: u64,
+    pub logical_bytes: u64,
+    /// Changes that no step has removed: revision, and the bytes that go with it.
+    unremoved: VecDeque<(u64, u64)>,
+}
+
+impl Model {
+    pub fn new() -> Self {
+        Model {
+            maps: vec![Map::new(), Map::new()],
+            events: BTreeMap::new(),
+            compacted: 0,
+            time_ms: 0,
+            alarms: BTreeSet::new(),
+            quota: 0,
+            logical_bytes: 0,
+            unremoved: VecDeque::new(),
+        }
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.maps.len() as u64 - 1
+    }
+
+    pub fn now(&self) -> &Map {
+        self.maps.last().unwrap()
+    }
+
+    pub fn backlog(&self) -> bool {
+        self.unremoved.front().is_some_and(|(revision, _)| *revision < self.compacted)
+    }
+
+    pub fn batch(&mut self, stamp_ms: u64, commands: &[Kind]) -> Vec<Outcome> {
+        self.time_ms = self.time_ms.max(stamp_ms);
+        commands
+            .iter()
+            .map(|command| {
+                let answer = self.command(command);
+                Outcome { revision: self.revision(), answer: Some(answer) }
+            })
+            .collect()
+    }
+
+    fn command(&mut self, command: &Kind) -> Answer {
+        match command {
+            Kind::Write(write) => self.write(write),
+            Kind::SetTtl(set) => {
+                let Some(old) = self.now().get(&set.key).cloned() else {
+                    return Answer::Ttl(TtlSet { found: false, had_ttl: false });
+                };
+                let had_ttl = old.deadline_ms != 0;
+                if had_ttl || set.ttl_ms != 0 {
+                    let mut changes = Changes::begin(self);
+                    changes.put(&set.key, old.value, set.ttl_ms);
+                    changes.end();
+                }
+                Answer::Ttl(TtlSet { found: true, had_ttl })
+            }
+            Kind::ExpireDue(due) => {
+                let now_ms = self.time_ms;
+                let mut keys = due.keys.clone();
+                keys.sort_by(|a, b| a.key.cmp(&b.key));
+                let mut changes = Changes::begin(self);
+                let mut deleted = 0;
+                for due in keys {
+                    let is_due = changes.map.get(&due.key).is_some_and(|record| {
+                        record.mod_revision == due.mod_revision
+                            && record.deadline_ms != 0
+                            && record.deadline_ms <= now_ms
+                    });
+                    if is_due {
+                        deleted += changes.delete(&due.key);
+                    }
+                }
+                changes.end();
+                Answer::Written(Written { deleted: vec![deleted], previous: Vec::new() })
+            }
+            Kind::Compact(compact) if compact.revision <= self.compacted => {
+                refuse(Reason::Compacted, "", self.compacted)
+            }
+            Kind::Compact(compact) if compact.revision > self.revision() => {
+                refuse(Reason::FutureRevision, "", self.revision())
+            }
+            Kind::Compact(compact) => {
+                self.compacted = compact.revision;
+                Answer::Done(Done {})
+            }
+            Kind::CompactStep(step) => {
+                for _ in 0..step.changes_max.max(1) {
+                    if self.backlog() {
+                        self.logical_bytes -= self.unremoved.pop_front().unwrap().1;
+                    }
+                }
+                Answer::Done(Done {})
+            }
+            Kind::Tick(_) => Answer::Done(Done {}),
+            Kind::SpaceAlarm(alarm) => {
+                match alarm.raised {
+                    true => self.alarms.insert(alarm.node_id),
+                    false => self.alarms.remove(&alarm.node_id),
+                };
+                Answer::Done(Done {})
+            }
+            Kind::SetQuota(quota) => {
+                self.quota = quota.bytes;
+                Answer::Done(Done {})
+            }
+        }
+    }
+
+    fn write(&mut self, write: &Write) -> Answer {
+        let mut puts: Vec<&Bytes> = Vec::new();
+        let mut deletes: Vec<&KeyRange> = Vec::new();
+        for op in &write.ops {
+            match op.kind.as_ref().unwrap() {
+                OpKind::Put(put) => puts.push(&put.key),
+                OpKind::Delete(range) => deletes.push(range),
+            }
+        }
+        for (i, key) in puts.iter().enumerate() {
+            if puts[..i].contains(key) || deletes.iter().any(|range| range.contains(key)) {
+                // Which of several such keys is named is not promised.
+                return refuse(Reason::DuplicateKey, "", 0);
+            }
+        }
+        for condition in &write.conditions {
+            let actual = self.now().get(&condition.key).map_or(0, |record| record.mod_revision);
+            if actual != condition.mod_revision {
+                return refuse(Reason::ConditionFailed, condition.key.clone(), actual);
+            }
+        }
+        let is_full = self.quota != 0 && self.logical_bytes >= self.quota;
+        if !puts.is_empty() && (is_full || !self.alarms.is_empty()) {
+            return refuse(Reason::NoSpace, "", self.quota);
+        }
+        let mut written = Written::default();
+        let mut changes = Changes::begin(self);
+        for op in &write.ops {
+            match op.kind.as_ref().unwrap() {
+                OpKind::Put(put) => {
+                    changes.put(&put.key, put.value.clone(), put.ttl_ms);
+                    written.deleted.push(0);
+                }
+                OpKind::Delete(range) => {
+                    let keys: Vec<Bytes> =
+                        changes.map.keys().filter(|key| range.contains(key)).cloned().collect();
+                    written.deleted.push(keys.iter().map(|key| changes.delete(key)).sum());
+                }
+            }
+        }
+        if write.return_previous {
+            written.previous = changes.events.iter().filter_map(|event| event.previous.clone()).collect();
+        }
+        changes.end();
+        Answer::Written(written)
+    }
+}
+
+/// The changes of one revision.
+struct Changes<'m> {
+    model: &'m mut Model,
+    revision: u64,
+    map: Map,
+    events: Vec<Event>,
+}
+
+/// What each record costs beside its bytes.
+const OVERHEAD: u64 = 64;
+
+impl<'m> Changes<'m> {
+    fn begin(model: &'m mut Model) -> Self {
+        let (revision, map) = (model.revision() + 1, model.now().clone());
+        Changes { model, revision, map, events: Vec::new() }
+    }
+
+    fn put(&mut self, key: &Bytes, value: Bytes, ttl_ms: u64) {
+        let old = self.map.get(key).cloned();
+        let record = Record {
+            key: key.clone(),
+            create_revision: old.as_ref().map_or(self.revision, |old| old.create_revision),
+            mod_revision: self.revision,
+            version: old.as_ref().map_or(1, |old| old.version + 1),
+            deadline_ms: if ttl_ms == 0 { 0 } else { self.model.time_ms + ttl_ms },
+            value,
+        };
+        self.model.logical_bytes += (key.len() + record.value.len()) as u64 + OVERHEAD;
+        self.map.insert(key.clone(), record.clone());
+        self.event(EventKind::Put, record, old);
+    }
+
+    fn delete(&mut self, key: &Bytes) -> u64 {
+        let Some(old) = self.map.remove(key) else { return 0 };
+        let record = Record { key: key.clone(), mod_revision: self.revision, ..Record::default() };
+        self.event(EventKind::Delete, record, Some(old));
+        1
+    }
+
+    fn event(&mut self, kind: EventKind, record: Record, previous: Option<Record>) {
+        let change = record.key.len() as u64 + OVERHEAD;
+        let superseded =
+            previous.as_ref().map_or(0, |old| (old.key.len() + old.value.len()) as u64 + OVERHEAD);
+        self.model.logical_bytes += change;
+        self.model.unremoved.push_back((self.revision, change + superseded));
+        self.events.push(Event { kind, record, previous });
+    }
+
+    fn end(self) {
+        if !self.events.is_empty() {
+            let events = RevisionEvents { revision: self.revision, events: self.events };
+            self.model.events.insert(self.revision, events);
+            self.model.maps.push(self.map);
+        }
+    }
+}
+
+fn refuse(reason: Reason, key: impl Into<Bytes>, actual: u64) -> Answer {
+    Answer::Refused(Refused { reason: reason as i32, key: key.into(), actual })
+}
