@@ -1,0 +1,180 @@
+//! Administration, on the peer ports: the state of a node, the membership, snapshots.
+//!
+//! [`AdminClient`] speaks to one node. [`Operations`] makes the changes a person asks for, each of
+//! which takes several steps and can be repeated at any point. The types in [`v1`] are the wire's own,
+//! since whoever administers a cluster wants all that they tell.
+
+mod operations;
+mod plan;
+
+use std::time::Duration;
+
+pub use kvorum_proto::admin::v1;
+use kvorum_proto::admin::v1::admin_client::AdminClient as Wire;
+use kvorum_proto::kv::v1::Header;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use self::operations::{Operations, Voter};
+pub use self::plan::Step;
+use crate::Error;
+use crate::call::{Rpc, send};
+use crate::channel::{Channel, MESSAGE_BYTES_MAX};
+use crate::error::Tried;
+use crate::judge::{Fate, Setback, judge};
+use crate::node::Node;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a snapshot may pause between two chunks: the node may have to flush first.
+const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// The administration of one node. A call is attempted once.
+#[derive(Debug)]
+pub struct AdminClient {
+    node: Node,
+    timeout: Duration,
+}
+
+/// A snapshot, as it comes from a node.
+#[derive(Debug)]
+pub struct SnapshotStream {
+    chunks: Streaming<v1::SnapshotChunk>,
+    endpoint: String,
+}
+
+macro_rules! admin {
+    ($($method:ident($request:ident) -> $answer:ty, $timed:literal;)+) => {$(
+        impl Rpc for v1::$request {
+            type Answer = $answer;
+            const TIMED: bool = $timed;
+
+            async fn send(
+                channel: Channel,
+                request: Request<Self>,
+            ) -> Result<Response<Self::Answer>, Status> {
+                Wire::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).$method(request).await
+            }
+
+            fn header(_: &Self::Answer) -> Option<&Header> {
+                None
+            }
+        }
+    )+};
+}
+
+admin! {
+    status(StatusRequest) -> v1::StatusResponse, true;
+    initialize(InitializeRequest) -> v1::InitializeResponse, true;
+    add_learner(AddLearnerRequest) -> v1::MembershipResponse, true;
+    remove_learner(RemoveLearnerRequest) -> v1::MembershipResponse, true;
+    change_membership(ChangeMembershipRequest) -> v1::MembershipResponse, true;
+    transfer_leader(TransferLeaderRequest) -> v1::TransferLeaderResponse, true;
+    snapshot(SnapshotRequest) -> Streaming<v1::SnapshotChunk>, false;
+}
+
+impl AdminClient {
+    /// The node with this peer port, `host:port`. It is connected to by the first call.
+    pub fn new(peer_address: &str, timeout: Duration) -> Result<AdminClient, Error> {
+        Ok(AdminClient { node: Node::new(peer_address.parse()?), timeout })
+    }
+
+    /// The peer address.
+    pub fn address(&self) -> &str {
+        self.node.address().as_str()
+    }
+
+    /// Everything the node knows of itself.
+    pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
+        self.call(&v1::StatusRequest::default()).await
+    }
+
+    /// Founds a cluster of this one node; 0 lets the node choose the cluster's id.
+    pub async fn initialize(&self, cluster_id: u64) -> Result<v1::InitializeResponse, Error> {
+        self.call(&v1::InitializeRequest { cluster_id }).await
+    }
+
+    /// Adds a node that does not vote, if the membership is still the expected one.
+    pub async fn add_learner(
+        &self,
+        node: v1::Node,
+        expected: Option<v1::LogId>,
+    ) -> Result<v1::Membership, Error> {
+        let request = v1::AddLearnerRequest { node: Some(node), expected };
+        Ok(self.call(&request).await?.membership.unwrap_or_default())
+    }
+
+    /// Removes a node that does not vote, if the membership is still the expected one.
+    pub async fn remove_learner(
+        &self,
+        node_id: u64,
+        expected: Option<v1::LogId>,
+    ) -> Result<v1::Membership, Error> {
+        let request = v1::RemoveLearnerRequest { node_id, expected };
+        Ok(self.call(&request).await?.membership.unwrap_or_default())
+    }
+
+    /// Makes exactly these nodes the voters, if the membership is still the expected one. Voters that
+    /// leave go altogether.
+    pub async fn change_membership(
+        &self,
+        voter_ids: Vec<u64>,
+        expected: Option<v1::LogId>,
+    ) -> Result<v1::Membership, Error> {
+        let request = v1::ChangeMembershipRequest { voter_ids, expected, retain: false };
+        Ok(self.call(&request).await?.membership.unwrap_or_default())
+    }
+
+    /// Hands leadership to a voter, or without one to whoever is furthest, and answers who leads.
+    pub async fn transfer_leader(&self, to: Option<u64>) -> Result<u64, Error> {
+        let request = v1::TransferLeaderRequest { to: to.unwrap_or_default() };
+        Ok(self.call(&request).await?.leader_id)
+    }
+
+    /// The whole store as of one log position.
+    pub async fn snapshot(&self) -> Result<SnapshotStream, Error> {
+        let chunks = self.call(&v1::SnapshotRequest {}).await?;
+        Ok(SnapshotStream { chunks, endpoint: self.address().to_owned() })
+    }
+
+    async fn call<R: Rpc>(&self, request: &R) -> Result<R::Answer, Error> {
+        let now = Instant::now();
+        let until = now + self.timeout;
+        let outcome = match self.node.connected(until, CONNECT_TIMEOUT).await {
+            Ok(connected) => {
+                let outcome = send(&connected.channel, request, until, now, &self.node).await;
+                if outcome.as_ref().is_err_and(|setback| setback.broken) {
+                    self.node.discard(&connected);
+                }
+                outcome
+            }
+            Err(setback) => Err(setback),
+        };
+        outcome.map_err(|setback| self.error(setback))
+    }
+
+    fn error(&self, setback: Setback) -> Error {
+        let endpoint = self.address().to_owned();
+        match setback.fate {
+            Fate::Answered(error) | Fate::Behind(error) => error,
+            Fate::NotApplied { .. } => {
+                let tried = vec![Tried { endpoint, problem: setback.problem }];
+                Error::Unanswered { within: self.timeout, tried }
+            }
+            Fate::Unknown => Error::OutcomeUnknown { endpoint, problem: setback.problem },
+        }
+    }
+}
+
+impl SnapshotStream {
+    /// The next chunk; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<v1::SnapshotChunk>, Error> {
+        let problem = match tokio::time::timeout(SNAPSHOT_SILENCE_MAX, self.chunks.message()).await {
+            Ok(Ok(chunk)) => return Ok(chunk),
+            Ok(Err(status)) => judge(&status, &self.endpoint).problem,
+            Err(_) => "it stopped sending".to_owned(),
+        };
+        let tried = vec![Tried { endpoint: self.endpoint.clone(), problem }];
+        Err(Error::Unanswered { within: SNAPSHOT_SILENCE_MAX, tried })
+    }
+}

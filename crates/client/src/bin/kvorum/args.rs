@@ -1,0 +1,321 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 error, 2 usage, 3 key not found, 4 condition failed.";
+
+const BATCH_FORMAT: &str = "\
+The file holds one JSON object a line; empty lines are skipped. All lines together are one atomic
+write: if a condition does not hold, nothing is written.
+
+  {\"set\": \"k\", \"value\": \"v\"}                write a key
+  {\"set\": \"k\", \"value\": \"v\", \"ttl\": \"30s\"}  write a key that goes by itself
+  {\"delete\": \"k\"}                            delete a key
+  {\"delete\": \"p/\", \"prefix\": true}           delete every key that begins with p/
+  {\"if\": \"k\", \"absent\": true}                require that the key does not exist
+  {\"if\": \"k\", \"revision\": 12}                require the revision of the key's last change
+
+Bytes that are no UTF-8 go as base64: \"value_base64\" in place of \"value\", and \"key_base64\" for the
+key, beside \"set\": true, \"delete\": true or \"if\": true:
+
+  {\"set\": true, \"key_base64\": \"/wA=\", \"value_base64\": \"AAEC\"}";
+
+/// Reads, writes and looks after a Kvorum cluster.
+#[derive(Debug, Parser)]
+#[command(name = "kvorum", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    /// Nodes of the cluster, host:port of their client ports, separated by commas.
+    #[arg(
+        long,
+        global = true,
+        env = "KVORUM_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:2379",
+        value_name = "HOST:PORT,…"
+    )]
+    pub(crate) endpoints: Vec<String>,
+
+    /// How results are printed. With json, one object a line, bytes as UTF-8 beside base64.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+
+    /// How long a call may take, retries included, such as 500ms, 5s or 1m.
+    #[arg(long, global = true, value_parser = positive_duration, default_value = "5s", value_name = "TIME")]
+    pub(crate) timeout: Duration,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the value of a key, raw.
+    Get(Get),
+    /// Write a key.
+    Set(Set),
+    /// Delete a key, or every key with a prefix.
+    Del(Del),
+    /// Print how long a key has left to live.
+    Ttl {
+        /// The key.
+        key: String,
+    },
+    /// Set the time to live of an existing key.
+    Expire {
+        /// The key.
+        key: String,
+        /// How long the key stays from now, such as 30s or 1h30m.
+        #[arg(value_parser = positive_duration)]
+        ttl: Duration,
+    },
+    /// Drop the time to live of an existing key.
+    Persist {
+        /// The key.
+        key: String,
+    },
+    /// Print keys and values, a tab between them.
+    Scan(Scan),
+    /// Follow changes as they happen.
+    Watch(Watch),
+    /// Apply the conditions, sets and deletes of a file as one atomic write.
+    #[command(after_long_help = BATCH_FORMAT, after_help = "See --help for the format of the file.")]
+    Batch {
+        /// The file, JSON lines; - reads from the standard input.
+        file: PathBuf,
+    },
+    /// Forget what is older than a revision.
+    ///
+    /// Reads and watches below the revision are refused from then on, and disk space becomes free.
+    Compact {
+        /// The oldest revision that stays.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        revision: u64,
+    },
+    /// Print what every member does.
+    Status,
+    /// Found a cluster.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// List, add, remove and promote members.
+    Member {
+        #[command(subcommand)]
+        command: MemberCommand,
+    },
+    /// Choose the leader.
+    Leader {
+        #[command(subcommand)]
+        command: LeaderCommand,
+    },
+    /// Save the whole store to a file, and make a new cluster out of one.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// Print the completions of a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// The key.
+    pub(crate) key: String,
+    /// Read as of this revision.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: Option<u64>,
+    /// Take any node's own state, which may be stale.
+    #[arg(long)]
+    pub(crate) serializable: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Set {
+    /// The key.
+    pub(crate) key: String,
+    /// The value; - reads it from the standard input.
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: String,
+    /// The key goes by itself after this time, such as 30s. Without it the key stays, even if it had
+    /// a time before.
+    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Only if the key does not exist.
+    #[arg(long, conflicts_with = "if_revision")]
+    pub(crate) if_absent: bool,
+    /// Only if the key's last change has this revision.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) if_revision: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Del {
+    /// The key.
+    pub(crate) key: String,
+    /// Delete every key that begins with KEY. Very many go in several steps.
+    #[arg(long)]
+    pub(crate) prefix: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scan {
+    /// Only keys that begin with this.
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// Stop after so many keys.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// Print the keys alone.
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// Read as of this revision.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: Option<u64>,
+    /// Go from the last key to the first.
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// Take any node's own state, which may be stale.
+    #[arg(long)]
+    pub(crate) serializable: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// The key; without it, every key.
+    pub(crate) key: Option<String>,
+    /// Watch every key that begins with KEY.
+    #[arg(long, requires = "key")]
+    pub(crate) prefix: bool,
+    /// Begin with the changes of this revision.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) from_revision: Option<u64>,
+    /// Print what a key held before, in JSON.
+    #[arg(long)]
+    pub(crate) previous: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Found a cluster on the first node, and add the others. It can be repeated, and goes on where it
+    /// was interrupted.
+    Init {
+        /// The nodes, host:port of their peer ports, separated by commas.
+        #[arg(long, required = true, value_delimiter = ',', value_name = "HOST:PORT,…")]
+        members: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// Print the members.
+    List,
+    /// Add a node, wait until it has caught up, and make it a voter.
+    Add {
+        /// host:port of the node's peer port.
+        peer: String,
+        /// Leave it a learner, which follows and does not vote.
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Remove a member. A leader hands over first.
+    Remove {
+        /// The member's id, as `member list` prints it.
+        #[arg(value_parser = node_id)]
+        id: u64,
+    },
+    /// Make a learner a voter, once it has caught up.
+    Promote {
+        /// The member's id, as `member list` prints it.
+        #[arg(value_parser = node_id)]
+        id: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaderCommand {
+    /// Hand leadership over.
+    Transfer {
+        /// The voter that takes it; without it, the one that is furthest.
+        #[arg(value_parser = node_id)]
+        id: Option<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Write the whole store to a file.
+    Save {
+        /// The file.
+        file: PathBuf,
+        /// Take it from this member; without it, from a follower.
+        #[arg(long, value_name = "ID", value_parser = node_id)]
+        from: Option<u64>,
+    },
+    /// Make the data directory of a new cluster of one member out of a file. `kvorum-node --bootstrap
+    /// single` starts on it.
+    Restore {
+        /// The file.
+        file: PathBuf,
+        /// The data directory, which must be empty or not there yet.
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+    },
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 1h30m"))?;
+    if duration < Duration::from_millis(1) {
+        return Err("it must be at least 1ms".to_owned());
+    }
+    Ok(duration)
+}
+
+fn node_id(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    match u64::from_str_radix(digits, 16) {
+        Ok(id) if id != 0 => Ok(id),
+        _ => Err("an id has up to 16 hexadecimal digits, as `kvorum member list` prints it".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: the command line is consistent, and ids and times are what people write. Method: clap's
+    //! own check, and tables.
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn ids_are_hexadecimal() {
+        assert_eq!(node_id("00000000000000ff"), Ok(255));
+        assert_eq!(node_id("0xff"), Ok(255));
+        assert!(node_id("0").is_err() && node_id("xyz").is_err() && node_id("").is_err());
+    }
+
+    #[test]
+    fn times_have_units_and_are_positive() {
+        assert_eq!(positive_duration("30s"), Ok(Duration::from_secs(30)));
+        assert!(positive_duration("0s").is_err() && positive_duration("30").is_err());
+    }
+}

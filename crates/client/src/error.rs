@@ -1,0 +1,159 @@
+//! What can go wrong, one variant a cause.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The client was given an endpoint that cannot be one, or none at all.
+    #[error("endpoint {endpoint:?} cannot be used: {problem}")]
+    InvalidEndpoint {
+        /// What was given.
+        endpoint: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The deadline passed and no endpoint had answered the call. It changed nothing.
+    #[error("no endpoint answered within {}: {}", Seconds(*within), List(tried))]
+    Unanswered {
+        /// The time that the call had.
+        within: Duration,
+        /// Each endpoint that was tried, and how its last attempt ended.
+        tried: Vec<Tried>,
+    },
+    /// The change may have been made, or may still be. Read what it would have changed to find out.
+    #[error(
+        "the outcome is unknown: {problem} ({endpoint}); look whether it took effect before repeating it"
+    )]
+    OutcomeUnknown {
+        /// The endpoint that had the write.
+        endpoint: String,
+        /// How it ended.
+        problem: String,
+    },
+    /// A condition of the write did not hold, so that nothing was written.
+    #[error("{message}")]
+    ConditionFailed {
+        /// Which condition, and what the key looks like.
+        message: String,
+    },
+    /// The revision that was asked for is no longer there.
+    #[error("{message}")]
+    Compacted {
+        /// What was asked for and what there is.
+        message: String,
+        /// The oldest revision that can still be read, where the node told it.
+        compacted: Option<u64>,
+    },
+    /// The revision that was asked for does not exist yet.
+    #[error("{message}")]
+    FutureRevision {
+        /// What was asked for and what there is.
+        message: String,
+    },
+    /// The request, or its answer, exceeds a limit.
+    #[error("{message}")]
+    TooLarge {
+        /// The size and the limit.
+        message: String,
+    },
+    /// The cluster is out of space and takes nothing that makes the store grow.
+    #[error("{message}")]
+    NoSpace {
+        /// Where, and what helps.
+        message: String,
+    },
+    /// The request makes no sense.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An endpoint belongs to another cluster than the one this client talked to before.
+    #[error(
+        "{endpoint} belongs to cluster {found:016x}, and this client to {expected:016x}: check the endpoints"
+    )]
+    ClusterChanged {
+        /// The endpoint.
+        endpoint: String,
+        /// The cluster that the client knows.
+        expected: u64,
+        /// The cluster that answered.
+        found: u64,
+    },
+    /// A node answered with an error that has no variant of its own.
+    #[error("{endpoint} answered {code}: {message}")]
+    Rpc {
+        /// The endpoint.
+        endpoint: String,
+        /// The gRPC status code's name, or the machine-readable reason where there is one.
+        code: String,
+        /// The node's message.
+        message: String,
+    },
+    /// A snapshot file cannot be written, or is not what it should be.
+    #[error("{0}")]
+    Snapshot(#[from] crate::snapshot::SnapshotError),
+    /// A change of the membership cannot be made as asked.
+    #[error("{0}")]
+    Membership(String),
+}
+
+/// An endpoint that was tried in vain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The endpoint.
+    pub endpoint: String,
+    /// How the last attempt ended.
+    pub problem: String,
+}
+
+/// A list of endpoints with what was wrong with each.
+struct List<'a>(&'a [Tried]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, tried) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ", " };
+            write!(f, "{separator}{} ({})", tried.endpoint, tried.problem)?;
+        }
+        Ok(())
+    }
+}
+
+/// A duration as people write it: `5s`, `1.5s`, `200ms`.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < Duration::from_secs(1) {
+            write!(f, "{}ms", self.0.as_millis())
+        } else {
+            write!(f, "{}s", (self.0.as_secs_f64() * 10.0).round() / 10.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a person reads what failed, with what, and after how long. Method: compare whole lines.
+    use super::*;
+
+    #[test]
+    fn an_unanswered_call_names_every_endpoint() {
+        let tried = |endpoint: &str, problem: &str| Tried {
+            endpoint: endpoint.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let error = Error::Unanswered {
+            within: Duration::from_secs(5),
+            tried: vec![tried("127.0.0.1:2379", "connection refused"), tried("b:2379", "no leader")],
+        };
+        assert_eq!(
+            error.to_string(),
+            "no endpoint answered within 5s: 127.0.0.1:2379 (connection refused), b:2379 (no leader)"
+        );
+    }
+}

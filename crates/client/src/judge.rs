@@ -1,0 +1,228 @@
+//! What a failed attempt means: the one place that reads gRPC status codes and reasons.
+
+use std::error::Error as StdError;
+use std::io;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::Error;
+use crate::channel::SendError;
+
+/// The domain of the reasons that this crate knows.
+const DOMAIN: &str = "kvorum.io";
+
+/// A failed attempt at a call.
+#[derive(Debug)]
+pub(crate) struct Setback {
+    pub(crate) fate: Fate,
+    /// For the list of endpoints in an error: one line.
+    pub(crate) problem: String,
+    /// The connection cannot be relied on any more.
+    pub(crate) broken: bool,
+}
+
+/// What became of the request.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Fate {
+    /// It was answered: this is the caller's error.
+    Answered(Error),
+    /// Surely nothing was proposed; another node may do better.
+    NotApplied {
+        /// The leader's client address, where the node told it.
+        leader: Option<String>,
+        /// The same node may take it in a moment, and others need not be asked.
+        busy: bool,
+    },
+    /// Nobody knows. A read can be repeated, a write cannot.
+    Unknown,
+    /// The revision is one the node does not have yet, though others may.
+    Behind(Error),
+}
+
+impl Setback {
+    /// The request did not leave this machine.
+    pub(crate) fn not_sent(problem: String) -> Setback {
+        Setback { fate: Fate::NotApplied { leader: None, busy: false }, problem, broken: true }
+    }
+
+    /// The request was sent, and the time for an answer is over.
+    pub(crate) fn timed_out() -> Setback {
+        Setback { fate: Fate::Unknown, problem: "no answer in time".to_owned(), broken: false }
+    }
+
+    /// The node's answer is the caller's error.
+    pub(crate) fn answered(error: Error) -> Setback {
+        Setback { problem: error.to_string(), fate: Fate::Answered(error), broken: false }
+    }
+}
+
+/// Judges the status with which an attempt at `endpoint` ended.
+pub(crate) fn judge(status: &Status, endpoint: &str) -> Setback {
+    if let Some(info) = status.get_details_error_info()
+        && info.domain == DOMAIN
+    {
+        let fate = of_reason(&info.reason, &info.metadata, status, endpoint);
+        let problem = match status.message() {
+            "" => info.reason,
+            message => message.to_owned(),
+        };
+        return Setback { fate, problem, broken: false };
+    }
+    // A status with a source was made on this side, out of a transport's error.
+    if let Some(source) = status.source() {
+        let fate = match never_processed(source) {
+            true => Fate::NotApplied { leader: None, busy: false },
+            false => Fate::Unknown,
+        };
+        return Setback { fate, problem: root_cause(source), broken: true };
+    }
+    if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) {
+        // The server has stopped working on it, for whatever that tells.
+        return Setback::timed_out();
+    }
+    Setback { fate: of_code(status, endpoint), problem: line(status.message(), status.code()), broken: false }
+}
+
+fn of_reason(
+    reason: &str,
+    metadata: &std::collections::HashMap<String, String>,
+    status: &Status,
+    endpoint: &str,
+) -> Fate {
+    let message = status.message().to_owned();
+    match reason {
+        "NOT_LEADER" => Fate::NotApplied { leader: metadata.get("leader").cloned(), busy: false },
+        // DEADLINE says that the time was over before anything was done.
+        "NO_LEADER" | "UNJOINED" | "SHUTTING_DOWN" | "DEADLINE" => {
+            Fate::NotApplied { leader: None, busy: false }
+        }
+        "BUSY" => Fate::NotApplied { leader: None, busy: true },
+        "OUTCOME_UNKNOWN" => Fate::Unknown,
+        // The other nodes may be well, so that a read is worth a second try.
+        "CORRUPT" => Fate::Unknown,
+        "COMPACTED" => Fate::Answered(Error::Compacted {
+            message,
+            compacted: metadata.get("compacted").and_then(|revision| revision.parse().ok()),
+        }),
+        "FUTURE_REVISION" => Fate::Behind(Error::FutureRevision { message }),
+        "CONDITION_FAILED" => Fate::Answered(Error::ConditionFailed { message }),
+        "TOO_LARGE" => Fate::Answered(Error::TooLarge { message }),
+        "NO_SPACE" => Fate::Answered(Error::NoSpace { message }),
+        "INVALID" => Fate::Answered(Error::Invalid { message }),
+        other => Fate::Answered(rpc_error(endpoint, other, &message)),
+    }
+}
+
+fn of_code(status: &Status, endpoint: &str) -> Fate {
+    match status.code() {
+        // The server or something between gave up, or broke: the request may have got through.
+        Code::Unavailable | Code::Unknown | Code::Internal => Fate::Unknown,
+        Code::Unimplemented => Fate::Answered(rpc_error(
+            endpoint,
+            "Unimplemented",
+            "it does not speak kv.v1; is it the client port of a Kvorum node?",
+        )),
+        code => Fate::Answered(rpc_error(endpoint, &format!("{code:?}"), status.message())),
+    }
+}
+
+fn rpc_error(endpoint: &str, code: &str, message: &str) -> Error {
+    Error::Rpc { endpoint: endpoint.to_owned(), code: code.to_owned(), message: message.to_owned() }
+}
+
+fn line(message: &str, code: Code) -> String {
+    match message {
+        "" => code.description().to_owned(),
+        message => message.lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Whether the transport guarantees that no node saw the request.
+fn never_processed(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| {
+        if cause.downcast_ref::<SendError>().is_some_and(|error| error.unsent) {
+            return true;
+        }
+        cause.downcast_ref::<h2::Error>().is_some_and(|error| {
+            let gone_gracefully =
+                error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+            // A GOAWAY fails only the streams above the last one that the server took up.
+            gone_gracefully || (error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+        })
+    })
+}
+
+/// The innermost cause, in the words of the operating system where it has any.
+pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in causes(error) {
+        text = match cause.downcast_ref::<io::Error>() {
+            Some(error) if error.raw_os_error().is_some() => return error.kind().to_string(),
+            _ => cause.to_string(),
+        };
+    }
+    text
+}
+
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> + 'a {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a write is repeated exactly when the answer guarantees that nothing was proposed.
+    //! Method: a table of every reason and of the codes without one.
+    use std::collections::HashMap;
+
+    use tonic_types::{ErrorDetails, StatusExt as _};
+
+    use super::*;
+
+    fn reason(reason: &str, metadata: &[(&str, &str)]) -> Fate {
+        let metadata: HashMap<String, String> =
+            metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let details = ErrorDetails::with_error_info(reason, "kvorum.io", metadata);
+        judge(&Status::with_error_details(Code::Unavailable, "message", details), "a:1").fate
+    }
+
+    #[test]
+    fn few_reasons_say_that_nothing_was_proposed() {
+        for name in ["NOT_LEADER", "NO_LEADER", "UNJOINED", "SHUTTING_DOWN", "DEADLINE"] {
+            assert_eq!(reason(name, &[]), Fate::NotApplied { leader: None, busy: false }, "{name}");
+        }
+        assert_eq!(reason("BUSY", &[]), Fate::NotApplied { leader: None, busy: true });
+        assert_eq!(
+            reason("NOT_LEADER", &[("leader", "b:2")]),
+            Fate::NotApplied { leader: Some("b:2".to_owned()), busy: false }
+        );
+        for name in ["OUTCOME_UNKNOWN", "CORRUPT"] {
+            assert_eq!(reason(name, &[]), Fate::Unknown, "{name}");
+        }
+        for name in ["COMPACTED", "CONDITION_FAILED", "TOO_LARGE", "NO_SPACE", "INVALID", "FROM_A_NEWER_NODE"]
+        {
+            assert!(matches!(reason(name, &[]), Fate::Answered(_)), "{name}");
+        }
+        assert!(matches!(reason("FUTURE_REVISION", &[]), Fate::Behind(_)));
+    }
+
+    #[test]
+    fn a_compaction_answer_tells_the_oldest_revision() {
+        let Fate::Answered(Error::Compacted { compacted, .. }) = reason("COMPACTED", &[("compacted", "17")])
+        else {
+            panic!("not an answer");
+        };
+        assert_eq!(compacted, Some(17));
+    }
+
+    #[test]
+    fn a_code_without_a_reason_guarantees_nothing() {
+        for code in
+            [Code::Unavailable, Code::Unknown, Code::Internal, Code::Cancelled, Code::DeadlineExceeded]
+        {
+            assert_eq!(judge(&Status::new(code, "x"), "a:1").fate, Fate::Unknown, "{code:?}");
+        }
+    }
+}

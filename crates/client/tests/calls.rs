@@ -1,0 +1,288 @@
+//! Goal: calls are repeated exactly when that is safe, find the leader, and keep their deadlines.
+//! Method: a pretended cluster that fails as it is told to, and counts.
+#![allow(clippy::unwrap_used)]
+
+mod mock;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kvorum_client::{Client, Error, KeyRange};
+use tonic::Code;
+
+use crate::mock::{Act, Mock, Store};
+
+fn client(mocks: &[&Mock]) -> Client {
+    Client::builder(mocks.iter().map(|mock| mock.endpoint()))
+        .timeout(Duration::from_secs(2))
+        .without_leader_search()
+        .connect_lazy()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_write_is_repeated_while_nothing_was_proposed() {
+    let mock = Mock::start();
+    let reasons = ["NOT_LEADER", "NO_LEADER", "UNJOINED", "BUSY", "SHUTTING_DOWN", "DEADLINE"];
+    mock.script(reasons.map(Act::Refuse));
+    let answer = client(&[&mock]).set("k", "v").await.unwrap();
+    assert_eq!(answer.header.revision, 2);
+    assert_eq!(mock.count("set"), reasons.len() + 1);
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_been_applied_is_not_repeated() {
+    for act in [
+        Act::Refuse("OUTCOME_UNKNOWN"),
+        Act::Fail(Code::Unavailable),
+        Act::Fail(Code::Unknown),
+        Act::ApplyAndFail(Code::Unavailable),
+    ] {
+        let mock = Mock::start();
+        mock.script([act.clone()]);
+        let error = client(&[&mock]).set("k", "v").await.unwrap_err();
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{act:?}: {error}");
+        assert_eq!(mock.count("set"), 1, "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_connection_breaks_is_not_repeated() {
+    let (mut first, second) = (Mock::start(), Mock::start());
+    first.node().otherwise = Act::Hang;
+    second.node().otherwise = Act::Hang;
+    let client = client(&[&first, &second]);
+    let set = tokio::spawn(async move { client.set("k", "v").await });
+    while first.count("set") + second.count("set") == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut second = second;
+    if first.count("set") == 1 {
+        first.crash()
+    } else {
+        second.crash()
+    }
+    let error = set.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    assert_eq!(first.count("set") + second.count("set"), 1);
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_after_any_failure() {
+    let (first, second) = (Mock::start(), Mock::start());
+    for mock in [&first, &second] {
+        mock.script([
+            Act::Fail(Code::Unavailable),
+            Act::Fail(Code::Unknown),
+            Act::Refuse("OUTCOME_UNKNOWN"),
+            Act::Refuse("CORRUPT"),
+        ]);
+    }
+    assert_eq!(client(&[&first, &second]).get("k").await.unwrap().kv, None);
+    assert!(first.count("get") + second.count("get") >= 5);
+}
+
+#[tokio::test]
+async fn a_conditional_write_is_repeated_after_a_look() {
+    let mock = Mock::start();
+    let client = client(&[&mock]);
+    let revision = client.set("k", "old").await.unwrap().header.revision;
+
+    // Nothing was applied: it goes through, once.
+    mock.script([Act::Fail(Code::Unknown)]);
+    let answer = client.set("k", "new").if_revision(revision).await.unwrap();
+    assert_eq!(client.get("k").await.unwrap().kv.unwrap().version, 2);
+
+    // Another was faster: the condition has failed.
+    let revision = answer.header.revision;
+    mock.script([Act::OvertakeAndFail("theirs", Code::Unknown)]);
+    let error = client.set("k", "mine").if_revision(revision).await.unwrap_err();
+    assert!(matches!(error, Error::ConditionFailed { .. }), "{error}");
+
+    // What is there may be our own work: nobody can tell.
+    let revision = client.get("k").await.unwrap().kv.unwrap().mod_revision;
+    mock.script([Act::ApplyAndFail(Code::Unknown)]);
+    let error = client.set("k", "mine").if_revision(revision).await.unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+
+    // A key that must be absent can become so again: nobody can tell either.
+    mock.script([Act::Fail(Code::Unknown)]);
+    let error = client.set("other", "mine").if_absent().await.unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_batch_with_a_condition_on_its_own_key_is_repeated_after_a_look() {
+    let mock = Mock::start();
+    let client = client(&[&mock]);
+    let revision = client.set("k", "old").await.unwrap().header.revision;
+    mock.script([Act::Fail(Code::Unknown)]);
+    let batch = client.batch().if_revision("k", revision).set("k", "new").delete(KeyRange::prefix("x/"));
+    assert_eq!(batch.await.unwrap().deleted, [0, 0]);
+    assert_eq!(mock.count("batch"), 2);
+
+    // The key of this condition stays as it is, so that the batch could be applied twice.
+    let revision = client.get("k").await.unwrap().kv.unwrap().mod_revision;
+    mock.script([Act::Fail(Code::Unknown)]);
+    let error = client.batch().if_revision("k", revision).set("other", "v").await.unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    assert_eq!(mock.count("batch"), 3);
+}
+
+#[tokio::test]
+async fn an_answer_is_not_argued_with() {
+    let mock = Mock::start();
+    let client = client(&[&mock]);
+    client.set("k", "v").await.unwrap();
+    let error = client.set("k", "w").if_absent().await.unwrap_err();
+    assert!(matches!(error, Error::ConditionFailed { .. }), "{error}");
+    let error = client.set("k", vec![0; 2 << 20]).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    mock.script([Act::Refuse("NO_SPACE")]);
+    let error = client.set("k", "w").await.unwrap_err();
+    assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+    assert_eq!(mock.count("set"), 3);
+}
+
+#[tokio::test]
+async fn the_leader_is_followed_and_remembered() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let (follower, leader) = (Mock::with(1, Arc::clone(&store)), Mock::with(2, store));
+    follower.node().otherwise = Act::Redirect(leader.endpoint());
+    let client = client(&[&follower]);
+    for _ in 0..10 {
+        client.set("k", "v").await.unwrap();
+    }
+    assert_eq!((follower.count("set"), leader.count("set")), (1, 10));
+    assert_eq!(client.endpoints(), [follower.endpoint(), leader.endpoint()]);
+}
+
+#[tokio::test]
+async fn connecting_finds_the_leader_and_a_new_term_another() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let mocks = [Mock::with(1, Arc::clone(&store)), Mock::with(2, Arc::clone(&store)), Mock::with(3, store)];
+    let members: Vec<_> = mocks.iter().zip(1..).map(|(mock, id)| (id, mock.endpoint())).collect();
+    let lead = |leader_id, term| {
+        for mock in &mocks {
+            let mut node = mock.node();
+            (node.members, node.leader_id, node.term) = (members.clone(), leader_id, term);
+        }
+    };
+    lead(3, 1);
+    let client = Client::connect([mocks[0].endpoint()]).await.unwrap();
+    client.set("k", "v").await.unwrap();
+    assert_eq!(mocks[2].count("set"), 1);
+
+    lead(2, 2);
+    client.set("k", "v").await.unwrap();
+    let noticed = async {
+        while mocks[1].count("set") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            client.set("k", "v").await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), noticed).await.expect("the new leader was not noticed");
+}
+
+#[tokio::test]
+async fn endpoints_that_are_down_are_passed_over() {
+    let (mut down, up) = (Mock::start(), Mock::start());
+    down.crash();
+    let client = client(&[&down, &up]);
+    let begun = Instant::now();
+    for _ in 0..20 {
+        client.set("k", "v").await.unwrap();
+    }
+    assert_eq!(up.count("set"), 20);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// Many writers, two nodes with one store, the one they use stops as a leader does on SIGTERM.
+#[tokio::test]
+async fn a_graceful_stop_is_invisible() {
+    let store: Arc<Mutex<Store>> = Arc::default();
+    let mut nodes = [Mock::with(1, Arc::clone(&store)), Mock::with(2, Arc::clone(&store))];
+    let client = client(&[&nodes[0], &nodes[1]]);
+    let end = Instant::now() + Duration::from_millis(900);
+    let writers: Vec<_> = (0..20)
+        .map(|writer| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut written = 0;
+                while Instant::now() < end {
+                    client.set(format!("{writer}/{written}"), "v").await?;
+                    written += 1;
+                }
+                Ok::<_, Error>(written)
+            })
+        })
+        .collect();
+    let nodes = tokio::task::spawn_blocking(move || {
+        for round in 0..4 {
+            std::thread::sleep(Duration::from_millis(150));
+            nodes[round % 2].stop_gracefully();
+            nodes[round % 2].restart();
+        }
+        nodes
+    })
+    .await
+    .unwrap();
+    let mut written = 0;
+    for writer in writers {
+        written += writer.await.unwrap().expect("a writer saw the stop");
+    }
+    drop(nodes);
+    assert_eq!(store.lock().unwrap().changes.len(), written, "each write was applied once");
+    assert!(written > 1_000, "only {written} writes");
+}
+
+#[tokio::test]
+async fn a_call_keeps_its_deadline_and_names_the_endpoints() {
+    let mock = Mock::start();
+    mock.node().otherwise = Act::Hang;
+    let client = client(&[&mock]);
+    let begun = Instant::now();
+    let error = client.get("k").timeout(Duration::from_millis(300)).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+    let expected = format!("no endpoint answered within 300ms: {} (no answer in time)", mock.endpoint());
+    assert_eq!(error.to_string(), expected);
+    let error = client.set("k", "v").timeout(Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    for (call, timeout) in &mock.node().calls {
+        assert!(timeout.is_some(), "{call} told no deadline");
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_refuse_are_named() {
+    let mut mock = Mock::start();
+    mock.crash();
+    let error = client(&[&mock]).set("k", "v").timeout(Duration::from_millis(200)).await.unwrap_err();
+    let expected = format!("no endpoint answered within 200ms: {} (connection refused)", mock.endpoint());
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test]
+async fn another_cluster_behind_an_endpoint_is_refused_before_a_write() {
+    let mut mock = Mock::start();
+    let client = client(&[&mock]);
+    client.set("k", "v").await.unwrap();
+    mock.crash();
+    mock.node().cluster_id = 0xbad;
+    mock.restart();
+    // The first call may find the old connection broken; what counts is that none gets through.
+    let error = match client.set("k", "w").await {
+        Err(Error::OutcomeUnknown { .. }) => client.set("k", "w").await.unwrap_err(),
+        outcome => outcome.unwrap_err(),
+    };
+    assert!(matches!(error, Error::ClusterChanged { expected: 0xc1, found: 0xbad, .. }), "{error}");
+    assert_eq!(mock.count("set"), 1);
+}
+
+#[tokio::test]
+async fn endpoints_that_cannot_be_are_refused() {
+    for endpoints in [vec![], vec!["localhost"], vec!["https://a:1"]] {
+        let error = Client::builder(endpoints).connect_lazy().unwrap_err();
+        assert!(matches!(error, Error::InvalidEndpoint { .. }), "{error}");
+    }
+}

@@ -1,0 +1,187 @@
+//! A node of a pretended cluster: it serves `kv.v1` from memory and fails as it is told to. It runs on
+//! a thread and a runtime of its own, so that stopping it breaks its connections as a crash does.
+#![allow(dead_code, missing_docs)]
+
+mod service;
+mod store;
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use kvorum_proto::kv::v1::cluster_server::ClusterServer;
+use kvorum_proto::kv::v1::kv_server::KvServer;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+pub use self::store::Store;
+
+/// What a node does with the next call that is scripted.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Answers as it should.
+    Serve,
+    /// Refuses with this reason, and applies nothing.
+    Refuse(&'static str),
+    /// Refuses as NOT_LEADER, naming this client address.
+    Redirect(String),
+    /// Applies nothing and answers this bare code.
+    Fail(Code),
+    /// Applies the call, and answers this bare code.
+    ApplyAndFail(Code),
+    /// Writes this value to the key of the call first, as another client would, and answers this code.
+    OvertakeAndFail(&'static str, Code),
+    /// Never answers.
+    Hang,
+    /// Streams so many chunks or events, and breaks off.
+    Cut(usize),
+}
+
+/// One node.
+pub struct Mock {
+    pub address: SocketAddr,
+    pub node: Arc<Mutex<Node>>,
+    running: Option<(oneshot::Sender<Stop>, JoinHandle<()>)>,
+}
+
+enum Stop {
+    Crash,
+    Gracefully,
+}
+
+/// What a node is and remembers.
+pub struct Node {
+    pub cluster_id: u64,
+    pub node_id: u64,
+    pub term: u64,
+    /// Taken by scripted calls, one each; without any, calls are served.
+    pub script: VecDeque<Act>,
+    /// Taken by calls without a script.
+    pub otherwise: Act,
+    /// The name of each call, and its grpc-timeout.
+    pub calls: Vec<(&'static str, Option<String>)>,
+    /// What `Members` answers: node id, client address.
+    pub members: Vec<(u64, String)>,
+    pub leader_id: u64,
+    pub store: Arc<Mutex<Store>>,
+    pub stopping: bool,
+}
+
+impl Mock {
+    pub fn start() -> Mock {
+        Mock::with(1, Arc::default())
+    }
+
+    pub fn with(node_id: u64, store: Arc<Mutex<Store>>) -> Mock {
+        let node = Node {
+            cluster_id: 0xc1,
+            node_id,
+            term: 1,
+            script: VecDeque::new(),
+            otherwise: Act::Serve,
+            calls: Vec::new(),
+            members: Vec::new(),
+            leader_id: 0,
+            store,
+            stopping: false,
+        };
+        let mut mock =
+            Mock { address: "127.0.0.1:0".parse().unwrap(), node: Arc::new(Mutex::new(node)), running: None };
+        mock.restart();
+        mock.node().members = vec![(node_id, mock.address.to_string())];
+        mock
+    }
+
+    /// Serves again, under the same address.
+    pub fn restart(&mut self) {
+        let listener = TcpListener::bind(self.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        self.address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let node = Arc::clone(&self.node);
+        node.lock().unwrap().stopping = false;
+        let thread = std::thread::spawn(move || serve(listener, node, stopped));
+        self.running = Some((stop, thread));
+    }
+
+    /// Breaks every connection.
+    pub fn crash(&mut self) {
+        self.stop(Stop::Crash);
+    }
+
+    /// Refuses new calls, finishes those that are open, and goes.
+    pub fn stop_gracefully(&mut self) {
+        self.node().stopping = true;
+        self.stop(Stop::Gracefully);
+    }
+
+    fn stop(&mut self, how: Stop) {
+        if let Some((stop, thread)) = self.running.take() {
+            let _ = stop.send(how);
+            thread.join().unwrap();
+        }
+    }
+
+    pub fn node(&self) -> MutexGuard<'_, Node> {
+        self.node.lock().unwrap()
+    }
+
+    pub fn store(&self) -> Arc<Mutex<Store>> {
+        Arc::clone(&self.node().store)
+    }
+
+    pub fn script(&self, acts: impl IntoIterator<Item = Act>) {
+        self.node().script.extend(acts);
+    }
+
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// How many calls of this name came in.
+    pub fn count(&self, name: &str) -> usize {
+        self.node().calls.iter().filter(|(call, _)| *call == name).count()
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        self.stop(Stop::Crash);
+    }
+}
+
+fn serve(listener: TcpListener, node: Arc<Mutex<Node>>, stopped: oneshot::Receiver<Stop>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async move {
+        let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
+        let service = service::Service { node };
+        let (finish, finished) = oneshot::channel::<()>();
+        let server = tonic::transport::Server::builder()
+            .add_service(KvServer::new(service.clone()))
+            .add_service(ClusterServer::new(service))
+            .serve_with_incoming_shutdown(incoming, async {
+                let _ = finished.await;
+            });
+        let server = tokio::spawn(server);
+        if let Ok(Stop::Gracefully) = stopped.await {
+            let _ = finish.send(());
+            let _ = server.await;
+        }
+    });
+    // Open connections go with the runtime.
+    runtime.shutdown_background();
+}
+
+/// A status with a reason.
+pub fn reason(name: &str, metadata: &[(&str, &str)]) -> Status {
+    let metadata: Vec<_> = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let details = ErrorDetails::with_error_info(
+        name,
+        "kvorum.io",
+        metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
+    );
+    Status::with_error_details(Code::Unavailable, format!("refused: {name}"), details)
+}
