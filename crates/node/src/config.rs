@@ -1,0 +1,400 @@
+//! Command line and environment, parsed once into a [`Config`] that cannot be wrong.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// The largest `--request-bytes-max`: a log entry and a peer's message hold whole requests.
+const REQUEST_BYTES_CEILING: u64 = 8 * MIB;
+/// The smallest `--cache-bytes` with which RocksDB works at all.
+const CACHE_BYTES_FLOOR: u64 = 8 * MIB;
+/// A shorter election timeout than this is lost in the noise of a busy machine.
+const ELECTION_TIMEOUT_MS_FLOOR: u64 = 100;
+/// A longer one leaves the cluster without a leader for minutes.
+const ELECTION_TIMEOUT_MS_CEILING: u64 = 60_000;
+
+/// A member of a Kvorum cluster.
+#[derive(Debug, Parser)]
+#[command(name = "kvorum-node", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do other than to run a node.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+    /// The node's flags.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What the binary does beside running a node.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Read a stopped node's whole data directory and name every damaged file
+    Verify {
+        /// The data directory
+        #[arg(long, env = "KVORUM_DATA_DIR", value_name = "DIR")]
+        data_dir: PathBuf,
+    },
+}
+
+/// The flags of a node as they were given.
+#[derive(Clone, Debug, Args)]
+pub struct Flags {
+    /// Where the node keeps its log and its store; made if it does not exist
+    #[arg(long, env = "KVORUM_DATA_DIR", value_name = "DIR", default_value = "kvorum-data")]
+    pub data_dir: PathBuf,
+
+    /// host:port to listen on for clients (gRPC)
+    #[arg(long, env = "KVORUM_LISTEN_CLIENT", value_name = "ADDR", default_value = "127.0.0.1:2379")]
+    pub listen_client: String,
+
+    /// host:port to listen on for the other members and for administration (gRPC)
+    #[arg(long, env = "KVORUM_LISTEN_PEER", value_name = "ADDR", default_value = "127.0.0.1:2380")]
+    pub listen_peer: String,
+
+    /// host:port to listen on for /metrics, /livez, /readyz and /version (HTTP)
+    #[arg(long, env = "KVORUM_LISTEN_HTTP", value_name = "ADDR", default_value = "127.0.0.1:2381")]
+    pub listen_http: String,
+
+    /// host:port under which clients reach this node [default: that of --listen-client]
+    #[arg(long, env = "KVORUM_ADVERTISE_CLIENT", value_name = "ADDR")]
+    pub advertise_client: Option<String>,
+
+    /// host:port under which the other members reach this node [default: that of --listen-peer]
+    #[arg(long, env = "KVORUM_ADVERTISE_PEER", value_name = "ADDR")]
+    pub advertise_peer: Option<String>,
+
+    /// What a node with an empty disk does: wait to be told by `kvorum cluster init` or by the
+    /// operator, or found a cluster of its own
+    #[arg(long, env = "KVORUM_BOOTSTRAP", value_enum, default_value_t = Bootstrap::Wait)]
+    pub bootstrap: Bootstrap,
+
+    /// Refuse to start on a disk of any other cluster: its id, decimal or 0x and hexadecimal
+    #[arg(long, env = "KVORUM_CLUSTER_ID", value_name = "ID", value_parser = parse_id)]
+    pub cluster_id: Option<u64>,
+
+    /// Serve nothing but status on a disk whose cluster incarnation is lower
+    #[arg(long, env = "KVORUM_INCARNATION_MIN", value_name = "N", default_value_t = 0)]
+    pub incarnation_min: u64,
+
+    /// How long history is kept for reads and watches of older revisions, e.g. 30m or 1h; 0: for ever
+    #[arg(long, env = "KVORUM_AUTO_COMPACTION_RETENTION", value_name = "DURATION",
+          default_value = "1h", value_parser = parse_duration)]
+    pub auto_compaction_retention: Duration,
+
+    /// Milliseconds without a leader after which a member stands for election, at most
+    #[arg(long, env = "KVORUM_ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 750)]
+    pub election_timeout_ms: u64,
+
+    /// Milliseconds between the leader's heartbeats [default: a fifth of --election-timeout-ms]
+    #[arg(long, env = "KVORUM_HEARTBEAT_INTERVAL_MS", value_name = "MS")]
+    pub heartbeat_interval_ms: Option<u64>,
+
+    /// The largest request, in bytes (1536KiB and 2MiB are understood too)
+    #[arg(long, env = "KVORUM_REQUEST_BYTES_MAX", value_name = "BYTES", default_value = "1536KiB",
+          value_parser = parse_bytes)]
+    pub request_bytes_max: u64,
+
+    /// Memory for the store's caches and write buffers, in bytes
+    #[arg(long, env = "KVORUM_CACHE_BYTES", value_name = "BYTES", default_value = "96MiB",
+          value_parser = parse_bytes)]
+    pub cache_bytes: u64,
+
+    /// Refuse writes that grow the store beyond so many bytes of keys, values and history; 0: never
+    #[arg(long, env = "KVORUM_QUOTA_BYTES", value_name = "BYTES", default_value = "0",
+          value_parser = parse_bytes)]
+    pub quota_bytes: u64,
+
+    /// Raft log kept for members that were away, in bytes; those that missed more get a snapshot
+    #[arg(long, env = "KVORUM_LOG_RETAIN_BYTES", value_name = "BYTES", default_value = "256MiB",
+          value_parser = parse_bytes)]
+    pub log_retain_bytes: u64,
+
+    /// How the log on standard error is written
+    #[arg(long, env = "KVORUM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,kvorum_node=debug
+    #[arg(long, env = "KVORUM_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// What a node with an empty disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bootstrap {
+    /// It stays Unjoined until it is told.
+    Wait,
+    /// It founds a cluster of one member.
+    Single,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How a node is to run. Made by [`Flags::validate`] only.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the log and the store are.
+    pub data_dir: PathBuf,
+    /// host:port for clients.
+    pub listen_client: String,
+    /// host:port for members.
+    pub listen_peer: String,
+    /// host:port for HTTP.
+    pub listen_http: String,
+    /// What clients are told; without it, the address that was bound.
+    pub advertise_client: Option<String>,
+    /// What members are told; without it, the address that was bound.
+    pub advertise_peer: Option<String>,
+    /// What to do with an empty disk.
+    pub bootstrap: Bootstrap,
+    /// The only cluster whose disk is acceptable.
+    pub cluster_id: Option<u64>,
+    /// The lowest incarnation that is served.
+    pub incarnation_min: u64,
+    /// How long history is kept; `None`: for ever.
+    pub auto_compaction_retention: Option<Duration>,
+    /// The longest time without a leader before an election.
+    pub election_timeout: Duration,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// The largest request in bytes.
+    pub request_bytes_max: usize,
+    /// Memory for the store.
+    pub cache_bytes: usize,
+    /// The store's quota in logical bytes; 0: none.
+    pub quota_bytes: u64,
+    /// Bytes of raft log kept for members that lag.
+    pub log_retain_bytes: u64,
+}
+
+/// A flag that cannot work. Its message says what to do.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Flags {
+    /// Checks what can be checked without touching disk or network.
+    pub fn validate(self) -> Result<Config, ConfigError> {
+        for (flag, address) in [
+            ("--listen-client", &self.listen_client),
+            ("--listen-peer", &self.listen_peer),
+            ("--listen-http", &self.listen_http),
+        ] {
+            check_address(flag, address)?;
+        }
+        check_distinct(&[&self.listen_client, &self.listen_peer, &self.listen_http])?;
+        check_advertised("client", &self.listen_client, self.advertise_client.as_deref())?;
+        check_advertised("peer", &self.listen_peer, self.advertise_peer.as_deref())?;
+        let heartbeat_ms = self.heartbeat_interval_ms.unwrap_or(self.election_timeout_ms / 5);
+        check_times(self.election_timeout_ms, heartbeat_ms)?;
+        check_sizes(self.request_bytes_max, self.cache_bytes)?;
+        if self.cluster_id == Some(0) {
+            return Err(ConfigError(
+                "--cluster-id cannot be 0; leave it out to take any cluster's disk".into(),
+            ));
+        }
+        let retention = self.auto_compaction_retention;
+        Ok(Config {
+            data_dir: self.data_dir,
+            listen_client: self.listen_client,
+            listen_peer: self.listen_peer,
+            listen_http: self.listen_http,
+            advertise_client: self.advertise_client,
+            advertise_peer: self.advertise_peer,
+            bootstrap: self.bootstrap,
+            cluster_id: self.cluster_id,
+            incarnation_min: self.incarnation_min,
+            auto_compaction_retention: (!retention.is_zero()).then_some(retention),
+            election_timeout: Duration::from_millis(self.election_timeout_ms),
+            heartbeat_interval: Duration::from_millis(heartbeat_ms),
+            request_bytes_max: self.request_bytes_max as usize,
+            cache_bytes: self.cache_bytes as usize,
+            quota_bytes: self.quota_bytes,
+            log_retain_bytes: self.log_retain_bytes,
+        })
+    }
+}
+
+fn check_address(flag: &str, address: &str) -> Result<(), ConfigError> {
+    split_address(address).map(|_| ()).ok_or_else(|| {
+        ConfigError(format!(
+            "{flag} '{address}' is no host:port; write for example 127.0.0.1:2379 or [::]:2379"
+        ))
+    })
+}
+
+/// Host and port of an address; IPv6 hosts are in brackets.
+fn split_address(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    fits.then_some(())?;
+    Some((host, port.parse().ok()?))
+}
+
+fn check_distinct(listen: &[&String]) -> Result<(), ConfigError> {
+    for (at, address) in listen.iter().enumerate() {
+        let any_port = split_address(address).is_some_and(|(_, port)| port == 0);
+        if !any_port && listen[..at].contains(address) {
+            return Err(ConfigError(format!(
+                "two of --listen-client, --listen-peer and --listen-http are {address}; give each its own port"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Others cannot dial 0.0.0.0, so a node that listens everywhere must say where it is.
+fn check_advertised(what: &str, listen: &str, advertised: Option<&str>) -> Result<(), ConfigError> {
+    let everywhere =
+        |address: &str| split_address(address).is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]"));
+    match advertised {
+        None if everywhere(listen) => Err(ConfigError(format!(
+            "--listen-{what} {listen} listens on every address, so --advertise-{what} must say which one to dial"
+        ))),
+        Some(address) if everywhere(address) => Err(ConfigError(format!(
+            "--advertise-{what} {address} cannot be dialled; give the host name or address others use"
+        ))),
+        Some(address) => check_address(&format!("--advertise-{what}"), address),
+        None => Ok(()),
+    }
+}
+
+fn check_times(election_ms: u64, heartbeat_ms: u64) -> Result<(), ConfigError> {
+    if !(ELECTION_TIMEOUT_MS_FLOOR..=ELECTION_TIMEOUT_MS_CEILING).contains(&election_ms) {
+        return Err(ConfigError(format!(
+            "--election-timeout-ms {election_ms} must be from {ELECTION_TIMEOUT_MS_FLOOR} to {ELECTION_TIMEOUT_MS_CEILING}"
+        )));
+    }
+    // A member may stand after half the timeout, and one lost heartbeat must not make it do so.
+    if heartbeat_ms == 0 || heartbeat_ms > election_ms / 4 {
+        return Err(ConfigError(format!(
+            "--heartbeat-interval-ms {heartbeat_ms} must be from 1 to {}, a quarter of --election-timeout-ms",
+            election_ms / 4
+        )));
+    }
+    Ok(())
+}
+
+fn check_sizes(request_bytes: u64, cache_bytes: u64) -> Result<(), ConfigError> {
+    if !(KIB..=REQUEST_BYTES_CEILING).contains(&request_bytes) {
+        return Err(ConfigError(format!(
+            "--request-bytes-max {request_bytes} must be from {KIB} to {REQUEST_BYTES_CEILING}"
+        )));
+    }
+    if cache_bytes < CACHE_BYTES_FLOOR {
+        return Err(ConfigError(format!("--cache-bytes {cache_bytes} must be at least {CACHE_BYTES_FLOOR}")));
+    }
+    Ok(())
+}
+
+fn parse_id(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "an id is a number, decimal or 0x and hexadecimal".into())
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" => KIB,
+        "MiB" => MIB,
+        "GiB" => 1024 * MIB,
+        _ => return Err("the units are KiB, MiB and GiB".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "bytes are a whole number, such as 1048576 or 1MiB")?;
+    number.checked_mul(unit).ok_or_else(|| "that is too many bytes".into())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text)
+        .map_err(|_| "a duration is a number with a unit, such as 90s, 30m or 1h".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Config, String> {
+        let all = std::iter::once("kvorum-node").chain(args.iter().copied());
+        let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
+        cli.flags.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_make_a_node_on_this_machine() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.listen_client, "127.0.0.1:2379");
+        assert_eq!(config.request_bytes_max, 1536 * 1024);
+        assert_eq!(config.heartbeat_interval * 5, config.election_timeout);
+        assert_eq!(config.auto_compaction_retention, Some(Duration::from_secs(3600)));
+        assert_eq!(config.bootstrap, Bootstrap::Wait);
+    }
+
+    #[test]
+    fn units_and_ids_are_understood() {
+        let args = ["--cache-bytes", "64MiB", "--quota-bytes", "2GiB", "--cluster-id", "0xff"];
+        let config = parse(&args).unwrap();
+        assert_eq!((config.cache_bytes, config.quota_bytes), (64 << 20, 2 << 30));
+        assert_eq!(config.cluster_id, Some(255));
+        assert_eq!(parse(&["--cluster-id", "255"]).unwrap().cluster_id, Some(255));
+        assert_eq!(parse(&["--auto-compaction-retention", "0"]).unwrap().auto_compaction_retention, None);
+        let config = parse(&["--listen-client", "[::]:0", "--advertise-client", "demo-0.demo-peers:2379"]);
+        assert_eq!(config.unwrap().advertise_client.as_deref(), Some("demo-0.demo-peers:2379"));
+        // Any number of ports may be left to the kernel.
+        let any = "127.0.0.1:0";
+        assert!(parse(&["--listen-client", any, "--listen-peer", any, "--listen-http", any]).is_ok());
+    }
+
+    /// Each value that cannot work is refused with one line that names the flag and what would do.
+    #[test]
+    fn what_cannot_work_is_refused_with_one_line() {
+        let table: &[(&[&str], &str)] = &[
+            (&["--listen-client", "2379"], "--listen-client '2379' is no host:port"),
+            (&["--listen-client", "::1:2379"], "is no host:port"),
+            (&["--listen-peer", "127.0.0.1:2379"], "give each its own port"),
+            (&["--listen-client", "0.0.0.0:2379"], "--advertise-client must say"),
+            (&["--listen-peer", "[::]:2380"], "--advertise-peer must say"),
+            (&["--advertise-peer", "0.0.0.0:2380"], "cannot be dialled"),
+            (&["--advertise-client", "http://a:2379"], "--advertise-client 'http://a:2379' is no host:port"),
+            (&["--election-timeout-ms", "20"], "must be from 100 to 60000"),
+            (&["--election-timeout-ms", "1000", "--heartbeat-interval-ms", "400"], "must be from 1 to 250"),
+            (&["--heartbeat-interval-ms", "0"], "must be from 1 to "),
+            (&["--request-bytes-max", "1GiB"], "--request-bytes-max 1073741824 must be from"),
+            (&["--cache-bytes", "1024"], "--cache-bytes 1024 must be at least"),
+            (&["--cluster-id", "0"], "--cluster-id cannot be 0"),
+        ];
+        for (args, expected) in table {
+            let error = parse(args).expect_err(expected);
+            assert!(error.contains(expected) && !error.contains('\n'), "{args:?}: {error}");
+        }
+        for args in [["--cache-bytes", "1MB"], ["--auto-compaction-retention", "1"], ["--no-such-flag", "1"]]
+        {
+            parse(&args).expect_err(args[0]);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The gRPC services, and the router in front of them.
+
+pub mod admin;
+pub mod cluster;
+pub mod convert;
+pub mod error;
+pub mod kv;
+pub mod peer;
+mod scan;
+pub mod transport;
+mod watch;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::time::{Duration, Instant};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::metadata::MetadataMap;
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+
+use crate::error::RequestError;
+use crate::metrics::{MethodMetrics, Metrics};
+use transport::REQUEST_OVERHEAD_BYTES;
+
+type HttpRequest = http::Request<Body>;
+type HttpResponse = http::Response<Body>;
+type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
+
+/// The time a call has when its caller names none.
+const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+/// The most time a unary call gets, so that nothing waits for ever for a leader.
+const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// The server answers so much earlier than the caller gives up, or an eighth of the caller's time
+/// if that is less: only an answer can say whether a write may have happened.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
+
+/// The services of one port. Calls are counted here, and refused once the port is stopping.
+///
+/// It finds the service by a look at a short list, the busiest first: each call passes here.
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    services: Vec<(&'static str, Handler)>,
+    metrics: Arc<Metrics>,
+    stopping: Arc<AtomicBool>,
+    request_bytes_max: usize,
+}
+
+impl Router {
+    /// A router without services. Once `stopping` is set, calls are answered SHUTTING_DOWN.
+    pub fn builder(
+        metrics: Arc<Metrics>,
+        stopping: Arc<AtomicBool>,
+        request_bytes_max: usize,
+    ) -> RouterBuilder {
+        RouterBuilder(Inner { services: Vec::new(), metrics, stopping, request_bytes_max })
+    }
+}
+
+/// A router that is being put together.
+pub struct RouterBuilder(Inner);
+
+impl RouterBuilder {
+    /// Adds a service; the busiest come first.
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: Service<
+                HttpRequest,
+                Response = HttpResponse,
+                Error = Infallible,
+                Future = BoxFuture<HttpResponse, Infallible>,
+            > + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.0.services.push((S::NAME, Box::new(move |request| service.clone().call(request))));
+        self
+    }
+
+    /// The router.
+    pub fn build(self) -> Router {
+        Router { inner: Arc::new(self.0) }
+    }
+}
+
+impl Inner {
+    fn call(&self, request: HttpRequest) -> BoxFuture<HttpResponse, Infallible> {
+        let path = request.uri().path();
+        let service =
+            path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+        let handler = service.and_then(|name| self.services.iter().find(|(known, _)| *known == name));
+        match handler {
+            Some((name, handler)) if self.answers(name) => handler(request),
+            Some(_) => ready(RequestError::ShuttingDown.into()),
+            None => ready(Status::unimplemented("there is no such service on this port")),
+        }
+    }
+
+    /// Health is told to the last, so that load balancers learn of the stop.
+    fn answers(&self, service: &str) -> bool {
+        !self.stopping.load(Ordering::Relaxed) || service == "grpc.health.v1.Health"
+    }
+}
+
+fn ready(status: Status) -> BoxFuture<HttpResponse, Infallible> {
+    Box::pin(std::future::ready(Ok(status.into_http())))
+}
+
+impl Service<HttpRequest> for Router {
+    type Response = HttpResponse;
+    type Error = Infallible;
+    type Future = Call;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequest) -> Call {
+        let method = self.inner.metrics.method(request.uri().path()).clone();
+        let response = self.inner.call(request);
+        let limit = self.inner.request_bytes_max;
+        Call { response, method: Some(method), limit, begun: std::time::Instant::now() }
+    }
+}
+
+/// A call on its way, which is counted when it ends.
+pub struct Call {
+    response: BoxFuture<HttpResponse, Infallible>,
+    /// Absent once it was counted.
+    method: Option<Arc<MethodMetrics>>,
+    limit: usize,
+    begun: std::time::Instant,
+}
+
+impl Call {
+    fn count(&mut self, code: Code) {
+        if let Some(method) = self.method.take() {
+            method.answered(code, self.begun.elapsed());
+        }
+    }
+}
+
+impl Future for Call {
+    type Output = Result<HttpResponse, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(Ok(mut response)) = self.response.as_mut().poll(cx) else { return Poll::Pending };
+        // An error shows in the headers; a call that went well has its status in the trailers.
+        let mut code = Code::Ok;
+        if let Some(value) = response.headers().get("grpc-status") {
+            code = Code::from_bytes(value.as_bytes());
+            if let Some(error) = too_large(&response, code, self.limit) {
+                code = error.code();
+                response = error.into_http();
+            }
+        }
+        self.count(code);
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // The caller went away, or its time was up.
+        self.count(Code::Cancelled);
+    }
+}
+
+/// tonic refuses a message beyond the decoding limit in its own words. A caller should find the
+/// same reason, and the limit that was configured, however much too large the request is.
+fn too_large(response: &HttpResponse, code: Code, limit: usize) -> Option<Status> {
+    if code != Code::OutOfRange {
+        return None;
+    }
+    let status = Status::from_header_map(response.headers()).filter(|status| status.details().is_empty())?;
+    let after = status.message().split("found ").nth(1)?;
+    let bytes = after.split(' ').next()?.parse().ok()?;
+    Some(RequestError::TooLarge { bytes, limit: limit as u64 }.into())
+}
+
+/// The largest message that a service on the client port decodes.
+pub fn decoding_limit(request_bytes_max: usize) -> usize {
+    request_bytes_max + REQUEST_OVERHEAD_BYTES
+}
+
+/// When a call must have been answered, by its `grpc-timeout`.
+pub fn deadline(metadata: &MetadataMap) -> Instant {
+    Instant::now() + time_to_answer(metadata)
+}
+
+fn time_to_answer(metadata: &MetadataMap) -> Duration {
+    let asked = metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.as_bytes()));
+    asked.map_or(DEADLINE_DEFAULT, |asked| {
+        let margin = DEADLINE_MARGIN.min(asked / 8);
+        asked.min(DEADLINE_MAX) - margin
+    })
+}
+
+/// At most eight digits and a unit, see gRPC over HTTP/2.
+fn parse_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_of(header: Option<&str>) -> Duration {
+        let mut metadata = MetadataMap::new();
+        if let Some(header) = header {
+            metadata.insert("grpc-timeout", header.parse().unwrap());
+        }
+        time_to_answer(&metadata)
+    }
+
+    /// The caller's deadline is kept, with a margin to tell what happened, and never without bound.
+    #[test]
+    fn the_deadline_is_the_callers() {
+        assert_eq!(wait_of(None), DEADLINE_DEFAULT);
+        assert_eq!(wait_of(Some("nonsense")), DEADLINE_DEFAULT);
+        assert_eq!(wait_of(Some("123456789S")), DEADLINE_DEFAULT);
+        assert_eq!(wait_of(Some("1S")), Duration::from_millis(980));
+        assert_eq!(wait_of(Some("80m")), Duration::from_millis(70));
+        assert_eq!(wait_of(Some("99999999H")), DEADLINE_MAX - DEADLINE_MARGIN);
+    }
+
+    /// A request that tonic itself refuses still names our reason and our limit.
+    #[test]
+    fn a_request_far_too_large_names_the_limit() {
+        let refused = |message: &str| {
+            let response: HttpResponse = Status::out_of_range(message).into_http();
+            too_large(&response, Code::OutOfRange, 100)
+        };
+        let message = "Error, decoded message length too large: found 5000 bytes, the limit is: 612 bytes";
+        let status = refused(message).expect("it is recognised");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("5000 bytes, the limit is 100 bytes"), "{}", status.message());
+        assert!(refused("something else").is_none());
+        let own: Status = RequestError::Compacted { requested: 1, compacted: 2 }.into();
+        assert!(too_large(&own.into_http(), Code::OutOfRange, 100).is_none());
+    }
+}

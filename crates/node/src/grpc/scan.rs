@@ -1,0 +1,106 @@
+//! `Scan`: a range in pages at one pinned revision.
+//!
+//! The next page is read only when the last one was taken by the connection, so a slow reader costs
+//! one page of memory, and no snapshot of the store lives longer than the reading of a page.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::try_unfold;
+use kvorum_proto::kv::v1 as pb;
+use kvorum_store::command::KeyRange;
+use kvorum_store::{Page, Scan, Store};
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::convert::key_value;
+use crate::error::{RequestError, answered};
+
+/// Bytes in a response, beside its last key: enough that the cost of a message does not show, and
+/// little enough that thousands of scans fit into memory.
+const PAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Keys in a response, for keys of few bytes.
+const PAGE_KEYS_MAX: u64 = 10_000;
+
+/// Reads pages on threads that may block, as many at a time as the semaphore lets.
+pub struct Reader {
+    store: Store,
+    reads: Arc<Semaphore>,
+    header: pb::Header,
+}
+
+impl Reader {
+    /// A reader whose responses carry the header, with the pinned revision in it.
+    pub fn new(store: Store, reads: Arc<Semaphore>, header: pb::Header) -> Reader {
+        Reader { store, reads, header }
+    }
+
+    async fn read(&self, scan: Scan) -> Result<Page, RequestError> {
+        let _permit = self.reads.acquire().await.map_err(|_| RequestError::ShuttingDown)?;
+        let store = self.store.clone();
+        let page = tokio::task::spawn_blocking(move || store.scan_page(&scan)).await;
+        answered(page.map_err(|_| RequestError::ShuttingDown)?)
+    }
+}
+
+/// Where a scan stands.
+struct Progress {
+    reader: Reader,
+    scan: Scan,
+    /// Read before the stream was opened, so that a refusal is an error of the call.
+    first: Option<Page>,
+    /// Keys that may still be answered; `None`: all.
+    left: Option<u64>,
+    done: bool,
+}
+
+/// The responses of a scan; even an empty range has one, for its revision.
+pub async fn pages(
+    reader: Reader,
+    range: KeyRange,
+    request: &pb::ScanRequest,
+) -> Result<impl Stream<Item = Result<pb::ScanResponse, Status>> + use<>, RequestError> {
+    let left = (request.limit > 0).then_some(request.limit);
+    let scan = Scan {
+        range,
+        revision: request.revision,
+        reverse: request.reverse,
+        keys_only: request.keys_only,
+        after: None,
+        keys_max: keys_in_page(left),
+        bytes_max: PAGE_BYTES_MAX,
+    };
+    let first = reader.read(scan.clone()).await?;
+    let scan = Scan { revision: first.revision, ..scan };
+    let progress = Progress { reader, scan, first: Some(first), left, done: false };
+    Ok(try_unfold(progress, next))
+}
+
+async fn next(mut at: Progress) -> Result<Option<(pb::ScanResponse, Progress)>, Status> {
+    if at.done {
+        return Ok(None);
+    }
+    let page = match at.first.take() {
+        Some(page) => page,
+        None => at.reader.read(at.scan.clone()).await?,
+    };
+    at.left = at.left.map(|left| left.saturating_sub(page.records.len() as u64));
+    at.advance(page.next);
+    let header = Some(pb::Header { revision: page.revision, ..at.reader.header });
+    let kvs = page.records.into_iter().map(key_value).collect();
+    Ok(Some((pb::ScanResponse { header, kvs }, at)))
+}
+
+impl Progress {
+    fn advance(&mut self, after: Option<Bytes>) {
+        self.done = after.is_none() || self.left == Some(0);
+        self.scan.after = after;
+        self.scan.keys_max = keys_in_page(self.left);
+    }
+}
+
+fn keys_in_page(left: Option<u64>) -> usize {
+    left.unwrap_or(u64::MAX).min(PAGE_KEYS_MAX) as usize
+}

@@ -1,0 +1,102 @@
+//! The apply thread: the one thread that writes to the store.
+//!
+//! Runs of committed entries come through a bounded queue; each becomes one write batch. It waits
+//! until the log holds a run durably before it applies it: store and log are separate, and a crash
+//! must never leave the store ahead of the log.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::Instant;
+
+use kvorum_store::entry::Entry;
+use kvorum_store::fatal::stop_process;
+use kvorum_store::log::Log;
+use kvorum_store::{Store, command::Outcome};
+use tokio::sync::{oneshot, watch};
+
+use super::clock::ClusterClock;
+use crate::metrics::Metrics;
+use crate::watch::WatchHub;
+
+/// Runs that may wait: openraft sends the next only when the last is applied.
+const QUEUE_RUNS_MAX: usize = 4;
+
+/// A run of entries on its way to the apply thread.
+struct Run {
+    entries: Vec<Entry>,
+    done: oneshot::Sender<Vec<Vec<Outcome>>>,
+}
+
+/// A handle to the apply thread, which ends when the last handle is dropped.
+#[derive(Clone)]
+pub struct Applier {
+    runs: SyncSender<Run>,
+    applied: watch::Receiver<u64>,
+}
+
+/// What the apply thread works with.
+pub struct Parts {
+    /// Where runs are applied.
+    pub store: Store,
+    /// What has to hold them first.
+    pub log: Log,
+    /// Told of every stamp.
+    pub clock: Arc<ClusterClock>,
+    /// Told of every change.
+    pub hub: Arc<WatchHub>,
+    /// Told of every run.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Applier {
+    /// Starts the thread.
+    pub fn start(parts: Parts) -> std::io::Result<Applier> {
+        let (runs, queue) = mpsc::sync_channel(QUEUE_RUNS_MAX);
+        let (publish, applied) = watch::channel(next_index(&parts.store));
+        thread::Builder::new().name("apply".into()).spawn(move || work(&parts, &queue, &publish))?;
+        Ok(Applier { runs, applied })
+    }
+
+    /// Applies a run and answers each entry's outcomes.
+    pub async fn apply(&self, entries: Vec<Entry>) -> std::io::Result<Vec<Vec<Outcome>>> {
+        let (done, outcomes) = oneshot::channel();
+        let gone = |_| std::io::Error::other("the apply thread has ended");
+        self.runs.send(Run { entries, done }).map_err(|_| gone(()))?;
+        outcomes.await.map_err(|_| gone(()))
+    }
+
+    /// Changes with the index after the last applied entry.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+}
+
+fn next_index(store: &Store) -> u64 {
+    store.applied().map_or(0, |id| id.index + 1)
+}
+
+fn work(parts: &Parts, queue: &Receiver<Run>, publish: &watch::Sender<u64>) {
+    while let Ok(Run { entries, done }) = queue.recv() {
+        // An empty run says that a snapshot was installed: only the position is new.
+        if let Some(last) = entries.last() {
+            parts.log.wait_durable(last.log_id.index);
+            let begun = Instant::now();
+            let run = match parts.store.apply(&entries) {
+                Ok(run) => run,
+                // The store can't go on from a state of which it does not know what it holds.
+                Err(error) => stop_process("apply log entries", &error),
+            };
+            parts.metrics.applied(begun.elapsed(), entries.len());
+            parts.clock.applied(parts.store.cluster_time_ms());
+            parts.hub.publish(run.events, parts.store.revision());
+            // Nobody waits for a run that is applied again after a restart.
+            let _ = done.send(run.outcomes);
+        } else {
+            parts.clock.applied(parts.store.cluster_time_ms());
+            parts.hub.reset(parts.store.revision());
+            let _ = done.send(Vec::new());
+        }
+        publish.send_replace(next_index(&parts.store));
+    }
+}

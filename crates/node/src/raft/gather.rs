@@ -1,0 +1,188 @@
+//! Gathers the commands that wait, so that they share the cost of what is done with them: one log
+//! entry on the leader, one call to the leader elsewhere.
+//!
+//! It never waits to fill a batch. While batches are under way, new commands gather; so the busier
+//! the node, the more commands share a batch.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::Applied;
+use crate::error::RequestError;
+
+/// Commands in one batch, and their bytes: enough to share the cost of a sync and a round trip, few
+/// enough that nobody waits for a large one. One larger command is a batch of its own.
+pub const BATCH_COMMANDS_MAX: usize = 512;
+const BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// Batches under way: enough to keep log and network busy, few enough that commands gather
+/// meanwhile.
+const BATCHES_IN_FLIGHT_MAX: usize = 4;
+
+/// Commands that wait or are under way, and their bytes. Whoever comes later waits for room until
+/// his deadline.
+const COMMANDS_WAITING_MAX: usize = 8192;
+const BYTES_WAITING_MAX: usize = 64 << 20;
+
+/// What became of a command.
+pub type Answer = Result<Applied, RequestError>;
+
+/// A command on its way.
+struct Waiting {
+    command: Bytes,
+    reply: oneshot::Sender<Answer>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A handle to the task that gathers, which ends when the last handle is dropped.
+#[derive(Clone)]
+pub struct Gather {
+    queue: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+}
+
+impl Gather {
+    /// Starts the task. `submit` answers what became of each command of a batch, in order.
+    pub fn start<S, F>(submit: S) -> Gather
+    where
+        S: Fn(Vec<Bytes>) -> F + Send + 'static,
+        F: Future<Output = Vec<Answer>> + Send + 'static,
+    {
+        let (queue, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
+        tokio::spawn(work(submit, commands));
+        Gather { queue, room: Arc::new(Semaphore::new(BYTES_WAITING_MAX)) }
+    }
+
+    /// Submits a command and waits for its answer.
+    ///
+    /// When the deadline comes before there was room for it, the answer is [`RequestError::Busy`]
+    /// and nothing was done; after that the outcome is unknown.
+    pub async fn submit(&self, command: Bytes, deadline: Instant) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let enqueue = async {
+            let bytes = command.len().clamp(1, BYTES_WAITING_MAX) as u32;
+            let room = self.room.clone().acquire_many_owned(bytes).await;
+            let _room = room.map_err(|_| RequestError::ShuttingDown)?;
+            let waiting = Waiting { command, reply, _room };
+            self.queue.send(waiting).await.map_err(|_| RequestError::ShuttingDown)
+        };
+        timeout_at(deadline, enqueue).await.map_err(|_| RequestError::Busy)??;
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(RequestError::OutcomeUnknown("the node is stopping".into())),
+            Err(_) => Err(RequestError::Deadline { outcome_unknown: true }),
+        }
+    }
+}
+
+async fn work<S, F>(submit: S, mut commands: mpsc::Receiver<Waiting>)
+where
+    S: Fn(Vec<Bytes>) -> F,
+    F: Future<Output = Vec<Answer>>,
+{
+    let mut waiting: Vec<Waiting> = Vec::with_capacity(BATCH_COMMANDS_MAX);
+    let mut in_flight = FuturesUnordered::new();
+    let mut open = true;
+    while open || !waiting.is_empty() || !in_flight.is_empty() {
+        if !waiting.is_empty() && in_flight.len() < BATCHES_IN_FLIGHT_MAX {
+            // What came in meanwhile joins without waiting for more.
+            while waiting.len() < BATCH_COMMANDS_MAX {
+                let Ok(command) = commands.try_recv() else { break };
+                waiting.push(command);
+            }
+            let batch = take_batch(&mut waiting);
+            let commands = batch.iter().map(|waiting| waiting.command.clone()).collect();
+            in_flight.push(answer(batch, submit(commands)));
+        }
+        let room = BATCH_COMMANDS_MAX - waiting.len();
+        let more = !waiting.is_empty() && in_flight.len() < BATCHES_IN_FLIGHT_MAX;
+        tokio::select! {
+            biased;
+            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+            received = commands.recv_many(&mut waiting, room), if open && room > 0 => open = received > 0,
+            () = std::future::ready(()), if more => {}
+        }
+    }
+}
+
+/// Takes what fits into one batch off the front of what waits.
+fn take_batch(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
+    let mut bytes = 0;
+    let fits = waiting.iter().take_while(|waiting| {
+        bytes += waiting.command.len();
+        bytes <= BATCH_BYTES_MAX
+    });
+    let count = fits.count().max(1);
+    let rest = waiting.split_off(count);
+    std::mem::replace(waiting, rest)
+}
+
+async fn answer(batch: Vec<Waiting>, submitted: impl Future<Output = Vec<Answer>>) {
+    for (waiting, answer) in batch.into_iter().zip(submitted.await) {
+        // Whoever asked may have given up waiting.
+        let _ = waiting.reply.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use kvorum_store::command::Outcome;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    /// Commands that come in while batches are under way share the next one, each gets its own
+    /// answer, and a large one does not drag others over the limit.
+    #[tokio::test]
+    async fn what_waits_shares_a_batch() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = sizes.clone();
+        let gather = Gather::start(move |commands: Vec<Bytes>| {
+            seen.lock().expect("nobody panics").push(commands.len());
+            async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let of = |command: Bytes| {
+                    let outcome = Outcome { revision: command.len() as u64, answer: None };
+                    Ok(Applied { outcome, term: 1 })
+                };
+                commands.into_iter().map(of).collect()
+            }
+        });
+        let one = async |bytes: usize| {
+            let answer = gather.submit(vec![0; bytes].into(), soon()).await.expect("it is answered");
+            assert_eq!(answer.outcome.revision, bytes as u64);
+        };
+        let sizes_in = (1..1000).chain([BATCH_BYTES_MAX + 1, BATCH_BYTES_MAX, 7]);
+        futures_util::future::join_all(sizes_in.map(one)).await;
+        let sizes = sizes.lock().expect("nobody panics");
+        assert_eq!(sizes.iter().sum::<usize>(), 1002);
+        assert!(sizes.len() < 20, "{sizes:?}");
+        assert!(sizes.iter().all(|size| *size <= BATCH_COMMANDS_MAX), "{sizes:?}");
+    }
+
+    /// A command that finds no answer in time has an unknown outcome; one that finds no room has not
+    /// been submitted.
+    #[tokio::test]
+    async fn time_runs_out_in_two_ways() {
+        let gather = Gather::start(|_| std::future::pending());
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let command = Bytes::from(vec![0; BYTES_WAITING_MAX]);
+        let (first, second) = tokio::join!(gather.submit(command, deadline), async {
+            tokio::task::yield_now().await;
+            gather.submit(Bytes::from_static(b"x"), deadline).await
+        });
+        assert!(matches!(first, Err(RequestError::Deadline { outcome_unknown: true })), "{first:?}");
+        assert!(matches!(second, Err(RequestError::Busy)), "{second:?}");
+    }
+}

@@ -1,0 +1,287 @@
+//! Founding a cluster, joining one, and changing who belongs to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
+use openraft::ChangeMembers;
+use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::raft::{ClientWriteResponse, Precondition};
+use prost::Message as _;
+use rand::Rng as _;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::types::{Address, TypeConfig, read_log_id, wire_membership};
+use super::{OpenRaft, Raft};
+use crate::error::RequestError;
+use crate::grpc::transport;
+
+/// A voter counts as caught up when no more than this is missing: less than a second's worth on a
+/// slow disk, so that the change of voters does not wait for it.
+pub const CAUGHT_UP_BYTES: u64 = 1 << 20;
+
+/// Leadership goes only to a voter that was heard of within so long.
+const HEARD_OF_MS: u64 = 1_000;
+
+/// How long a voter may take to become leader after it was told to.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a node may take to answer `Join`, which syncs its identity to disk.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two looks at something that is on its way.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Why a change of the cluster failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// This node can't do it, or not now.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// It belongs to another cluster.
+    #[error("this node belongs to cluster {actual:016x}, not {wanted:016x}")]
+    OtherCluster {
+        /// The cluster it belongs to.
+        actual: u64,
+        /// The one that was asked for.
+        wanted: u64,
+    },
+    /// The caller's view is out of date, or his request does not fit what is.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk could not take the new identity.
+    #[error("{0}")]
+    Io(String),
+    /// It was begun; whether it completes is not known.
+    #[error("{0}; look at the membership and repeat the request")]
+    Unfinished(String),
+}
+
+/// The bytes of a membership of one voter, as log and store keep them.
+pub fn founding_membership(node_id: u64, peer: &str, client: &str) -> Vec<u8> {
+    let node = admin::Node { node_id, peer_address: peer.into(), client_address: client.into() };
+    let configs = vec![admin::VoterSet { node_ids: vec![node_id] }];
+    admin::Membership { log_id: None, configs, nodes: vec![node] }.encode_to_vec()
+}
+
+impl Raft {
+    /// Founds a cluster of this one node, and answers its id. Repeating it finishes what a crash
+    /// left, and is a no-op after that. With 0 the node chooses the cluster's id.
+    pub async fn initialize(&self, wanted: u64) -> Result<u64, MembershipError> {
+        let _joining = self.inner.joining.lock().await;
+        let founded = self.overview().members.iter().any(|member| member.voter);
+        match self.disk_cluster() {
+            0 => {
+                let cluster_id = if wanted == 0 { rand::rng().next_u64().max(1) } else { wanted };
+                self.set_cluster(cluster_id, 1).await?;
+            }
+            actual if wanted != 0 && wanted != actual => {
+                return Err(MembershipError::OtherCluster { actual, wanted });
+            }
+            cluster_id if founded => return Ok(cluster_id),
+            _ => {}
+        }
+        let core = self.core()?;
+        let node_id = core.identity.node_id;
+        let founder = BTreeMap::from([(node_id, self.address())]);
+        match core.raft.initialize(founder).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(core.identity.cluster_id),
+            Err(error) => Err(MembershipError::Refused(format!("found the cluster: {error}"))),
+        }
+    }
+
+    /// Makes this Unjoined node one that a cluster may add; durable when it returns.
+    pub async fn join(&self, cluster_id: u64, incarnation: u64) -> Result<(), MembershipError> {
+        let _joining = self.inner.joining.lock().await;
+        match self.disk_cluster() {
+            0 => self.set_cluster(cluster_id, incarnation).await,
+            actual if actual != cluster_id => {
+                Err(MembershipError::OtherCluster { actual, wanted: cluster_id })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The cluster that this disk belongs to; 0: none.
+    fn disk_cluster(&self) -> u64 {
+        self.inner.data_dir.identity().map_or(0, |identity| identity.cluster_id)
+    }
+
+    async fn set_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<(), MembershipError> {
+        let data_dir = &self.inner.data_dir;
+        let identity = data_dir.set_cluster(cluster_id, incarnation);
+        let identity = identity.map_err(|error| MembershipError::Io(error.to_string()))?;
+        tracing::info!(cluster_id = format!("{cluster_id:016x}"), "this disk belongs to a cluster now");
+        self.start_core(identity).await.map_err(|error| MembershipError::Io(error.to_string()))
+    }
+
+    /// Adds a node that does not vote, telling it to join first.
+    pub async fn add_learner(
+        &self,
+        node: admin::Node,
+        expected: Option<admin::LogId>,
+    ) -> Result<admin::Membership, MembershipError> {
+        let core = self.leading()?;
+        if node.node_id == 0 || node.peer_address.is_empty() || node.client_address.is_empty() {
+            return Err(MembershipError::Refused("a node has an id, a peer and a client address".into()));
+        }
+        let overview = self.overview();
+        if let Some(known) = overview.members.iter().find(|member| member.node_id == node.node_id) {
+            if known.peer != node.peer_address {
+                return Err(MembershipError::Refused(format!(
+                    "node {:016x} is a member at {} already; an id names one disk",
+                    node.node_id, known.peer
+                )));
+            }
+            return Ok(self.current_membership());
+        }
+        let join = peer::JoinRequest {
+            cluster_id: core.identity.cluster_id,
+            node_id: node.node_id,
+            incarnation: core.identity.incarnation,
+        };
+        let channel = transport::peer_channel(&node.peer_address)
+            .map_err(|error| MembershipError::Refused(error.to_string()))?;
+        match timeout(JOIN_TIMEOUT, transport::peer_client(channel).join(join)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(status)) => {
+                return Err(MembershipError::Refused(format!(
+                    "the node at {} does not join: {}",
+                    node.peer_address,
+                    status.message()
+                )));
+            }
+            Err(_) => {
+                return Err(MembershipError::Refused(format!("no answer from {}", node.peer_address)));
+            }
+        }
+        let address = Address { peer: node.peer_address, client: node.client_address };
+        let change = ChangeMembers::AddNodes([(node.node_id, address)].into());
+        self.change(&core.raft, change, true, expected).await
+    }
+
+    /// Removes a node that does not vote.
+    pub async fn remove_learner(
+        &self,
+        node_id: u64,
+        expected: Option<admin::LogId>,
+    ) -> Result<admin::Membership, MembershipError> {
+        let core = self.leading()?;
+        match self.overview().members.iter().find(|member| member.node_id == node_id) {
+            None => return Ok(self.current_membership()),
+            Some(member) if member.voter => {
+                return Err(MembershipError::Refused(format!("node {node_id:016x} is a voter, no learner")));
+            }
+            Some(_) => {}
+        }
+        let change = ChangeMembers::RemoveNodes([node_id].into());
+        self.change(&core.raft, change, false, expected).await
+    }
+
+    /// Makes exactly these nodes the voters.
+    pub async fn change_voters(
+        &self,
+        voter_ids: BTreeSet<u64>,
+        retain: bool,
+        expected: Option<admin::LogId>,
+    ) -> Result<admin::Membership, MembershipError> {
+        let core = self.leading()?;
+        if voter_ids.is_empty() {
+            return Err(MembershipError::Refused("a cluster has at least one voter".into()));
+        }
+        let members = &self.overview().members;
+        if let Some(id) = voter_ids.iter().find(|id| !members.iter().any(|member| member.node_id == **id)) {
+            return Err(MembershipError::Refused(format!(
+                "node {id:016x} is no member: add it as a learner first"
+            )));
+        }
+        self.change(&core.raft, ChangeMembers::ReplaceAllVoters(voter_ids), retain, expected).await
+    }
+
+    async fn change(
+        &self,
+        raft: &OpenRaft,
+        change: ChangeMembers<u64, Address>,
+        retain: bool,
+        expected: Option<admin::LogId>,
+    ) -> Result<admin::Membership, MembershipError> {
+        let conditions = expected
+            .map(|id| Precondition::LastMembershipLogId { last_membership_log_id: Some(read_log_id(id)) });
+        let changed = raft.change_membership_if(change, retain, conditions).await;
+        let ClientWriteResponse::<TypeConfig> { log_id, membership, .. } =
+            changed.map_err(|error| match error {
+                RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => self.not_leader().into(),
+                RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+                    MembershipError::Unfinished("leadership was lost during the change".into())
+                }
+                RaftError::APIError(error) => MembershipError::Refused(error.to_string()),
+                RaftError::Fatal(_) => RequestError::ShuttingDown.into(),
+            })?;
+        let membership = membership.ok_or_else(|| {
+            MembershipError::Unfinished("raft answered a membership change without a membership".into())
+        })?;
+        tracing::info!(%log_id, %membership, "membership changed");
+        Ok(wire_membership(&membership, Some(&log_id)))
+    }
+
+    /// Finishes a joint change that another leader began. It does nothing where there is none.
+    pub(crate) async fn finish_joint_change(&self) -> Result<(), MembershipError> {
+        let core = self.leading()?;
+        // Adding nobody leaves the joint configuration for its second half.
+        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.change(&core.raft, change, false, None).await.map(drop)
+    }
+
+    /// Hands leadership to a voter that is live and caught up (0: the one that is furthest), and
+    /// answers who it was once it leads.
+    pub async fn transfer_leader(&self, to: u64) -> Result<u64, MembershipError> {
+        let core = self.leading()?;
+        if to == core.identity.node_id {
+            return Ok(to);
+        }
+        let to = self.successor(to)?;
+        core.raft.trigger().transfer_leader(to).await.map_err(|_| RequestError::ShuttingDown)?;
+        let deadline = Instant::now() + TRANSFER_TIMEOUT;
+        while Instant::now() < deadline {
+            match &self.overview().leader {
+                Some(leader) if leader.node_id == to => return Ok(to),
+                _ => sleep(POLL).await,
+            }
+        }
+        Err(MembershipError::Unfinished(format!(
+            "node {to:016x} did not take over within {TRANSFER_TIMEOUT:?}"
+        )))
+    }
+
+    /// The voter that can lead best, or the wanted one if it can.
+    fn successor(&self, wanted: u64) -> Result<u64, MembershipError> {
+        let status = self.status();
+        let overview = self.overview();
+        let fit = |progress: &&admin::Progress| {
+            progress.node_id != overview.node_id
+                && progress.silent_ms <= HEARD_OF_MS
+                && progress.bytes_behind <= CAUGHT_UP_BYTES
+                && overview.members.iter().any(|m| m.node_id == progress.node_id && m.voter)
+        };
+        let mut fit: Vec<_> = status.progress.iter().filter(fit).collect();
+        if wanted != 0 {
+            fit.retain(|progress| progress.node_id == wanted);
+        }
+        fit.sort_by_key(|progress| progress.matched.map(|id| id.index));
+        fit.last().map(|progress| progress.node_id).ok_or_else(|| {
+            MembershipError::Refused(match wanted {
+                0 => "no other voter is live and caught up".into(),
+                id => format!("node {id:016x} is no voter that is live and caught up"),
+            })
+        })
+    }
+
+    fn leading(&self) -> Result<&super::Core, MembershipError> {
+        let core = self.core()?;
+        if self.overview().is_leader() { Ok(core) } else { Err(self.not_leader().into()) }
+    }
+
+    fn current_membership(&self) -> admin::Membership {
+        self.status().membership.unwrap_or_default()
+    }
+}

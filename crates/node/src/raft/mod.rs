@@ -1,0 +1,507 @@
+//! Consensus: the one place that knows openraft. The rest of the node sees [`Raft`].
+//!
+//! One Put: [`Raft::propose`] -> `gather` -> `proposer` -> `log_store` -> (quorum) -> `state_machine` -> `apply`.
+//! One linearizable read: [`Raft::read_barrier`] -> `read_index` -> wait until that index is applied.
+
+mod apply;
+mod clock;
+mod gather;
+mod housekeeping;
+mod log_store;
+#[cfg(test)]
+mod log_store_suite;
+mod membership;
+mod network;
+mod peers;
+mod proposer;
+mod read_index;
+mod recovery;
+mod snapshot;
+mod state_machine;
+mod status;
+pub(crate) mod types;
+
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvorum_proto::peer::v1 as peer;
+use kvorum_store::command::Outcome;
+use kvorum_store::data_dir::{self, DataDir};
+use kvorum_store::log::Log;
+use kvorum_store::{Store, space::Space};
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::raft::ReadPolicy;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tonic::transport::Channel;
+
+use crate::error::RequestError;
+use crate::grpc::transport;
+use crate::metrics::Metrics;
+use crate::watch::WatchHub;
+use apply::Applier;
+use clock::ClusterClock;
+use gather::Gather;
+use log_store::LogStore;
+use network::{Identity, PeerNetworks};
+use read_index::ReadIndex;
+use state_machine::StateMachine;
+use types::{Address, TypeConfig};
+
+pub use gather::BATCH_COMMANDS_MAX;
+pub use membership::{MembershipError, founding_membership};
+pub use proposer::wire_result;
+pub use status::{Member, Overview, Positions};
+
+type OpenRaft = openraft::Raft<TypeConfig, StateMachine>;
+type PeerClient = peer::peer_client::PeerClient<Channel>;
+
+/// Between two attempts at a request that found no leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// A leader that was removed stays until those who remain have heard that it was, then hands over.
+const STEP_DOWN_DELAY: openraft::StepDownPolicy = openraft::StepDownPolicy::After(150);
+
+/// What became of a proposed command.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The store's answer.
+    pub outcome: Outcome,
+    /// The term in which it was committed.
+    pub term: u64,
+}
+
+/// How this node takes part in consensus.
+#[derive(Clone, Debug)]
+pub struct RaftOptions {
+    /// Where this node tells others that it listens.
+    pub advertise_peer: String,
+    /// Where this node tells clients that it listens.
+    pub advertise_client: String,
+    /// A follower that hears nothing for so long stands for election, in milliseconds.
+    pub election_timeout_ms: u64,
+    /// The leader makes itself heard so often, in milliseconds.
+    pub heartbeat_interval_ms: u64,
+    /// Bytes of log that are kept for followers that lag.
+    pub log_retain_bytes: u64,
+    /// Logical bytes the store may hold; 0: no limit.
+    pub quota_bytes: u64,
+    /// History older than this is compacted; zero: never.
+    pub auto_compaction_retention: Duration,
+}
+
+/// What a node works with once its data directory is open.
+pub struct Parts {
+    /// The data directory, and the lock on it.
+    pub data_dir: DataDir,
+    /// The state.
+    pub store: Store,
+    /// The raft log.
+    pub log: Log,
+    /// Looks after the space on disk.
+    pub space: Space,
+    /// Applied changes go here.
+    pub hub: Arc<WatchHub>,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// This node's part in consensus. Clones share it.
+#[derive(Clone)]
+pub struct Raft {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: RaftOptions,
+    data_dir: DataDir,
+    store: Store,
+    log: Log,
+    space: Space,
+    metrics: Arc<Metrics>,
+    clock: Arc<ClusterClock>,
+    applier: Applier,
+    /// Absent while the node is Unjoined.
+    core: OnceLock<Core>,
+    /// Held while the node joins, so that it joins once.
+    joining: Mutex<()>,
+    /// The connection on which requests are forwarded, and where it goes.
+    forward: std::sync::Mutex<Option<(String, PeerClient)>>,
+    overview: watch::Sender<Arc<Overview>>,
+    /// Set when the log is replayed and reads may be served.
+    recovered: watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
+}
+
+/// What exists once the node has joined a cluster.
+struct Core {
+    raft: OpenRaft,
+    identity: Identity,
+    /// Makes log entries of commands, while this node leads.
+    proposer: Gather,
+    /// Sends commands to the leader, while another node leads.
+    forwarder: Gather,
+    /// Confirms with a quorum, while this node leads.
+    leader_index: ReadIndex,
+    /// Asks the leader, while another node leads.
+    follower_index: ReadIndex,
+}
+
+impl Raft {
+    /// Starts this node's part: at once if its disk has joined a cluster, else when it is told to.
+    pub async fn start(parts: Parts, options: RaftOptions) -> Result<Raft, StartError> {
+        let Parts { data_dir, store, log, space, hub, metrics } = parts;
+        recovery::check_positions(&store, &log)?;
+        let clock = Arc::new(ClusterClock::new(store.cluster_time_ms()));
+        let applier = Applier::start(apply::Parts {
+            store: store.clone(),
+            log: log.clone(),
+            clock: clock.clone(),
+            hub,
+            metrics: metrics.clone(),
+        })?;
+        let identity = data_dir
+            .identity()
+            .ok_or_else(|| StartError::Inconsistent("the data directory has no identity yet".into()))?;
+        let overview = Overview::unjoined(identity.node_id);
+        let raft = Raft {
+            inner: Arc::new(Inner {
+                options,
+                data_dir,
+                store,
+                log,
+                space,
+                metrics,
+                clock,
+                applier,
+                core: OnceLock::new(),
+                joining: Mutex::new(()),
+                forward: std::sync::Mutex::new(None),
+                overview: watch::Sender::new(Arc::new(overview)),
+                recovered: watch::Sender::new(false),
+                stopping: watch::Sender::new(false),
+            }),
+        };
+        if identity.cluster_id != 0 {
+            raft.start_core(identity).await?;
+        }
+        Ok(raft)
+    }
+
+    async fn start_core(&self, disk: data_dir::Identity) -> Result<(), StartError> {
+        let inner = &self.inner;
+        let data_dir::Identity { node_id, cluster_id, incarnation, .. } = disk;
+        let identity = Identity { cluster_id, incarnation, node_id };
+        recovery::check_address(&inner.store, identity.node_id, &inner.options.advertise_peer)?;
+        let networks = PeerNetworks {
+            identity,
+            append_timeout: Duration::from_millis(inner.options.election_timeout_ms),
+            metrics: inner.metrics.clone(),
+        };
+        let state_machine = StateMachine::new(inner.store.clone(), inner.applier.clone());
+        let raft = OpenRaft::new(
+            identity.node_id,
+            Arc::new(openraft_config(&inner.options)?),
+            networks,
+            LogStore::new(inner.log.clone()),
+            state_machine.clone(),
+        )
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
+        state_machine.serve_snapshots();
+
+        let (proposer, forwarder) = (self.clone(), self.clone());
+        let (leader, follower) = (raft.clone(), self.clone());
+        let core = Core {
+            identity,
+            proposer: Gather::start(move |batch| proposer::commit(proposer.clone(), batch)),
+            forwarder: Gather::start(move |batch| proposer::forward(forwarder.clone(), batch)),
+            leader_index: ReadIndex::start(move || confirm_leadership(leader.clone())),
+            follower_index: ReadIndex::start(move || ask_leader(follower.clone())),
+            raft,
+        };
+        if inner.core.set(core).is_err() {
+            return Err(StartError::Raft("it was started twice".into()));
+        }
+        status::follow(self.clone());
+        recovery::follow(self.clone());
+        housekeeping::start(self.clone());
+        crate::leader::start(self.clone());
+        Ok(())
+    }
+
+    fn core(&self) -> Result<&Core, RequestError> {
+        self.inner.core.get().ok_or(RequestError::Unjoined)
+    }
+
+    /// The store, for reads.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    /// The options it was started with.
+    pub fn options(&self) -> &RaftOptions {
+        &self.inner.options
+    }
+
+    /// Looks after the space on disk.
+    pub(crate) fn space(&self) -> &Space {
+        &self.inner.space
+    }
+
+    /// This node's place in the cluster, as of the last change.
+    pub fn overview(&self) -> Arc<Overview> {
+        self.inner.overview.borrow().clone()
+    }
+
+    /// Changes with this node's place in the cluster.
+    pub fn watch_overview(&self) -> watch::Receiver<Arc<Overview>> {
+        self.inner.overview.subscribe()
+    }
+
+    /// Becomes true once this node stops.
+    pub(crate) fn watch_stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stopping.subscribe()
+    }
+
+    /// Cluster time now, in milliseconds.
+    pub fn cluster_now_ms(&self) -> u64 {
+        self.inner.clock.now_ms()
+    }
+
+    /// Proposes an encoded store command, here or at the leader, and waits until it is applied.
+    ///
+    /// Until the deadline it looks for a leader again as long as the command is surely not in any
+    /// log. After that an error says that the outcome is unknown.
+    pub async fn propose(&self, command: Bytes, deadline: Instant) -> Result<Applied, RequestError> {
+        loop {
+            let core = self.core()?;
+            let attempt = if self.overview().is_leader() { &core.proposer } else { &core.forwarder };
+            match attempt.submit(command.clone(), deadline).await {
+                Err(error) if error.is_not_proposed() => self.pause(error, deadline).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Proposes a command as the leader, and nowhere else.
+    pub async fn propose_here(&self, command: Bytes, deadline: Instant) -> Result<Applied, RequestError> {
+        if !self.overview().is_leader() {
+            return Err(self.not_leader());
+        }
+        self.core()?.proposer.submit(command, deadline).await
+    }
+
+    /// Returns once this node has applied everything that was committed when the call came in.
+    pub async fn read_barrier(&self, deadline: Instant) -> Result<(), RequestError> {
+        let index = loop {
+            let core = self.core()?;
+            let readers = if self.overview().is_leader() { &core.leader_index } else { &core.follower_index };
+            match readers.get(deadline).await {
+                Ok(index) => break index,
+                Err(error) if error.is_not_proposed() => self.pause(error, deadline).await?,
+                Err(error) => return Err(error),
+            }
+        };
+        self.wait_applied(index, deadline).await
+    }
+
+    /// Confirms leadership and answers the index a read must wait for, as the leader only.
+    pub async fn read_index_here(&self, deadline: Instant) -> Result<u64, RequestError> {
+        if !self.overview().is_leader() {
+            return Err(self.not_leader());
+        }
+        self.core()?.leader_index.get(deadline).await
+    }
+
+    /// Returns once this node may serve what it holds: a read from its own state that came after
+    /// this can't be older than one from before the node was restarted.
+    pub async fn recovered(&self, deadline: Instant) -> Result<(), RequestError> {
+        if *self.inner.recovered.borrow() {
+            return Ok(());
+        }
+        self.core()?;
+        let mut recovered = self.inner.recovered.subscribe();
+        match timeout_at(deadline, recovered.wait_for(|recovered| *recovered)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(RequestError::NoLeader),
+        }
+    }
+
+    async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), RequestError> {
+        let mut applied = self.inner.applier.applied();
+        if *applied.borrow() > index {
+            return Ok(());
+        }
+        match timeout_at(deadline, applied.wait_for(|next| *next > index)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(RequestError::ShuttingDown),
+            Err(_) => Err(RequestError::Deadline { outcome_unknown: false }),
+        }
+    }
+
+    /// Waits a moment for a leader, or gives up with the error at the deadline.
+    async fn pause(&self, error: RequestError, deadline: Instant) -> Result<(), RequestError> {
+        let in_vain = self.inner.core.get().is_none() || *self.inner.stopping.borrow();
+        if in_vain || Instant::now() + RETRY_PAUSE >= deadline {
+            return Err(error);
+        }
+        let mut overview = self.watch_overview();
+        overview.mark_unchanged();
+        tokio::select! {
+            () = sleep(RETRY_PAUSE) => {}
+            _ = overview.changed() => {}
+            () = sleep_until(deadline) => {}
+        }
+        Ok(())
+    }
+
+    fn not_leader(&self) -> RequestError {
+        match &self.overview().leader {
+            Some(leader) => RequestError::NotLeader { client_address: Some(leader.client.clone()) },
+            None => RequestError::NoLeader,
+        }
+    }
+
+    fn leader_client(&self) -> Result<(PeerClient, Option<peer::Envelope>), RequestError> {
+        let core = self.core()?;
+        let overview = self.overview();
+        let leader = overview.leader.as_ref().ok_or(RequestError::NoLeader)?;
+        if leader.node_id == core.identity.node_id {
+            // It was just elected, or has just lost an election: the next look tells which.
+            return Err(RequestError::NoLeader);
+        }
+        let client = self.forward_client(&leader.peer).ok_or(RequestError::NoLeader)?;
+        Ok((client, core.identity.envelope(leader.node_id)))
+    }
+
+    /// The connection to a leader at this address: the one that is open, or a new one.
+    fn forward_client(&self, address: &str) -> Option<PeerClient> {
+        let mut forward = self.inner.forward.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*forward {
+            Some((known, client)) if known == address => Some(client.clone()),
+            _ => {
+                let client = transport::peer_client(transport::peer_channel(address).ok()?);
+                *forward = Some((address.to_owned(), client.clone()));
+                Some(client)
+            }
+        }
+    }
+
+    /// Hands leadership over, if this node holds it and another voter can take it; returns when
+    /// that is done, or when the time is up.
+    pub async fn hand_over(&self, within: Duration) {
+        if self.overview().is_leader() {
+            match timeout(within, self.transfer_leader(0)).await {
+                Ok(Ok(to)) => tracing::info!(to = format!("{to:016x}"), "leadership handed over"),
+                Ok(Err(error)) => tracing::info!(%error, "leadership not handed over"),
+                Err(_) => tracing::warn!("leadership not handed over in time"),
+            }
+        }
+    }
+
+    /// Stops taking part in consensus, and flushes the store so that the next start is quick.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.send_replace(true);
+        if let Some(core) = self.inner.core.get()
+            && let Err(error) = core.raft.shutdown().await
+        {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        let store = self.inner.store.clone();
+        match tokio::task::spawn_blocking(move || store.flush()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed"),
+            Err(error) => tracing::warn!(%error, "the store was not flushed"),
+        }
+    }
+
+    /// The address this node tells others.
+    fn address(&self) -> Address {
+        let RaftOptions { advertise_peer, advertise_client, .. } = &self.inner.options;
+        Address { peer: advertise_peer.clone(), client: advertise_client.clone() }
+    }
+}
+
+/// Confirms with a quorum that this node leads, and answers the index a read must wait for.
+async fn confirm_leadership(raft: OpenRaft) -> Result<u64, RequestError> {
+    match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+        Ok((read, _)) => Ok(read.log_id().index()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+            Err(match forward.leader_node {
+                Some(address) => RequestError::NotLeader { client_address: Some(address.client) },
+                None => RequestError::NoLeader,
+            })
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(RequestError::NoLeader),
+        Err(RaftError::Fatal(_)) => Err(RequestError::ShuttingDown),
+    }
+}
+
+/// Asks the leader for the index a read must wait for.
+async fn ask_leader(raft: Raft) -> Result<u64, RequestError> {
+    let (mut client, envelope) = raft.leader_client()?;
+    let limit = Duration::from_millis(raft.inner.options.election_timeout_ms);
+    let mut request = tonic::Request::new(peer::ReadIndexRequest { envelope });
+    request.set_timeout(limit);
+    match timeout(limit, client.read_index(request)).await {
+        Ok(Ok(response)) => Ok(response.into_inner().index),
+        // A read can be asked again whatever became of it.
+        Ok(Err(_)) | Err(_) => Err(RequestError::NoLeader),
+    }
+}
+
+fn openraft_config(options: &RaftOptions) -> Result<openraft::Config, StartError> {
+    let config = openraft::Config {
+        cluster_name: "kvorum".into(),
+        election_timeout_max: options.election_timeout_ms,
+        election_timeout_min: options.election_timeout_ms / 2,
+        heartbeat_interval: options.heartbeat_interval_ms,
+        // The log is purged by bytes, see `housekeeping`.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        // Only a purged log makes a snapshot necessary, however far a follower is behind.
+        replication_lag_threshold: u64::MAX,
+        removed_leader_step_down: STEP_DOWN_DELAY,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        ..openraft::Config::default()
+    };
+    config.validate().map_err(|error| {
+        StartError::Raft(format!("--election-timeout-ms and --heartbeat-interval-ms do not fit: {error}"))
+    })
+}
+
+/// Why consensus could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Log and state do not belong together.
+    #[error(
+        "{0}; this member's disk can't be trusted: remove the member, empty its data directory and add it again"
+    )]
+    Inconsistent(String),
+    /// This disk is a copy of another member's, or the member has moved.
+    #[error(
+        "this disk is known to its cluster at {known}, but --advertise-peer says {advertised}: it may be a copy; \
+         start it at its old address, or empty the data directory and add it as a new member"
+    )]
+    Address {
+        /// What the membership says.
+        known: String,
+        /// What this node says.
+        advertised: String,
+    },
+    /// openraft refused.
+    #[error("start raft: {0}")]
+    Raft(String),
+    /// The state could not be read.
+    #[error("start raft: {0}")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,367 @@
+//! openraft's way to the other members: peer RPCs over one connection for each kind of traffic.
+//!
+//! Entries go over one ordered stream a peer, several requests in flight, which outlives openraft's
+//! sessions. Heartbeats and snapshots have connections of their own, so that neither waits behind
+//! large entries.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, Fuse};
+use futures_util::{Stream, StreamExt as _};
+use kvorum_proto::peer::v1 as peer;
+use kvorum_proto::peer::v1::peer_client::PeerClient;
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::snapshot::send_snapshot;
+use super::state_machine::SnapshotData;
+use super::types::{
+    Address, LogId, TypeConfig, Vote, read_log_id, read_vote, store_entry, wire_log_id, wire_vote,
+};
+use crate::grpc::transport;
+use crate::metrics::Metrics;
+
+/// Appends that may wait for their acknowledgement. Each carries at most about 1 MiB, which bounds
+/// what a slow peer holds in memory.
+const APPENDS_IN_FLIGHT_MAX: usize = 16;
+
+/// A peer that was not reached is tried again after so long, however often it fails: a node that
+/// comes back should not wait for the cluster.
+const BACKOFF: Duration = Duration::from_millis(200);
+
+type RaftRpcError = RPCError<TypeConfig>;
+type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// Who this node is to its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's id, not 0.
+    pub cluster_id: u64,
+    /// The cluster's incarnation.
+    pub incarnation: u64,
+    /// This node's id.
+    pub node_id: u64,
+}
+
+impl Identity {
+    /// The envelope of an RPC to a peer.
+    pub fn envelope(&self, to: u64) -> Option<peer::Envelope> {
+        let Identity { cluster_id, incarnation, node_id: from } = *self;
+        Some(peer::Envelope { cluster_id, incarnation, from, to })
+    }
+}
+
+/// Makes a [`PeerNetwork`] for each peer.
+pub struct PeerNetworks {
+    /// Who this node is.
+    pub identity: Identity,
+    /// A peer that does not acknowledge an append for so long is taken for unreachable.
+    pub append_timeout: Duration,
+    /// Counts what goes over the wire.
+    pub metrics: Arc<Metrics>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, node: &Address) -> PeerNetwork {
+        PeerNetwork {
+            identity: self.identity,
+            target,
+            append_timeout: self.append_timeout,
+            metrics: self.metrics.clone(),
+            client: transport::peer_channel(&node.peer).map(transport::peer_client),
+            appends: None,
+        }
+    }
+}
+
+/// The way to one peer, for one kind of traffic.
+pub struct PeerNetwork {
+    identity: Identity,
+    target: u64,
+    append_timeout: Duration,
+    metrics: Arc<Metrics>,
+    /// An address that is no address shows as an unreachable peer.
+    client: Result<PeerClient<Channel>, transport::AddressError>,
+    appends: Option<AppendStream>,
+}
+
+/// An open stream of appends, with nothing in flight.
+struct AppendStream {
+    requests: mpsc::Sender<peer::AppendRequest>,
+    responses: Streaming<peer::AppendResponse>,
+}
+
+impl PeerNetwork {
+    fn client(&self) -> Result<PeerClient<Channel>, RaftRpcError> {
+        self.client.clone().map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+    }
+
+    /// Makes one unary call within the time that openraft gives it.
+    async fn call<T>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, RaftRpcError> {
+        let limit = option.soft_ttl();
+        match timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(rpc_error(&status)),
+            Err(_) => Err(self.timeout(action, limit)),
+        }
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RaftRpcError {
+        RPCError::Timeout(Timeout { action, id: self.identity.node_id, target: self.target, timeout })
+    }
+
+    async fn open_appends(&mut self) -> Result<AppendStream, RaftRpcError> {
+        if let Some(stream) = self.appends.take() {
+            return Ok(stream);
+        }
+        let (requests, queue) = mpsc::channel(APPENDS_IN_FLIGHT_MAX + 1);
+        let hello =
+            peer::AppendRequest { envelope: self.identity.envelope(self.target), ..Default::default() };
+        requests.try_send(hello).map_err(|_| unreachable_text("the append stream is full"))?;
+        let mut client = self.client()?;
+        let open = client.append(ReceiverStream::new(queue));
+        match timeout(self.append_timeout, open).await {
+            Ok(Ok(response)) => Ok(AppendStream { requests, responses: response.into_inner() }),
+            Ok(Err(status)) => Err(rpc_error(&status)),
+            Err(_) => Err(self.timeout(RPCTypes::AppendEntries, self.append_timeout)),
+        }
+    }
+
+    fn vote_request(&self, rpc: VoteRequest<TypeConfig>) -> peer::VoteRequest {
+        peer::VoteRequest {
+            envelope: self.identity.envelope(self.target),
+            vote: Some(wire_vote(&rpc.vote)),
+            last_log_id: rpc.last_log_id.as_ref().map(wire_log_id),
+            leadership_transfer: rpc.leadership_transfer,
+        }
+    }
+}
+
+/// A status from a peer. It is unreachable in any case: openraft has no use for finer distinctions,
+/// and backs off.
+fn rpc_error(status: &Status) -> RaftRpcError {
+    unreachable_text(format!("{:?}: {}", status.code(), status.message()))
+}
+
+fn unreachable_text(text: impl ToString) -> RaftRpcError {
+    RPCError::Unreachable(Unreachable::from_string(text))
+}
+
+fn read_vote_response(response: peer::VoteResponse) -> VoteResponse<TypeConfig> {
+    VoteResponse {
+        vote: read_vote(response.vote),
+        vote_granted: response.granted,
+        last_log_id: response.last_log_id.map(read_log_id),
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = SnapshotData;
+
+    /// One append by itself. openraft uses the stream; this serves whoever has a single request.
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RaftRpcError> {
+        let once = Box::pin(futures_util::stream::once(async { rpc }));
+        let mut results = self.stream_append(once, option).await?;
+        let result =
+            results.next().await.unwrap_or_else(|| Err(unreachable_text("no answer to an append")))?;
+        Ok(result.into())
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendResult>, RaftRpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            // openraft waits between attempts where it makes a request, and only there: to connect
+            // before there is one would be to try a peer that is down again and again, at once.
+            let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+            let opened = self.open_appends().await?;
+            let session = AppendSession {
+                stream: Some(opened),
+                deadline: Instant::now() + self.append_timeout,
+                network: self,
+                input: stream::iter([first]).chain(input).fuse(),
+                in_flight: 0,
+            };
+            Ok(stream::unfold(session, AppendSession::next).boxed())
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
+        let mut client = self.client()?;
+        let call = client.vote(self.vote_request(rpc));
+        self.call(RPCTypes::Vote, &option, call).await.map(read_vote_response)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
+        let mut client = self.client()?;
+        let call = client.pre_vote(self.vote_request(rpc));
+        self.call(RPCTypes::Vote, &option, call).await.map(read_vote_response)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let client = self.client().map_err(|error| match error {
+            RPCError::Unreachable(error) => StreamingError::Unreachable(error),
+            error => StreamingError::Network(NetworkError::from_string(error)),
+        })?;
+        let envelope = self.identity.envelope(self.target);
+        let send = send_snapshot(client, envelope, vote, snapshot, self.metrics.clone());
+        tokio::select! {
+            sent = send => sent.map(SnapshotResponse::new).map_err(|status| {
+                StreamingError::Unreachable(Unreachable::from_string(format!("send snapshot: {status}")))
+            }),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<openraft::raft::TransferLeaderResponse<TypeConfig>, RaftRpcError> {
+        let mut client = self.client()?;
+        let request = peer::TransferLeaderRequest {
+            envelope: self.identity.envelope(self.target),
+            from_leader: Some(wire_vote(rpc.from_leader())),
+            to_node: *rpc.to_node_id(),
+            last_log_id: rpc.last_log_id().map(wire_log_id),
+        };
+        let call = client.transfer_leader(request);
+        self.call(RPCTypes::TransferLeader, &option, call).await.map(|_| Ok(()))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(BACKOFF)))
+    }
+}
+
+type AppendResult = Result<StreamAppendResult<TypeConfig>, RaftRpcError>;
+
+/// One of openraft's sessions on the peer's append stream.
+struct AppendSession<'s, S> {
+    network: &'s mut PeerNetwork,
+    /// Absent once the session failed. With requests in flight it can't be used again.
+    stream: Option<AppendStream>,
+    input: Fuse<S>,
+    /// Requests that wait for their answers, which come in the same order.
+    in_flight: usize,
+    /// When the oldest request in flight must have been answered.
+    deadline: Instant,
+}
+
+impl<S> AppendSession<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    /// Sends what comes in and yields the next answer; ends when all is answered.
+    async fn next(mut self) -> Option<(AppendResult, Self)> {
+        let mut stream = self.stream.take()?;
+        loop {
+            if self.in_flight == 0 && self.input.is_done() {
+                self.network.appends = Some(stream);
+                return None;
+            }
+            tokio::select! {
+                biased;
+                response = stream.responses.message(), if self.in_flight > 0 => {
+                    self.in_flight -= 1;
+                    self.deadline = Instant::now() + self.network.append_timeout;
+                    let result = match response {
+                        Ok(Some(response)) => Ok(read_append_response(response)),
+                        Ok(None) => Err(unreachable_text("the peer closed the append stream")),
+                        Err(status) => Err(rpc_error(&status)),
+                    };
+                    if matches!(result, Ok(Ok(_))) {
+                        self.stream = Some(stream);
+                    }
+                    return Some((result, self));
+                }
+                request = self.input.next(), if self.may_send() => {
+                    let Some(request) = request else { continue };
+                    if self.in_flight == 0 {
+                        self.deadline = Instant::now() + self.network.append_timeout;
+                    }
+                    if stream.requests.send(wire_append(request)).await.is_err() {
+                        return Some((Err(unreachable_text("the peer closed the append stream")), self));
+                    }
+                    self.in_flight += 1;
+                }
+                () = sleep_until(self.deadline), if self.in_flight > 0 => {
+                    let error = self.network.timeout(RPCTypes::AppendEntries, self.network.append_timeout);
+                    return Some((Err(error), self));
+                }
+            }
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        !self.input.is_done() && self.in_flight < APPENDS_IN_FLIGHT_MAX
+    }
+}
+
+fn wire_append(request: AppendEntriesRequest<TypeConfig>) -> peer::AppendRequest {
+    let entries = request.entries.iter().map(|entry| {
+        let entry = store_entry(entry);
+        peer::Entry { term: entry.log_id.term, index: entry.log_id.index, payload: entry.payload }
+    });
+    peer::AppendRequest {
+        envelope: None,
+        vote: Some(wire_vote(&request.vote)),
+        prev_log_id: request.prev_log_id.as_ref().map(wire_log_id),
+        leader_commit: request.leader_commit.as_ref().map(wire_log_id),
+        entries: entries.collect(),
+    }
+}
+
+fn read_append_response(response: peer::AppendResponse) -> StreamAppendResult<TypeConfig> {
+    let log_id = |id| -> LogId { read_log_id(id) };
+    match response {
+        peer::AppendResponse { higher_vote: Some(vote), .. } => {
+            Err(StreamAppendError::HigherVote(read_vote(Some(vote))))
+        }
+        peer::AppendResponse { conflict: Some(id), .. } => Err(StreamAppendError::Conflict(log_id(id))),
+        peer::AppendResponse { acknowledged, .. } => Ok(acknowledged.map(log_id)),
+    }
+}

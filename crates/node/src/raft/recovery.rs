@@ -1,0 +1,66 @@
+//! What must hold before a node takes part again, and when it may serve what it holds.
+
+use std::time::Duration;
+
+use kvorum_store::Store;
+use kvorum_store::log::Log;
+
+use super::types::stored_membership;
+use super::{Raft, StartError};
+
+/// Between two attempts to find out whether the log is replayed.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Checks that log and state belong together: the state has everything the log no longer has, and
+/// nothing the log does not have, unless it was just installed from a snapshot.
+pub fn check_positions(store: &Store, log: &Log) -> Result<(), StartError> {
+    let (applied, state) = (store.applied(), log.state());
+    if state.purged > applied {
+        return Err(StartError::Inconsistent(format!(
+            "the log begins after {}, but the state goes only to {}",
+            text(state.purged),
+            text(applied)
+        )));
+    }
+    if applied > state.last.max(state.purged) && store.installed() != applied {
+        return Err(StartError::Inconsistent(format!(
+            "the state goes to {}, but the log only to {}",
+            text(applied),
+            text(state.last)
+        )));
+    }
+    Ok(())
+}
+
+fn text(id: Option<kvorum_store::entry::LogId>) -> String {
+    id.map_or_else(|| "nothing".into(), |id| id.to_string())
+}
+
+/// Checks that the membership knows this disk at this node's address.
+pub fn check_address(store: &Store, node_id: u64, advertised: &str) -> Result<(), StartError> {
+    let membership = stored_membership(store.membership())?;
+    match membership.membership().get_node(&node_id) {
+        Some(address) if address.peer != advertised => {
+            Err(StartError::Address { known: address.peer.clone(), advertised: advertised.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Marks the node as recovered once everything its log held durably before the start, and that the
+/// cluster has committed, is applied.
+pub fn follow(raft: Raft) {
+    tokio::spawn(async move {
+        let Ok(core) = raft.core() else { return };
+        let mut stopping = raft.watch_stopping();
+        loop {
+            tokio::select! {
+                recovered = core.raft.wait_for_recovery(Some(ATTEMPT)) => if recovered.is_ok() {
+                    raft.inner.recovered.send_replace(true);
+                    return;
+                },
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+        }
+    });
+}

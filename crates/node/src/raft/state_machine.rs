@@ -1,0 +1,137 @@
+//! The state machine, as openraft wants it: a thin coat over [`Store`] and the apply thread.
+//!
+//! The state is on disk, so a "snapshot" is no copy that is kept: building one flushes the store, so
+//! that the log may be purged up to there, and a checkpoint is made when one is to be sent.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::{Stream, StreamExt as _};
+use kvorum_store::{Checkpoint, ReceivedSnapshot, Store};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{OptionalSend, RaftSnapshotBuilder};
+use tokio::task::spawn_blocking;
+
+use super::apply::Applier;
+use super::types::{
+    LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig, raft_log_id, store_entry, stored_membership,
+};
+
+/// A snapshot on its way out or in.
+pub enum SnapshotData {
+    /// Says how far the store is flushed, and holds no files.
+    Position,
+    /// To be sent; the files go with it.
+    Outgoing(Arc<Checkpoint>),
+    /// Received and verified, ready to be installed.
+    Incoming(Box<ReceivedSnapshot>),
+}
+
+type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
+
+/// The state machine for openraft.
+#[derive(Clone)]
+pub struct StateMachine {
+    store: Store,
+    applier: Applier,
+    /// Set once openraft runs. Before, it asks for a snapshot only to learn its position.
+    serving: Arc<AtomicBool>,
+}
+
+impl StateMachine {
+    /// Wraps an open store.
+    pub fn new(store: Store, applier: Applier) -> Self {
+        StateMachine { store, applier, serving: Arc::default() }
+    }
+
+    /// From now on a snapshot that is asked for is one to be sent.
+    pub fn serve_snapshots(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.store.applied().map(raft_log_id), stored_membership(self.store.membership())?))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut run = Vec::new();
+        let mut responders = Vec::new();
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            run.push(store_entry(&entry));
+            responders.push(responder);
+        }
+        if run.is_empty() {
+            return Ok(());
+        }
+        let outcomes = self.applier.apply(run).await?;
+        for (responder, outcomes) in responders.into_iter().zip(outcomes) {
+            if let Some(responder) = responder {
+                responder.send(Outcomes(outcomes));
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
+        let SnapshotData::Incoming(received) = snapshot else {
+            return Err(io::Error::other("only a received snapshot can be installed"));
+        };
+        let store = self.store.clone();
+        blocking(move || store.install(*received).map_err(io::Error::other)).await?;
+        self.applier.apply(Vec::new()).await?;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
+        if self.store.applied().is_none() {
+            return Ok(None);
+        }
+        if !self.serving.load(Ordering::Acquire) {
+            return position(&self.store).map(Some);
+        }
+        let store = self.store.clone();
+        let checkpoint = blocking(move || store.checkpoint().map_err(io::Error::other)).await?;
+        let meta = SnapshotMeta {
+            last_log_id: checkpoint.applied().map(raft_log_id),
+            last_membership: stored_membership(checkpoint.membership().cloned())?,
+        };
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(Arc::new(checkpoint)) }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
+        let store = self.store.clone();
+        blocking(move || store.flush().map_err(io::Error::other)).await?;
+        position(&self.store)
+    }
+}
+
+/// How far the store is flushed. The membership may be newer than that position: openraft allows it.
+fn position(store: &Store) -> io::Result<RaftSnapshot> {
+    let meta = SnapshotMeta {
+        last_log_id: store.flushed().map_err(io::Error::other)?.map(raft_log_id),
+        last_membership: stored_membership(store.membership())?,
+    };
+    Ok(Snapshot { meta, snapshot: SnapshotData::Position })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,393 @@
+//! A node from its start to its end: opens what is on disk, takes part in consensus, serves the
+//! three ports, and stops without anybody noticing much.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use kvorum_proto::admin::v1::admin_server::AdminServer;
+use kvorum_proto::peer::v1::peer_server::PeerServer;
+use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
+use kvorum_store::log::{Log, LogError, LogOptions};
+use kvorum_store::space::Space;
+use kvorum_store::{OpenError, Store, StoreOptions};
+use rand::Rng as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use crate::config::{Bootstrap, Config};
+use crate::grpc::admin::AdminService;
+use crate::grpc::cluster::ClusterService;
+use crate::grpc::kv::KvService;
+use crate::grpc::peer::PeerService;
+use crate::grpc::transport::{self, BindError, PEER_MESSAGE_BYTES_MAX};
+use crate::grpc::{Router, RouterBuilder};
+use crate::http::{self, Health};
+use crate::metrics::Metrics;
+use crate::raft::{Parts, Raft, RaftOptions};
+use crate::restore::{self, RestoreError};
+use crate::watch::WatchHub;
+
+/// How often readiness is looked at for `grpc.health.v1`.
+const HEALTH_PERIOD: Duration = Duration::from_millis(500);
+
+/// The steps of a stop, together well under the 10 s that a stop may take.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// See [`HAND_OVER_MAX`]. Calls that are still waiting for a leader then are cut off.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// See [`HAND_OVER_MAX`].
+const SHUTDOWN_MAX: Duration = Duration::from_secs(4);
+
+/// The services of the client port, as health and reflection name them.
+const CLIENT_SERVICES: [&str; 2] = ["kv.v1.Kv", "kv.v1.Cluster"];
+
+/// Why a node did not start. Each message is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The raft log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A restored snapshot.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Consensus.
+    #[error(transparent)]
+    Raft(#[from] crate::raft::StartError),
+    /// The disk is from before a recovery of its cluster.
+    #[error(
+        "{data_dir} is of incarnation {found} of its cluster, --incarnation-min says {wanted}: the cluster went on \
+         without it; remove this member and add it again with an empty data directory"
+    )]
+    OldIncarnation {
+        /// The data directory.
+        data_dir: String,
+        /// Its incarnation.
+        found: u64,
+        /// The lowest that is served.
+        wanted: u64,
+    },
+    /// The new cluster of one could not be founded.
+    #[error("found a cluster of one member: {0}")]
+    Found(String),
+    /// The operating system refused something.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+}
+
+/// A running node.
+pub struct Node {
+    raft: Raft,
+    hub: Arc<WatchHub>,
+    /// Set when clients are no longer served.
+    stopping: Arc<AtomicBool>,
+    /// Set when members are no longer served.
+    gone: Arc<AtomicBool>,
+    /// Ends the ports.
+    stop_clients: watch::Sender<bool>,
+    stop_peers: watch::Sender<bool>,
+    clients: JoinHandle<()>,
+    /// The addresses that are listened on.
+    pub addresses: Addresses,
+}
+
+/// The addresses of the three ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub client: SocketAddr,
+    /// For members.
+    pub peer: SocketAddr,
+    /// For HTTP.
+    pub http: SocketAddr,
+}
+
+/// Runs a node until it is told to stop. The caller ends the runtime, and then waits.
+pub async fn run(config: Config) -> Result<Closing, StartError> {
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|e| StartError::System("handle SIGTERM", e))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|e| StartError::System("handle SIGINT", e))?;
+    let node = Node::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    let closing = Closing(Arc::downgrade(node.raft.metrics()));
+    node.stop().await;
+    Ok(closing)
+}
+
+/// A stopped node whose threads and tasks may still hold the store.
+///
+/// RocksDB must be closed before the process tears down what it works with: a store that is open
+/// when `main` returns aborts the process. Whoever holds the store holds the metrics too, and lets
+/// go of them after it, so the metrics tell when the last one is gone.
+pub struct Closing(Weak<Metrics>);
+
+impl Closing {
+    /// Waits until the store is closed; false when that takes too long.
+    pub fn wait(&self, within: Duration) -> bool {
+        let begun = std::time::Instant::now();
+        while self.0.strong_count() > 0 {
+            if begun.elapsed() > within {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+}
+
+/// The ports, bound before anything on disk is touched.
+struct Listeners {
+    client: TcpListener,
+    peer: TcpListener,
+    http: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<(Listeners, Addresses), StartError> {
+        let listeners = Listeners {
+            client: transport::bind("--listen-client", &config.listen_client).await?,
+            peer: transport::bind("--listen-peer", &config.listen_peer).await?,
+            http: transport::bind("--listen-http", &config.listen_http).await?,
+        };
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|error| StartError::System("ask for a port's address", error))
+        };
+        let addresses = Addresses {
+            client: address(&listeners.client)?,
+            peer: address(&listeners.peer)?,
+            http: address(&listeners.http)?,
+        };
+        Ok((listeners, addresses))
+    }
+}
+
+impl Node {
+    /// Opens the data directory, joins consensus and serves.
+    pub async fn start(config: Config) -> Result<Node, StartError> {
+        raise_file_limit();
+        let (listeners, addresses) = Listeners::bind(&config).await?;
+        let metrics = Arc::new(Metrics::new());
+        let parts = open_data(&config, addresses, metrics.clone())?;
+        let hub = parts.hub.clone();
+        let raft = Raft::start(parts, raft_options(&config, addresses)).await?;
+        if raft.overview().cluster_id == 0 {
+            found_or_wait(&raft, &config, addresses).await?;
+        }
+        tracing::info!(
+            node = format!("{:016x}", raft.overview().node_id),
+            cluster = format!("{:016x}", raft.overview().cluster_id),
+            client = %addresses.client, peer = %addresses.peer, http = %addresses.http,
+            version = env!("CARGO_PKG_VERSION"),
+            "serving"
+        );
+        Ok(Node::serve(&config, raft, hub, metrics, listeners, addresses))
+    }
+
+    fn serve(
+        config: &Config,
+        raft: Raft,
+        hub: Arc<WatchHub>,
+        metrics: Arc<Metrics>,
+        listeners: Listeners,
+        addresses: Addresses,
+    ) -> Node {
+        let (stopping, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stop_clients, clients_stop) = watch::channel(false);
+        let (stop_peers, peers_stop) = watch::channel(false);
+        let health = Health::new(raft.clone(), stopping.clone());
+        let limit = config.request_bytes_max;
+
+        let (reporter, health_service) = health_reporter();
+        tokio::spawn(report_health(reporter, health.clone(), peers_stop.clone()));
+        tokio::spawn(hub.clone().dispatch());
+        let kv = KvService::server(raft.clone(), hub.clone(), metrics.clone(), limit);
+        let router = Router::builder(metrics.clone(), stopping.clone(), limit)
+            .with(kv)
+            .with(ClusterService::server(raft.clone()))
+            .with(health_service);
+        let clients =
+            tokio::spawn(serve_port(listeners.client, with_reflection(router).build(), clients_stop));
+
+        let peer =
+            PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
+        let admin = AdminServer::new(AdminService::new(raft.clone()));
+        let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX).with(peer).with(admin);
+        tokio::spawn(serve_port(listeners.peer, router.build(), peers_stop.clone()));
+        tokio::spawn(serve_http(listeners.http, health, peers_stop));
+        Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, addresses }
+    }
+
+    /// This node's part in consensus.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Hands leadership over, ends clients' calls, and closes the store so that the next start is
+    /// quick. Takes less than 10 s whatever happens.
+    pub async fn stop(self) {
+        // Clients are served all through the transfer: once there is a new leader, what they ask
+        // for here is forwarded, and nobody sees an error.
+        self.raft.hand_over(HAND_OVER_MAX).await;
+        self.stopping.store(true, Ordering::SeqCst);
+        self.hub.stop();
+        self.stop_clients.send_replace(true);
+        if timeout(DRAIN_MAX, self.clients).await.is_err() {
+            tracing::warn!("some clients' calls did not end in time and are cut off");
+        }
+        // Members are served until the end: as a follower this node still acknowledges writes.
+        self.gone.store(true, Ordering::SeqCst);
+        if timeout(SHUTDOWN_MAX, self.raft.shutdown()).await.is_err() {
+            tracing::warn!("the store was not flushed in time; the next start repeats some of the log");
+        }
+        self.stop_peers.send_replace(true);
+        tracing::info!("stopped");
+    }
+}
+
+/// Opens what is on disk, in the order in which a mistake is told best.
+fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Result<Parts, StartError> {
+    let dir = &config.data_dir;
+    let data_dir = DataDir::open(dir)?;
+    let identity = data_dir.create_identity(rand::rng().next_u64().max(1))?;
+    check_identity(config, &identity)?;
+    let space = Space::open_for_disk(dir)
+        .map_err(|error| StartError::System("reserve space in the data directory", error))?;
+    let options = LogOptions {
+        segment_bytes: space.options().segment_bytes(),
+        observer: Some(metrics.clone()),
+        space: Some(space.clone()),
+        ..LogOptions::default()
+    };
+    restore::take_state(config)?;
+    let log = Log::open(dir, identity.node_id, options)?;
+    let options = StoreOptions {
+        cache_bytes: config.cache_bytes,
+        compaction_bytes: space.options().compaction_bytes(),
+    };
+    let store = Store::open(dir, options)?;
+    let RaftOptions { advertise_peer, advertise_client, .. } = raft_options(config, addresses);
+    restore::found(config, &data_dir, &log, &store, (&advertise_peer, &advertise_client), identity)?;
+    let hub = WatchHub::new(store.revision());
+    Ok(Parts { data_dir, store, log, space, hub, metrics })
+}
+
+/// Refuses a disk that the flags rule out.
+fn check_identity(config: &Config, identity: &Identity) -> Result<(), StartError> {
+    let path = config.data_dir.clone();
+    let Identity { cluster_id: found, incarnation, .. } = *identity;
+    match config.cluster_id {
+        _ if found == 0 => Ok(()),
+        Some(wanted) if wanted != found => Err(DataDirError::OtherCluster { path, found, wanted }.into()),
+        _ if incarnation < config.incarnation_min => Err(StartError::OldIncarnation {
+            data_dir: path.display().to_string(),
+            found: incarnation,
+            wanted: config.incarnation_min,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
+    let advertise =
+        |given: &Option<String>, bound: SocketAddr| given.clone().unwrap_or_else(|| bound.to_string());
+    RaftOptions {
+        advertise_peer: advertise(&config.advertise_peer, addresses.peer),
+        advertise_client: advertise(&config.advertise_client, addresses.client),
+        election_timeout_ms: config.election_timeout.as_millis() as u64,
+        heartbeat_interval_ms: config.heartbeat_interval.as_millis() as u64,
+        log_retain_bytes: config.log_retain_bytes,
+        quota_bytes: config.quota_bytes,
+        auto_compaction_retention: config.auto_compaction_retention.unwrap_or_default(),
+    }
+}
+
+async fn found_or_wait(raft: &Raft, config: &Config, addresses: Addresses) -> Result<(), StartError> {
+    match config.bootstrap {
+        Bootstrap::Single => {
+            let wanted = config.cluster_id.unwrap_or(0);
+            let founded = raft.initialize(wanted).await;
+            founded.map(|_| ()).map_err(|error| StartError::Found(error.to_string()))
+        }
+        Bootstrap::Wait => {
+            let peer = &raft_options(config, addresses).advertise_peer;
+            tracing::info!(
+                "the data directory is new and this node waits to be told its cluster: found one with \
+                 `kvorum cluster init --members {peer},…`, or add the node to one with `kvorum member add {peer}`"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// The default soft limit of 1,024 descriptors is less than the connections a node can serve.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+/// The seam for machines with many cores: a port can be served by several runtimes as well.
+async fn serve_port(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    if let Err(error) = transport::serve(listener, router, stopped(stop)).await {
+        tracing::error!(%error, "a port is no longer served");
+    }
+}
+
+async fn serve_http(listener: TcpListener, health: Health, stop: watch::Receiver<bool>) {
+    if let Err(error) = http::serve(listener, health, stopped(stop)).await {
+        tracing::error!(%error, "the HTTP port is no longer served");
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means that the node is.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn with_reflection(router: RouterBuilder) -> RouterBuilder {
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(kvorum_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name("grpc.health.v1.Health")
+        .with_service_name("grpc.reflection.v1.ServerReflection");
+    let builder =
+        CLIENT_SERVICES.into_iter().fold(builder, tonic_reflection::server::Builder::with_service_name);
+    router.with(builder.build_v1().expect("the descriptors were generated by the build"))
+}
+
+/// Keeps `grpc.health.v1` in step with readiness until `stop`.
+async fn report_health(reporter: HealthReporter, health: Health, stop: watch::Receiver<bool>) {
+    let mut serving = None;
+    while !*stop.borrow() {
+        let ready = health.ready().is_ok();
+        if serving.replace(ready) != Some(ready) {
+            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for service in CLIENT_SERVICES.into_iter().chain([""]) {
+                reporter.set_service_status(service, status).await;
+            }
+        }
+        tokio::time::sleep(HEALTH_PERIOD).await;
+    }
+}

@@ -1,0 +1,520 @@
+//! Goal: what a client sees of one node: the services, their limits and errors, watches, the HTTP
+//! port, a clean stop. Method: a node in this process that founds a cluster of one, and plain
+//! generated clients.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_imports)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::Parser as _;
+use kvorum_node::config::{Cli, Config};
+use kvorum_node::server::Node;
+use kvorum_proto::kv::v1::batch_op::{Op, Put};
+use kvorum_proto::kv::v1::cluster_client::ClusterClient;
+use kvorum_proto::kv::v1::condition::Expect;
+use kvorum_proto::kv::v1::event::Kind;
+use kvorum_proto::kv::v1::kv_client::KvClient;
+use kvorum_proto::kv::v1::*;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt as _;
+
+struct Fixture {
+    node: Option<Node>,
+    kv: KvClient<Channel>,
+    channel: Channel,
+    dir: TempDir,
+}
+
+fn config(dir: &TempDir, more: &[&str]) -> Config {
+    let dir = dir.path().to_str().unwrap();
+    let any = "127.0.0.1:0";
+    let args = ["kvorum-node", "--data-dir", dir, "--bootstrap", "single", "--listen-client", any];
+    let args = args.into_iter().chain(["--listen-peer", any, "--listen-http", any]);
+    Cli::parse_from(args.chain(more.iter().copied())).flags.validate().unwrap()
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+impl Fixture {
+    async fn start() -> Fixture {
+        let dir = TempDir::new().unwrap();
+        let node = Node::start(config(&dir, &[])).await.unwrap();
+        let channel = connect(node.addresses.client).await;
+        let kv = KvClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+        let mut fixture = Fixture { node: Some(node), kv, channel, dir };
+        let get = GetRequest { key: "k".into(), ..Default::default() };
+        fixture.kv.get(get).await.expect("a read waits for the first leader");
+        fixture
+    }
+
+    fn node(&self) -> &Node {
+        self.node.as_ref().expect("it was not stopped yet")
+    }
+
+    async fn set(&mut self, key: &'static str, value: impl Into<Bytes>) -> u64 {
+        let request = SetRequest { key: key.into(), value: value.into(), ..Default::default() };
+        self.kv.set(request).await.unwrap().into_inner().header.unwrap().revision
+    }
+
+    async fn get(&mut self, key: &'static str) -> GetResponse {
+        let request = GetRequest { key: key.into(), ..Default::default() };
+        self.kv.get(request).await.unwrap().into_inner()
+    }
+
+    async fn scan(&mut self, request: ScanRequest) -> Vec<ScanResponse> {
+        let mut stream = self.kv.scan(request).await.unwrap().into_inner();
+        let mut pages = Vec::new();
+        while let Some(page) = stream.message().await.unwrap() {
+            pages.push(page);
+        }
+        pages
+    }
+
+    async fn watch(&mut self, range: Option<KeyRange>, from_revision: u64) -> Streaming<WatchResponse> {
+        let request = WatchRequest { range, from_revision, previous: true };
+        self.kv.watch(request).await.unwrap().into_inner()
+    }
+
+    async fn http(&self, path: &str) -> (u16, String) {
+        let address = self.node().addresses.http;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: kvorum\r\nConnection: close\r\n\r\n");
+        let response = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut response = String::new();
+            stream.read_to_string(&mut response).unwrap();
+            response
+        });
+        let response = response.await.unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+}
+
+fn key_range(start: &'static str, end: &'static str, unbounded: bool) -> Option<KeyRange> {
+    Some(KeyRange { start: start.into(), end: end.into(), unbounded })
+}
+
+fn everything() -> Option<KeyRange> {
+    key_range("", "", true)
+}
+
+fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status}"));
+    assert_eq!(info.domain, "kvorum.io");
+    info.reason.clone()
+}
+
+fn on(key: &'static str, expect: Expect) -> Option<Condition> {
+    Some(Condition { key: key.into(), expect: Some(expect) })
+}
+
+#[tokio::test]
+async fn keys_are_set_read_and_deleted() {
+    let mut it = Fixture::start().await;
+    assert!(!it.get("a").await.found);
+    let first = it.set("a", "1").await;
+    let answer = it.get("a").await;
+    let kv = answer.kv.unwrap();
+    assert_eq!(
+        (&kv.value[..], kv.create_revision, kv.mod_revision, kv.version),
+        (&b"1"[..], first, first, 1)
+    );
+    let header = answer.header.unwrap();
+    assert_eq!(header.revision, first);
+    assert!(header.cluster_id != 0 && header.node_id != 0 && header.term != 0);
+
+    // Conditions, and what was there before.
+    let condition = on("", Expect::ModRevision(first));
+    let request =
+        SetRequest { key: "a".into(), value: "2".into(), condition, return_previous: true, ttl_ms: 0 };
+    let answer = it.kv.set(request.clone()).await.unwrap().into_inner();
+    assert_eq!(&answer.previous.unwrap().value[..], b"1");
+    let refused = it.kv.set(request).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "CONDITION_FAILED"));
+
+    // An older revision is still there, a future one is not.
+    let request = GetRequest { key: "a".into(), revision: first, ..Default::default() };
+    assert_eq!(&it.kv.get(request).await.unwrap().into_inner().kv.unwrap().value[..], b"1");
+    let request = GetRequest { key: "a".into(), revision: 1 << 40, ..Default::default() };
+    assert_eq!(reason(&it.kv.get(request).await.unwrap_err()), "FUTURE_REVISION");
+
+    it.set("b", "").await;
+    let request = DeleteRequest { range: key_range("a", "z", false), return_previous: true, condition: None };
+    let answer = it.kv.delete(request).await.unwrap().into_inner();
+    assert_eq!((answer.deleted, answer.previous.len()), (2, 2));
+    assert!(!it.get("a").await.found);
+}
+
+#[tokio::test]
+async fn a_batch_is_all_or_nothing() {
+    let mut it = Fixture::start().await;
+    let put = |key: &'static str| BatchOp {
+        op: Some(Op::Put(Put { key: key.into(), value: "v".into(), ttl_ms: 0 })),
+    };
+    let delete = |range: Option<KeyRange>| BatchOp { op: range.map(Op::Delete) };
+    let old = it.set("old", "v").await;
+    let refused = BatchRequest {
+        conditions: on("new", Expect::ModRevision(old)).into_iter().collect(),
+        ops: vec![put("new")],
+    };
+    assert_eq!(reason(&it.kv.batch(refused).await.unwrap_err()), "CONDITION_FAILED");
+    let twice = BatchRequest { ops: vec![put("new"), put("new")], ..Default::default() };
+    assert_eq!(reason(&it.kv.batch(twice).await.unwrap_err()), "INVALID");
+    assert!(!it.get("new").await.found);
+    let request = BatchRequest {
+        conditions: on("new", Expect::Absent(true)).into_iter().collect(),
+        ops: vec![put("new"), delete(key_range("old", "", false)), put("newer")],
+    };
+    let answer = it.kv.batch(request).await.unwrap().into_inner();
+    assert_eq!(answer.deleted, [0, 1, 0]);
+    assert_eq!(answer.header.unwrap().revision, old + 1);
+}
+
+#[tokio::test]
+async fn ttls_are_set_read_and_dropped() {
+    let mut it = Fixture::start().await;
+    let request = SetRequest { key: "t".into(), ttl_ms: 100_000, ..Default::default() };
+    it.kv.set(request).await.unwrap();
+    let request = TtlRequest { key: "t".into(), ..Default::default() };
+    let ttl = it.kv.ttl(request.clone()).await.unwrap().into_inner();
+    assert!(ttl.found && ttl.has_ttl && (90_000..=100_000).contains(&ttl.remaining_ms), "{ttl:?}");
+    let expire = ExpireRequest { key: "t".into(), ttl_ms: 1_000_000 };
+    assert!(it.kv.expire(expire).await.unwrap().into_inner().found);
+    let persist = PersistRequest { key: "t".into() };
+    let answer = it.kv.persist(persist.clone()).await.unwrap().into_inner();
+    assert!(answer.found && answer.had_ttl);
+    assert!(!it.kv.persist(persist).await.unwrap().into_inner().had_ttl);
+    let ttl = it.kv.ttl(request).await.unwrap().into_inner();
+    assert!(ttl.found && !ttl.has_ttl);
+    let missing =
+        it.kv.ttl(TtlRequest { key: "no".into(), ..Default::default() }).await.unwrap().into_inner();
+    assert!(!missing.found && !missing.has_ttl);
+}
+
+/// Values just within the limit pass; anything larger is refused with the limit in the message,
+/// also where the transport refuses it long before us.
+#[tokio::test]
+async fn too_large_requests_name_the_limit() {
+    let mut it = Fixture::start().await;
+    let value = |bytes: usize| Bytes::from(vec![b'v'; bytes]);
+    it.set("large", value(1_468_006)).await;
+    assert_eq!(it.get("large").await.kv.unwrap().value.len(), 1_468_006);
+    for bytes in [1_572_864, 2 << 20, 20 << 20] {
+        let request = SetRequest { key: "large".into(), value: value(bytes), ..Default::default() };
+        let refused = it.kv.set(request).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "TOO_LARGE"));
+        assert!(refused.message().contains("1572864 bytes"), "{}", refused.message());
+    }
+    let empty = it.kv.set(SetRequest::default()).await.unwrap_err();
+    assert_eq!((empty.code(), reason(&empty).as_str()), (Code::InvalidArgument, "INVALID"));
+}
+
+#[tokio::test]
+async fn scans_are_paged_at_one_revision() {
+    const KEYS: usize = 300;
+    let mut it = Fixture::start().await;
+    let keys: Vec<String> = (0..KEYS).map(|n| format!("k{n:04}")).collect();
+    for key in &keys {
+        let value = Bytes::from(vec![b'v'; 4096]);
+        it.kv.set(SetRequest { key: key.clone().into(), value, ..Default::default() }).await.unwrap();
+    }
+    let found = |pages: &[ScanResponse]| -> Vec<String> {
+        let kvs = pages.iter().flat_map(|page| &page.kvs);
+        kvs.map(|kv| String::from_utf8(kv.key.to_vec()).unwrap()).collect()
+    };
+    let pages = it.scan(ScanRequest { range: everything(), ..Default::default() }).await;
+    assert!(pages.len() > 2, "a large range comes in pages");
+    assert_eq!(found(&pages), keys);
+    let pinned = pages[0].header.unwrap().revision;
+    assert!(pages.iter().all(|page| page.header.unwrap().revision == pinned));
+
+    it.set("k0000a", "later").await;
+    let request = ScanRequest {
+        range: everything(),
+        revision: pinned,
+        reverse: true,
+        limit: 250,
+        ..Default::default()
+    };
+    let expected: Vec<String> = keys.iter().rev().take(250).cloned().collect();
+    assert_eq!(found(&it.scan(request).await), expected);
+    let request = ScanRequest { range: key_range("x", "y", false), ..Default::default() };
+    let pages = it.scan(request).await;
+    assert_eq!((pages.len(), pages[0].kvs.len()), (1, 0), "even an empty scan tells its revision");
+    let request = ScanRequest { range: everything(), keys_only: true, limit: 5, ..Default::default() };
+    assert!(it.scan(request).await[0].kvs.iter().all(|kv| kv.value.is_empty()));
+}
+
+/// Every event once and in order: those before the watch from disk, those since from memory, with
+/// what was there before, across more changes than the ring holds.
+#[tokio::test]
+async fn a_watch_sees_the_past_and_the_present() {
+    let mut it = Fixture::start().await;
+    let first = it.set("a", "1").await;
+    it.set("b", "other").await;
+    // More than the ring holds, so that the past is read from disk.
+    for _ in 0..12 {
+        it.set("big", vec![0; 1 << 20]).await;
+    }
+    let deleted = DeleteRequest { range: key_range("a", "", false), ..Default::default() };
+    it.kv.delete(deleted).await.unwrap();
+
+    let mut watch = it.watch(key_range("a", "", false), first).await;
+    let mark = watch.message().await.unwrap().unwrap();
+    assert_eq!((mark.events.len(), mark.header.unwrap().revision), (0, first - 1), "a mark comes at once");
+    let mut events = Vec::new();
+    while events.len() < 2 {
+        events.extend(watch.message().await.unwrap().unwrap().events);
+    }
+    assert_eq!((events[0].kind(), &events[0].kv.as_ref().unwrap().value[..]), (Kind::Put, &b"1"[..]));
+    assert_eq!(events[1].kind(), Kind::Delete);
+    assert_eq!(&events[1].previous.as_ref().unwrap().value[..], b"1");
+
+    let mut all = it.watch(everything(), 0).await;
+    let mark = all.message().await.unwrap().unwrap().header.unwrap().revision;
+    let now = it.set("a", "2").await;
+    assert_eq!(now, mark + 1);
+    for watch in [&mut watch, &mut all] {
+        let response = timeout(Duration::from_secs(5), watch.message()).await.unwrap().unwrap().unwrap();
+        assert_eq!(response.header.unwrap().revision, now);
+        assert_eq!(&response.events[0].kv.as_ref().unwrap().value[..], b"2");
+    }
+}
+
+/// Many watchers of one prefix, some busy ones of other keys: each sees its own events, all of
+/// them, whatever else is written meanwhile.
+#[tokio::test]
+async fn many_watchers_miss_nothing() {
+    const WATCHERS: usize = 100;
+    const WRITES: usize = 200;
+    let mut it = Fixture::start().await;
+    let mut watches = Vec::new();
+    for n in 0..WATCHERS {
+        let range = if n % 2 == 0 { key_range("a", "b", false) } else { key_range("b", "", false) };
+        let mut watch = it.watch(range, 0).await;
+        watch.message().await.unwrap();
+        watches.push(watch);
+    }
+    let readers: Vec<_> = watches
+        .into_iter()
+        .enumerate()
+        .map(|(n, mut watch)| {
+            let expected = if n % 2 == 0 { WRITES } else { WRITES / 10 };
+            tokio::spawn(async move {
+                let mut revisions = Vec::new();
+                while revisions.len() < expected {
+                    let response = watch.message().await.unwrap().unwrap();
+                    revisions.extend(response.events.iter().map(|it| it.kv.as_ref().unwrap().mod_revision));
+                }
+                assert!(revisions.is_sorted_by(|a, b| a < b), "watcher {n}: {revisions:?}");
+                assert_eq!(revisions.len(), expected);
+            })
+        })
+        .collect();
+    for n in 0..WRITES {
+        it.set("a1", "v").await;
+        if n % 10 == 0 {
+            it.set("b", "v").await;
+        }
+    }
+    for reader in readers {
+        timeout(Duration::from_secs(20), reader).await.expect("no watcher misses an event").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn compacted_revisions_are_refused() {
+    let mut it = Fixture::start().await;
+    let old = it.set("a", "1").await;
+    let now = it.set("a", "2").await;
+    it.kv.compact(CompactRequest { revision: now }).await.unwrap();
+    let get = GetRequest { key: "a".into(), revision: old, ..Default::default() };
+    let watch = WatchRequest { range: everything(), from_revision: old, previous: false };
+    let scan = ScanRequest { range: everything(), revision: old, ..Default::default() };
+    for refused in [
+        it.kv.get(get).await.unwrap_err(),
+        it.kv.watch(watch).await.unwrap_err(),
+        it.kv.scan(scan).await.unwrap_err(),
+        it.kv.compact(CompactRequest { revision: old }).await.unwrap_err(),
+    ] {
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::OutOfRange, "COMPACTED"));
+        let details = refused.get_error_details();
+        assert_eq!(details.error_info().unwrap().metadata["compacted"], now.to_string());
+    }
+}
+
+/// The HTTP port, health and the list of members; `promtool`, where it is installed, finds nothing
+/// to say about the metrics.
+#[tokio::test]
+async fn the_node_tells_how_it_is() {
+    let mut it = Fixture::start().await;
+    it.set("a", "1").await;
+    let begun = Instant::now();
+    while it.http("/readyz").await.0 != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", it.http("/readyz").await);
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(it.http("/livez").await.0, 200);
+    assert!(it.http("/version").await.1.contains(env!("CARGO_PKG_VERSION")));
+    assert_eq!(it.http("/nothing").await.0, 404);
+    let (code, metrics) = it.http("/metrics").await;
+    assert_eq!(code, 200);
+    assert!(
+        metrics.contains(r#"kvorum_grpc_requests_total{code="OK",method="kv.v1.Kv/Set"} 1"#),
+        "{metrics}"
+    );
+    check_with_promtool(&metrics);
+
+    let mut health = HealthClient::new(it.channel.clone());
+    let request = HealthCheckRequest { service: "kv.v1.Kv".into() };
+    while health.check(request.clone()).await.unwrap().into_inner().status != 1 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it never serves");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let members =
+        ClusterClient::new(it.channel.clone()).members(MembersRequest {}).await.unwrap().into_inner();
+    assert_eq!(members.members.len(), 1);
+    assert!(members.members[0].reachable && members.members[0].voter);
+    assert_eq!(members.members[0].role(), member::Role::Leader);
+}
+
+fn check_with_promtool(metrics: &str) {
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = promtool.spawn() else {
+        eprintln!("promtool is not installed: the metrics are not checked");
+        return;
+    };
+    child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.trim().is_empty(), "{text}");
+}
+
+/// A stop ends open watches with a reason, and takes little time.
+#[tokio::test]
+async fn a_stop_ends_watches_with_a_reason() {
+    let mut it = Fixture::start().await;
+    let mut watch = it.watch(everything(), 0).await;
+    watch.message().await.unwrap();
+    let begun = Instant::now();
+    it.node.take().unwrap().stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let end = timeout(Duration::from_secs(1), watch.message()).await.expect("the watch has ended");
+    assert_eq!(reason(&end.unwrap_err()), "SHUTTING_DOWN");
+}
+
+/// The binary as a process. It is killed if a test leaves it running.
+struct Process {
+    child: Child,
+    client: SocketAddr,
+}
+
+impl Process {
+    /// A member keeps its peer address: another one would make its disk look like a copy.
+    fn start(dir: &TempDir, peer: &str) -> Process {
+        let any = "127.0.0.1:0";
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kvorum-node"));
+        command.args(["--bootstrap", "single", "--log-format", "json"]).arg("--data-dir").arg(dir.path());
+        command.args(["--listen-client", any, "--listen-peer", peer, "--listen-http", any]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = String::new();
+        let serving = lines.by_ref().map(Result::unwrap).find(|line| {
+            seen.push_str(line);
+            line.contains("\"serving\"")
+        });
+        // Whoever writes to a pipe that nobody reads is stopped.
+        std::thread::spawn(move || lines.for_each(drop));
+        let serving = serving.unwrap_or_else(|| panic!("it never serves: {seen}"));
+        let client = serving.split("\"client\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        Process { child, client: client.and_then(|address| address.parse().ok()).expect("and where") }
+    }
+
+    async fn terminate(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        tokio::task::spawn_blocking(move || self.child.wait().unwrap()).await.unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has mostly ended by then.
+        let _ = self.child.kill();
+    }
+}
+
+/// SIGTERM ends the process well within its time with exit code 0, with a client connected and a
+/// watch open, and everything is there after the next start.
+#[tokio::test]
+async fn sigterm_ends_the_process_cleanly() {
+    let dir = TempDir::new().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let peer = free.to_string();
+    let process = Process::start(&dir, &peer);
+    let mut kv = KvClient::new(connect(process.client).await);
+    let set = SetRequest { key: "a".into(), value: "1".into(), ..Default::default() };
+    let revision = kv.set(set).await.unwrap().into_inner().header.unwrap().revision;
+    let request = WatchRequest { range: everything(), ..Default::default() };
+    let _watch = kv.watch(request).await.unwrap();
+    let begun = Instant::now();
+    assert_eq!(process.terminate().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+
+    let process = Process::start(&dir, &peer);
+    let mut kv = KvClient::new(connect(process.client).await);
+    let get = GetRequest { key: "a".into(), ..Default::default() };
+    assert_eq!(kv.get(get).await.unwrap().into_inner().kv.unwrap().mod_revision, revision);
+    process.terminate().await;
+
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_kvorum-node"));
+    let output = verify.arg("verify").arg("--data-dir").arg(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// What cannot work stops the start with one line that says what to do.
+#[tokio::test]
+async fn a_start_that_cannot_work_says_why() {
+    let it = Fixture::start().await;
+    let fail = async |dir: &TempDir, more: &[&str]| {
+        let error = Node::start(config(dir, more)).await.err().expect("it cannot start").to_string();
+        assert!(!error.contains('\n'), "{error}");
+        error
+    };
+    let error = fail(&it.dir, &[]).await;
+    assert!(error.contains("process"), "held by another process: {error}");
+    let used = it.node().addresses.client.to_string();
+    let other = TempDir::new().unwrap();
+    let dir = other.path().to_str().unwrap();
+    let any = "127.0.0.1:0";
+    let args = [
+        "kvorum-node",
+        "--data-dir",
+        dir,
+        "--listen-client",
+        &used,
+        "--listen-peer",
+        any,
+        "--listen-http",
+        any,
+    ];
+    let error =
+        Node::start(Cli::parse_from(args).flags.validate().unwrap()).await.err().expect("the port is in use");
+    assert!(error.to_string().contains("--listen-client") && error.to_string().contains("in use"), "{error}");
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0, "nothing was written");
+}
