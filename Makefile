@@ -1,0 +1,42 @@
+# `make run`: a cluster on this machine. `make test`: everything that must hold. See CONTRIBUTING.md.
+SHELL := bash
+NODES ?= 3
+
+# A prebuilt RocksDB beside the checkout saves its compilation; elsewhere the crate builds it.
+ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
+WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&)
+
+.PHONY: help deps run build test test-all lint fmt bench torture clean
+
+help: ## Says what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+deps: ## Installs what the build lacks (Debian, Ubuntu), or says what to install
+	@./scripts/deps
+
+build: deps ## Builds the release binaries
+	$(WITH_ROCKSDB) cargo build --release --locked --bins
+
+run: deps ## Runs a cluster of NODES (3) on 127.0.0.1 until Ctrl-C; its data stays in target/cluster
+	$(WITH_ROCKSDB) NODES=$(NODES) ./scripts/run
+
+test: deps ## Runs all tests
+	$(WITH_ROCKSDB) cargo test --workspace --locked
+
+lint: deps ## Checks format, lints, licences and the direction of dependencies
+	cargo fmt --all --check
+	$(WITH_ROCKSDB) cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline --locked check bans licenses sources; \
+	else echo "cargo-deny is not installed; 'cargo install --locked cargo-deny' checks licences too"; fi
+
+fmt: ## Formats the code
+	cargo fmt --all
+
+bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULTS.md
+	./bench/run
+
+torture: deps ## Kills a cluster's processes KILLS (1000) times and checks what it acknowledged
+	$(WITH_ROCKSDB) KILLS=$${KILLS:-1000} cargo test --release --locked -p kvorum-sim --test torture -- --nocapture
+
+clean: ## Removes what was built, and the data of `make run`
+	cargo clean

@@ -1,0 +1,165 @@
+//! Everything that clients do to a cluster while it is tormented, and every check afterwards.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::{join_all, try_join_all};
+use kvorum_client::Client;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::journal::Journal;
+use crate::registers::{Generation, History, Worker};
+use crate::rpc::RawClient;
+use crate::writers::{self, Style, Tally, Writers};
+use crate::{Cluster, Context as _, Failure, Result, ensure, linear, readers, timeline, watchers};
+
+/// Clients of each kind. Together they keep two cores busy and leave room for nodes that start.
+const WRITERS: u32 = 4;
+const REGISTER_CLIENTS: u32 = 6;
+/// How long the search through one register's history may take. A history that is linearizable takes
+/// milliseconds.
+const SEARCH_LIMIT: Duration = Duration::from_secs(120);
+/// How long watchers may take to see what there is once all nodes are well.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Clients at work.
+pub struct Workload {
+    generation: Generation,
+    writers: Writers,
+    registers: Vec<JoinHandle<Result<History>>>,
+    readers: Vec<JoinHandle<Result<u64>>>,
+    watchers: Vec<JoinHandle<Result<Journal>>>,
+    stop: watch::Sender<bool>,
+    target: watch::Sender<u64>,
+}
+
+impl Workload {
+    /// Starts all clients on a cluster that holds nothing yet.
+    pub async fn start(cluster: &Cluster, seed: u64) -> Result<Workload> {
+        let epoch = Instant::now();
+        let endpoints = cluster.endpoints();
+        let generation = Generation::default();
+        let (stop, target) = (watch::Sender::new(false), watch::Sender::new(0));
+        let mut registers = Vec::new();
+        for client in 0..REGISTER_CLIENTS {
+            let worker = Worker::new(client, &endpoints, seed, epoch)?;
+            registers.push(tokio::spawn(worker.run(generation.clone(), stop.subscribe())));
+        }
+        let mut readers = Vec::new();
+        let mut watchers = Vec::new();
+        for address in &endpoints {
+            let reader = readers::read(address.clone(), generation.clone(), seed, stop.subscribe());
+            readers.push(tokio::spawn(reader));
+            watchers.push(tokio::spawn(watchers::follow_raw(address.clone(), target.subscribe())));
+        }
+        let client = Client::connect(endpoints.clone()).await?;
+        watchers.push(tokio::spawn(watchers::follow_client(client, target.subscribe())));
+        let writers = Writers::start(&endpoints, 0, WRITERS, Style::default(), epoch).await?;
+        Ok(Workload { generation, writers, registers, readers, watchers, stop, target })
+    }
+
+    /// Lets the register clients go on to new registers.
+    pub fn advance(&self) {
+        self.generation.advance();
+    }
+
+    /// Fails as soon as a client has seen what must not be, rather than at the end of a long run.
+    pub async fn check_clients(&mut self) -> Result<()> {
+        fn ended<T>(tasks: &mut Vec<JoinHandle<Result<T>>>) -> Option<JoinHandle<Result<T>>> {
+            let at = tasks.iter().position(JoinHandle::is_finished)?;
+            Some(tasks.swap_remove(at))
+        }
+        let failure = |what: &str| Failure::new(format!("a {what} ended before its time"));
+        if let Some(task) = ended(&mut self.registers) {
+            return task.await?.and(Err(failure("register client")));
+        }
+        if let Some(task) = ended(&mut self.readers) {
+            return task.await?.and(Err(failure("reader")));
+        }
+        match ended(&mut self.watchers) {
+            Some(task) => task.await?.and(Err(failure("watcher"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the clients, lets the cluster recover, and checks everything.
+    pub async fn finish(self, cluster: &Cluster) -> Result<Report> {
+        self.stop.send_replace(true);
+        let ledgers = self.writers.finish().await?;
+        let mut history = History::default();
+        for task in self.registers {
+            let of_client = task.await??;
+            history.records.extend(of_client.records);
+            history.marks.extend(of_client.marks);
+        }
+        let mut stale_reads = 0;
+        for task in self.readers {
+            stale_reads += task.await??;
+        }
+
+        let revision = cluster.compare_stores(cluster.nodes()).await?;
+        self.target.send_replace(revision);
+        check_watchers(cluster, self.watchers, revision).await?;
+        let kvs = RawClient::new(cluster.nodes()[0].client_address())?.scan(revision).await?;
+        let tally = writers::check(&ledgers, &kvs)?;
+        history.marks.extend(ledgers.iter().flat_map(|ledger| ledger.marks()));
+        timeline::check(&history.marks)?;
+        let unknown = history.records.iter().filter(|record| record.returned.is_none()).count();
+        let operations = history.records.len();
+        let records = history.records;
+        tokio::task::spawn_blocking(move || linear::check(&records, SEARCH_LIMIT)).await??;
+        Ok(Report { revision, tally, operations, unknown, stale_reads })
+    }
+}
+
+/// Every watcher saw what every node tells now.
+async fn check_watchers(
+    cluster: &Cluster,
+    watchers: Vec<JoinHandle<Result<Journal>>>,
+    revision: u64,
+) -> Result<()> {
+    let replays = cluster.nodes().iter().map(|node| {
+        let address = node.client_address();
+        watchers::replay(address, revision, CATCH_UP_LIMIT)
+    });
+    let mut journals = try_join_all(replays).await?;
+    let aborts: Vec<_> = watchers.iter().map(JoinHandle::abort_handle).collect();
+    let Ok(watched) = timeout(CATCH_UP_LIMIT, join_all(watchers)).await else {
+        aborts.iter().for_each(|task| task.abort());
+        return Err(Failure::new(format!("a watcher did not see revision {revision} in {CATCH_UP_LIMIT:?}")));
+    };
+    for journal in watched {
+        journals.push(journal??);
+    }
+    for (at, journal) in journals.iter().enumerate().skip(1) {
+        journals[0].check_equal(journal).context(format!("the first node's journal and number {at}"))?;
+    }
+    ensure!(journals[0].next() > revision, "the journals end before revision {revision}");
+    Ok(())
+}
+
+/// What was checked, for the one who runs the test.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    revision: u64,
+    tally: Tally,
+    operations: usize,
+    unknown: usize,
+    stale_reads: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { revision, tally, operations, unknown, stale_reads } = self;
+        let Tally { acknowledged, unacknowledged } = tally;
+        write!(
+            f,
+            "{revision} revisions equal on all nodes and seen once by all watchers; {acknowledged} acknowledged \
+             writes of unique keys are there ({unacknowledged} more were never acknowledged); {operations} \
+             operations on registers are linearizable ({unknown} of unknown outcome); {stale_reads} serializable \
+             reads never went back"
+        )
+    }
+}

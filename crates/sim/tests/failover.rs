@@ -1,0 +1,114 @@
+//! Goal: writes go on within 2 s at the 99th percentile after the leader was killed, and within 300 ms
+//! after it was told to stop; in the second case no client of our crate sees an error.
+//!
+//! Method: three nodes with the default flags, and clients that write one key after another. The time
+//! counts from the signal until the first acknowledgement of a write that was begun after it, by any
+//! client. 20 kills (`LEADER_KILLS`), whose 99th percentile is their maximum, and 5 stops
+//! (`LEADER_STOPS`).
+
+use std::time::Duration;
+
+use kvorum_sim::latency::Distribution;
+use kvorum_sim::timeline::Mark;
+use kvorum_sim::writers::{self, Ledger, Style, Writers};
+use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc, settings};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+/// What the product promises.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+const STOP_LIMIT: Duration = Duration::from_millis(300);
+
+/// Writers at work. Their pause bounds how exactly an interruption is measured.
+const WRITERS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// After the cluster is well again and before the next fault.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Both tests measure time; one at a time has the machine.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
+#[tokio::test]
+async fn writes_go_on_when_the_leader_is_killed() -> Result<()> {
+    let _alone = MACHINE.lock().await;
+    let kills = settings::number("LEADER_KILLS", 20);
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    let load = Load::start(&cluster).await?;
+    let mut killed = Vec::new();
+    for _ in 0..kills {
+        sleep(CALM).await;
+        let leader = cluster.leader().await?;
+        killed.push(load.epoch.elapsed());
+        leader.kill()?;
+        // The others elect one of them before the killed one comes back.
+        cluster.leader().await?;
+        leader.start().await?;
+        cluster.wait_healthy().await?;
+    }
+    let gaps = Distribution::new(gaps(&load.finish().await?, &killed)?);
+    eprintln!("failover: leader killed {kills} times, writes went on after {gaps}");
+    let p99 = gaps.percentile(99);
+    ensure!(p99 <= KILL_LIMIT, "writes went on {p99:?} after a kill at p99, the limit is {KILL_LIMIT:?}");
+    cluster.close()
+}
+
+#[tokio::test]
+async fn nobody_notices_that_the_leader_is_stopped() -> Result<()> {
+    let _alone = MACHINE.lock().await;
+    let stops = settings::number("LEADER_STOPS", 5);
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    let load = Load::start(&cluster).await?;
+    let mut stopped = Vec::new();
+    for _ in 0..stops {
+        sleep(CALM).await;
+        let leader = cluster.leader().await?;
+        stopped.push(load.epoch.elapsed());
+        leader.terminate().await?;
+        leader.start().await?;
+        cluster.wait_healthy().await?;
+    }
+    sleep(CALM).await;
+    let ledgers = load.finish().await?;
+    let gaps = Distribution::new(gaps(&ledgers, &stopped)?);
+    eprintln!("failover: leader stopped {stops} times, writes went on after {gaps}");
+    writers::check_no_failure(&ledgers)?;
+    let longest = gaps.percentile(100);
+    ensure!(longest <= STOP_LIMIT, "writes went on {longest:?} after a stop, the limit is {STOP_LIMIT:?}");
+
+    let last = cluster.leader().await?;
+    let kvs = rpc::RawClient::new(last.client_address())?.scan(0).await?;
+    writers::check(&ledgers, &kvs)?;
+    cluster.close()
+}
+
+/// Clients that write all the time.
+struct Load {
+    writers: Writers,
+    epoch: Instant,
+}
+
+impl Load {
+    async fn start(cluster: &Cluster) -> Result<Load> {
+        let epoch = Instant::now();
+        let style = Style { pause: PAUSE, ..Style::default() };
+        let writers = Writers::start(&cluster.endpoints(), 0, WRITERS, style, epoch).await?;
+        Ok(Load { writers, epoch })
+    }
+
+    async fn finish(self) -> Result<Vec<Ledger>> {
+        self.writers.finish().await
+    }
+}
+
+/// For each fault the time until a write that was begun after it was acknowledged. A write that was
+/// begun before may have been answered by the leader's last breath, and says nothing.
+fn gaps(ledgers: &[Ledger], faults: &[Duration]) -> Result<Vec<Duration>> {
+    let mut marks: Vec<Mark> = ledgers.iter().flat_map(|ledger| ledger.marks()).collect();
+    marks.sort_by_key(|mark| mark.returned);
+    let gap = |fault: &Duration| {
+        let next = marks.iter().find(|mark| mark.called >= *fault);
+        next.map(|mark| mark.returned - *fault).context("no write was acknowledged after the last fault")
+    };
+    faults.iter().map(gap).collect()
+}
