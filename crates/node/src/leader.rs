@@ -153,7 +153,7 @@ async fn compact_automatically(raft: Raft) {
 /// Raises this node's space alarm when its disk runs short, and clears it when there is room again.
 async fn watch_space(raft: &Raft) -> Result<(), RequestError> {
     let overview = raft.overview();
-    let raised = match raft.space().check() {
+    let raised = match raft.space() {
         Ok(space) => space.low,
         Err(error) => {
             tracing::warn!(%error, "the space on disk could not be read");

@@ -16,11 +16,11 @@ use kvorum_client::{Client, Error, KeyRange};
 use kvorum_sim::disk::Disk;
 use kvorum_sim::process::Node;
 use kvorum_sim::rpc::RawClient;
-use kvorum_sim::{Cluster, Failure, Layout, Result, ensure, wait};
+use kvorum_sim::{Cluster, Context as _, Failure, Layout, Result, ensure, wait};
 use rand::RngExt as _;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 /// The disk under each node.
 const DISK_BYTES: u64 = 256 * 1024 * 1024;
@@ -33,8 +33,8 @@ const ALARM_LIMIT: Duration = Duration::from_secs(20);
 /// After a deletion of everything, RocksDB gives room back within this.
 const CLEANING_LIMIT: Duration = Duration::from_secs(60);
 
-/// Within this a member whose disk is low has flushed what it applied.
-const FLUSHED: Duration = Duration::from_secs(7);
+/// Changes of 128 KiB each that no memtable takes without a flush.
+const CHANGES_TO_FLUSH: usize = 200;
 
 /// One cluster at a time has the machine.
 static MACHINE: Mutex<()> = Mutex::const_new(());
@@ -72,14 +72,21 @@ async fn a_full_disk_under_one_member() -> Result<()> {
     .await?;
     bench.check_usable().await?;
 
-    // The last byte is taken too: nothing is left but what the node keeps for itself. A flush that is
-    // under way at that moment fails, and the member stops rather than go on: not what is tested here.
-    sleep(FLUSHED).await;
-    take_all(&bench.mount_of(&full).join("the rest"))?;
-    bench.check_usable().await?;
+    // The last byte is taken too, and the others go on until a flush must fail on this one.
+    let rest = bench.mount_of(&full).join("the rest");
+    take_all(&rest)?;
+    let (last, _) = bench.acknowledged.last_key_value().context("there are keys")?;
+    for _ in 0..CHANGES_TO_FLUSH {
+        bench.client.expire(last.clone(), Duration::from_secs(3600)).await?;
+    }
+    wait::until("a flush without room", ALARM_LIMIT, async || {
+        ensure!(full.log()?.contains("writes to the store wait"), "there was room after all");
+        Ok(())
+    })
+    .await?;
     bench.cluster.check_alive()?;
 
-    fs::remove_file(bench.mount_of(&full).join("the rest"))?;
+    fs::remove_file(&rest)?;
     fs::remove_file(&other)?;
     bench.wait_accepted(ALARM_LIMIT).await?;
     bench.finish().await

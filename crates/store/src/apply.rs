@@ -243,9 +243,7 @@ impl<'db> Applier<'db> {
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
         let head = self.rows.head;
         self.state.announce(&head);
-        self.state
-            .db
-            .write_opt(self.rows.take(), &self.write_options)
+        db::write(&self.state.db, self.rows.take(), &self.write_options)
             .map_err(StoreError::database("apply entries", self.state.path()))?;
         self.published.head = head;
         self.state.publish(self.published.clone());

@@ -28,7 +28,8 @@ pub struct Changes {
 
 impl Store {
     /// The changes of the range from a revision on, in whole revisions, until they hold `bytes_max`
-    /// bytes or the work for one call is done. With `previous`, events carry the record before.
+    /// bytes or the work for one call is done. With `previous`, events carry the record before, but for
+    /// those of the compacted revision: what was before that is gone.
     pub fn changes(
         &self,
         from: u64,
@@ -99,7 +100,7 @@ impl Changes {
 
 fn event(view: &View<'_>, revision: u64, change: &Change<'_>, previous: bool) -> Result<Event, StoreError> {
     let before = match change.previous_revision {
-        at if previous && at != 0 => view.superseded(change.key, at)?,
+        at if previous && at != 0 && revision > view.head.compacted => view.superseded(change.key, at)?,
         _ => None,
     };
     match change.kind {

@@ -2,9 +2,9 @@
 //!
 //! A compaction takes effect at once: no older revision can be read any more. What that makes
 //! superfluous is removed in steps, which are commands too, so that the logical size of the store
-//! stays the same on all members. A step walks `changes`: each change older than the compacted
-//! revision goes, and with it the record that it superseded, which ended before that revision. The
-//! changes of the compacted revision itself stay, so that a watch can begin there.
+//! stays the same on all members. A step walks `changes`: each change up to the compacted revision
+//! loses the record that it superseded, which ended there at the latest, and goes itself if it is
+//! older. The changes of the compacted revision stay, so that a watch can begin there.
 
 use rocksdb::ReadOptions;
 
@@ -36,14 +36,17 @@ impl Applier<'_> {
         }
         // A step finds changes in the database alone. Those that gather for this run's batch have to
         // be there too: what a step does must not depend on where runs begin and end.
-        if self.published.head.revision + 1 < self.rows.head.compacted {
+        if self.published.head.revision < self.rows.head.compacted {
             self.commit()?;
         }
         let state = self.state;
-        let end = (self.rows.head.compacted, 0);
-        let (from, to) = (self.rows.head.compact_next, change_key(end.0, end.1));
+        let head = self.rows.head;
+        let kept = (head.compacted, 0);
+        let end = (head.compacted + 1, 0);
+        // Once all that goes is gone, only the superseded records of what is kept are left to do.
+        let from = if head.compact_next < kept { head.compact_next } else { head.superseded_next.max(kept) };
         let mut options = ReadOptions::default();
-        options.set_iterate_range(&change_key(from.0, from.1)[..]..&to[..]);
+        options.set_iterate_range(&change_key(from.0, from.1)[..]..&change_key(end.0, end.1)[..]);
         let mut changes = state.db.raw_iterator_cf_opt(db::family(&state.db, CHANGES), options);
         let mut left = step.changes_max.clamp(1, STEP_CHANGES_MAX);
         let malformed = |_| StoreError::malformed(state.path(), "a row of `changes` is no change");
@@ -54,12 +57,19 @@ impl Applier<'_> {
             if left == 0 {
                 break at;
             }
-            self.rows.forget(at, &Change::decode(row).map_err(malformed)?);
+            let change = Change::decode(row).map_err(malformed)?;
+            if at >= head.superseded_next {
+                self.rows.forget_superseded(&change);
+            }
+            if at < kept {
+                self.rows.forget(at, &change);
+            }
             left -= 1;
             changes.next();
         };
         changes.status().map_err(StoreError::database("read changes", state.path()))?;
-        self.rows.head.compact_next = next;
+        self.rows.head.compact_next = next.min(kept);
+        self.rows.head.superseded_next = next.max(head.superseded_next);
         Ok(Answer::Done(Done {}))
     }
 }

@@ -6,10 +6,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, InfoLogger, LogLevel, Options, WriteBufferManager, WriteOptions,
+    DBCompressionType, InfoLogger, LogLevel, Options, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use crate::error::StoreError;
@@ -55,6 +57,13 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 /// Half of so many neighbouring rows deleted: the file is compacted, so that scans and the search
 /// for due keys do not wade through what is gone.
 const TOMBSTONE_WINDOW: usize = 4096;
+
+/// How RocksDB says that the disk is full.
+const NO_SPACE: &str = "No space left on device";
+/// How long a write waits for room on a full disk, and how often it tries: three times as long as
+/// RocksDB waits between its attempts to flush. A leader must not hold up the others for longer.
+const ROOM_PERIOD: Duration = Duration::from_millis(100);
+const ROOM_ATTEMPTS_MAX: u32 = 150;
 
 /// Memory that all states of one store share: while a snapshot is installed there are two.
 pub(crate) struct Caches {
@@ -118,6 +127,31 @@ pub(crate) fn write_options() -> WriteOptions {
     // The changes of a run are neighbours: each insert begins where the last one ended.
     options.set_memtable_insert_hint_per_batch(true);
     options
+}
+
+/// Writes a batch to the memtables. After a flush that met a full disk RocksDB takes no writes until it
+/// has flushed after all, which it tries again and again by itself; this waits for that, for a while.
+/// A batch that was refused has left nothing behind.
+pub(crate) fn write(db: &DB, batch: WriteBatch, options: &WriteOptions) -> Result<(), rocksdb::Error> {
+    let rows = batch.data().to_vec();
+    let Err(mut error) = db.write_opt(batch, options) else { return Ok(()) };
+    for attempt in 0..ROOM_ATTEMPTS_MAX {
+        if !error.as_ref().contains(NO_SPACE) {
+            break;
+        }
+        if attempt == 0 {
+            tracing::error!(%error, "the disk is full: writes to the store wait; free space on this disk");
+        }
+        thread::sleep(ROOM_PERIOD);
+        match db.write_opt(WriteBatch::from_data(&rows), options) {
+            Ok(()) => {
+                tracing::info!("the disk has room again: writes to the store go on");
+                return Ok(());
+            }
+            Err(again) => error = again,
+        }
+    }
+    Err(error)
 }
 
 /// Writes all memtables to table files, in one atomic step.

@@ -272,8 +272,10 @@ pub(crate) struct Head {
     pub(crate) revision: u64,
     /// The oldest revision that can be read; 0 before the first compaction.
     pub(crate) compacted: u64,
-    /// The first change that compaction has not looked at yet.
+    /// The first change that compaction has not removed yet.
     pub(crate) compact_next: (u64, u32),
+    /// The first change whose superseded record compaction has not removed yet.
+    pub(crate) superseded_next: (u64, u32),
     pub(crate) cluster_time_ms: u64,
     /// Rows of `current`.
     pub(crate) keys: u64,
@@ -286,7 +288,7 @@ pub(crate) struct Head {
 }
 
 /// Bytes of an encoded head.
-const HEAD_BYTES: usize = 1 + 1 + 8 + 8 + 4 + 8 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 8;
+const HEAD_BYTES: usize = 1 + 1 + 8 + 8 + 4 + 8 + 8 + 2 * (8 + 4) + 8 + 8 + 8 + 8 + 8;
 
 impl Head {
     /// The head of a store that nothing was applied to.
@@ -296,6 +298,7 @@ impl Head {
         revision: 1,
         compacted: 0,
         compact_next: (0, 0),
+        superseded_next: (0, 0),
         cluster_time_ms: 0,
         keys: 0,
         deadlines: 0,
@@ -317,8 +320,10 @@ impl Head {
         put(&self.commands_applied.to_le_bytes());
         put(&self.revision.to_le_bytes());
         put(&self.compacted.to_le_bytes());
-        put(&self.compact_next.0.to_le_bytes());
-        put(&self.compact_next.1.to_le_bytes());
+        for (revision, number) in [self.compact_next, self.superseded_next] {
+            put(&revision.to_le_bytes());
+            put(&number.to_le_bytes());
+        }
         put(&self.cluster_time_ms.to_le_bytes());
         put(&self.keys.to_le_bytes());
         put(&self.deadlines.to_le_bytes());
@@ -340,6 +345,7 @@ impl Head {
             revision: take_u64(rest)?,
             compacted: take_u64(rest)?,
             compact_next: (take_u64(rest)?, u32::from_le_bytes(take_fixed(rest)?)),
+            superseded_next: (take_u64(rest)?, u32::from_le_bytes(take_fixed(rest)?)),
             cluster_time_ms: take_u64(rest)?,
             keys: take_u64(rest)?,
             deadlines: take_u64(rest)?,
@@ -473,7 +479,12 @@ mod tests {
         }
         assert_eq!(decode_change_key(&change_key(5, 6)), Ok((5, 6)));
 
-        let head = Head { applied: Some(LogId { term: 3, index: 4 }), compact_next: (5, 6), ..Head::EMPTY };
+        let head = Head {
+            applied: Some(LogId { term: 3, index: 4 }),
+            compact_next: (5, 6),
+            superseded_next: (7, 8),
+            ..Head::EMPTY
+        };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
         assert_eq!(Head::decode(&Head::EMPTY.encode()), Ok(Head::EMPTY));
         assert_eq!(decode_alarms(&encode_alarms([1, u64::MAX].iter())), Ok(vec![1, u64::MAX]));

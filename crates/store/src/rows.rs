@@ -112,12 +112,15 @@ impl<'db> Rows<'db> {
         }
     }
 
-    /// Removes a change that compaction has come to, and the record that it superseded. Each row of
-    /// `changes` and `history` is written once, so that RocksDB may drop row and tombstone as soon
-    /// as they meet.
+    /// Removes a change that compaction has come to. Each row of `changes` and `history` is written
+    /// once, so that RocksDB may drop row and tombstone as soon as they meet.
     pub(crate) fn forget(&mut self, at: (u64, u32), change: &Change<'_>) {
         self.batch.single_delete_cf(self.families.changes, layout::change_key(at.0, at.1));
         self.head.logical_bytes -= record_bytes(change.key.len(), 0);
+    }
+
+    /// Removes the record that a change superseded.
+    pub(crate) fn forget_superseded(&mut self, change: &Change<'_>) {
         if change.previous_revision != 0 {
             layout::history_key(change.key, change.previous_revision, &mut self.key);
             self.batch.single_delete_cf(self.families.history, &self.key);

@@ -120,12 +120,15 @@ impl Space {
         self.0.options
     }
 
-    /// Looks at the disk, and throws the ballast or takes it back.
-    pub fn check(&self) -> io::Result<SpaceState> {
+    /// Looks at the disk, and throws the ballast or takes it back. `promised_bytes` answers, for the size
+    /// of the disk, how much of what is free is promised to something that may grow: growth is refused
+    /// as if it had been taken.
+    pub fn check(&self, promised_bytes: impl FnOnce(u64) -> u64) -> io::Result<SpaceState> {
         let mut held = self.lock();
         let disk = statvfs(&self.0.dir)?;
         let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let decision = decide(free_bytes, *held, self.0.options);
+        let promised_bytes = promised_bytes(total_bytes(&disk));
+        let decision = decide(free_bytes, promised_bytes, *held, self.0.options);
         held.low = decision.low;
         match decision.ballast {
             Ballast::Leave => {}
@@ -181,15 +184,16 @@ fn total_bytes(disk: &StatVfs) -> u64 {
     disk.f_blocks.saturating_mul(disk.f_frsize)
 }
 
-fn decide(free_bytes: u64, held: Held, options: SpaceOptions) -> Decision {
+fn decide(free_bytes: u64, promised_bytes: u64, held: Held, options: SpaceOptions) -> Decision {
     let SpaceOptions { reserve_bytes, ballast_bytes } = options;
     let wanted = if held.ballast { 0 } else { ballast_bytes };
     // The margin keeps the state from flapping around the limit.
     let comfortable = reserve_bytes.saturating_add(reserve_bytes / 4).saturating_add(wanted);
-    let low = free_bytes < reserve_bytes || (held.low && free_bytes < comfortable);
+    let left_bytes = free_bytes.saturating_sub(promised_bytes);
+    let low = left_bytes < reserve_bytes || (held.low && left_bytes < comfortable);
     let ballast = if held.ballast && free_bytes < reserve_bytes / 2 {
         Ballast::Remove
-    } else if wanted > 0 && free_bytes >= comfortable {
+    } else if wanted > 0 && left_bytes >= comfortable {
         Ballast::Make
     } else {
         Ballast::Leave
@@ -206,22 +210,30 @@ mod tests {
     fn decisions() {
         let options = SpaceOptions { reserve_bytes: 100, ballast_bytes: 40 };
         let cases = [
-            // free, has ballast, was low; is low, ballast
-            (200, true, false, false, Ballast::Leave),
-            (100, true, false, false, Ballast::Leave),
-            (99, true, false, true, Ballast::Leave),
-            (50, true, true, true, Ballast::Leave),
-            (49, true, true, true, Ballast::Remove),
-            (89, false, true, true, Ballast::Leave),
-            (124, true, true, true, Ballast::Leave),
-            (125, true, true, false, Ballast::Leave),
-            (164, false, true, true, Ballast::Leave),
-            (165, false, true, false, Ballast::Make),
-            (164, false, false, false, Ballast::Leave),
+            // free, promised of it, has ballast, was low; is low, ballast
+            (200, 0, true, false, false, Ballast::Leave),
+            (100, 0, true, false, false, Ballast::Leave),
+            (99, 0, true, false, true, Ballast::Leave),
+            (50, 0, true, true, true, Ballast::Leave),
+            (49, 0, true, true, true, Ballast::Remove),
+            (89, 0, false, true, true, Ballast::Leave),
+            (124, 0, true, true, true, Ballast::Leave),
+            (125, 0, true, true, false, Ballast::Leave),
+            (164, 0, false, true, true, Ballast::Leave),
+            (165, 0, false, true, false, Ballast::Make),
+            (164, 0, false, false, false, Ballast::Leave),
+            // What is promised does not count as free, but for the ballast's removal.
+            (200, 100, true, false, false, Ballast::Leave),
+            (200, 101, true, false, true, Ballast::Leave),
+            (224, 100, true, true, true, Ballast::Leave),
+            (264, 100, false, true, true, Ballast::Leave),
+            (265, 100, false, true, false, Ballast::Make),
+            (50, 100, true, true, true, Ballast::Leave),
         ];
-        for (free, ballast, was_low, low, expected) in cases {
-            let decision = decide(free, Held { ballast, low: was_low }, options);
-            assert_eq!(decision, Decision { low, ballast: expected }, "{free} free, ballast {ballast}");
+        for (free, promised, ballast, was_low, low, expected) in cases {
+            let decision = decide(free, promised, Held { ballast, low: was_low }, options);
+            let case = format!("{free} free, {promised} promised, ballast {ballast}");
+            assert_eq!(decision, Decision { low, ballast: expected }, "{case}");
         }
     }
 
@@ -241,11 +253,11 @@ mod tests {
     fn the_ballast_is_made_and_thrown() {
         let dir = tempfile::tempdir().unwrap();
         let space = Space::open(dir.path(), SpaceOptions { reserve_bytes: 1, ballast_bytes: 4096 }).unwrap();
-        assert!(!space.check().unwrap().low);
+        assert!(!space.check(|_| 0).unwrap().low);
         assert_eq!(fs::metadata(dir.path().join(BALLAST)).unwrap().len(), 4096);
         space.release_ballast();
         assert!(!dir.path().join(BALLAST).exists());
-        assert!(!space.check().unwrap().low);
+        assert!(!space.check(|_| 0).unwrap().low);
         assert!(dir.path().join(BALLAST).exists());
     }
 }

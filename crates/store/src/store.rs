@@ -9,14 +9,14 @@ use bytes::Bytes;
 use rocksdb::{ReadOptions, ReadTier};
 
 use crate::apply::Run;
-use crate::command::DueKey;
+use crate::command::{DueKey, Refused, Write};
 use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
 use crate::error::{OpenError, StoreError};
 use crate::layout::{self, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
 use crate::snapshot::{CHECKPOINTS, INCOMING};
 use crate::state::{State, lock, sync_dir};
-use crate::{apply, expire};
+use crate::{apply, expire, write};
 
 /// What the directories of states are called, before their number.
 const STATE: &str = "state-";
@@ -140,6 +140,13 @@ impl Store {
         self.state().published().space_alarms.iter().copied().collect()
     }
 
+    /// Why a write would be refused for lack of space, were it applied now.
+    pub fn refuse_growth(&self, write: &Write) -> Option<Refused> {
+        let state = self.state();
+        let published = state.published();
+        write::refuse_growth(write, &published.head, &published.space_alarms)
+    }
+
     /// How many logical bytes the store may hold; 0: no limit.
     pub fn quota_bytes(&self) -> u64 {
         self.state().head().quota_bytes
@@ -241,7 +248,7 @@ impl Store {
 
 impl Head {
     pub(crate) fn compaction_backlog(&self) -> bool {
-        self.compact_next.0 < self.compacted
+        self.compacted > 0 && self.superseded_next.0 <= self.compacted
     }
 }
 

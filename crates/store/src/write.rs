@@ -1,11 +1,13 @@
 //! The write command: conditions and operations, all or nothing.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::apply::{Applier, Event, EventKind, deadline_ms, delete_event, refused};
 use crate::command::{Answer, KeyRange, OpKind, Put, Reason, Record, Refused, Write, Written};
 use crate::error::StoreError;
-use crate::layout::{RecordHead, record_bytes};
+use crate::layout::{Head, RecordHead, record_bytes};
 use crate::overlay::Slot;
 use crate::range;
 
@@ -68,15 +70,8 @@ impl Applier<'_> {
         Ok(None)
     }
 
-    /// Depends on replicated state alone, since members' disks differ.
     fn no_space(&self, write: &Write) -> Option<Refused> {
-        let head = &self.rows.head;
-        let quota_used = head.quota_bytes != 0 && head.logical_bytes >= head.quota_bytes;
-        if !quota_used && self.published.space_alarms.is_empty() {
-            return None;
-        }
-        let grows = write.ops.iter().any(|op| matches!(op.kind, Some(OpKind::Put(_))));
-        grows.then(|| Refused { actual: head.quota_bytes, ..refused(Reason::NoSpace) })
+        refuse_growth(write, &self.rows.head, &self.published.space_alarms)
     }
 
     /// The keys in the range as the run has it, with their records in the overlay.
@@ -176,6 +171,17 @@ impl Applier<'_> {
         *slot = Slot::Absent;
         Ok(Some(delete_event(key, self.rows.next_revision(), previous)))
     }
+}
+
+/// Refuses a write that grows a store which has no room. Depends on replicated state alone, since
+/// members' disks differ.
+pub(crate) fn refuse_growth(write: &Write, head: &Head, space_alarms: &BTreeSet<u64>) -> Option<Refused> {
+    let quota_used = head.quota_bytes != 0 && head.logical_bytes >= head.quota_bytes;
+    if !quota_used && space_alarms.is_empty() {
+        return None;
+    }
+    let grows = write.ops.iter().any(|op| matches!(op.kind, Some(OpKind::Put(_))));
+    grows.then(|| Refused { actual: head.quota_bytes, ..refused(Reason::NoSpace) })
 }
 
 /// Whether a write makes sense in itself.

@@ -59,6 +59,12 @@ impl KvService {
             Some(Kind::Compact(compact)) => compact.revision,
             _ => 0,
         };
+        // Applying it would refuse it too; but by then it would take room in the log of a full disk.
+        if let Some(Kind::Write(write)) = &command.kind
+            && let Some(refused) = self.raft.store().refuse_growth(write)
+        {
+            return Err(RequestError::refused(refused, requested));
+        }
         let command = command.encoded();
         if command.len() > self.request_bytes_max {
             return Err(RequestError::TooLarge {

@@ -1,10 +1,12 @@
 //! Keeps the log short: flushes the store when much of the log is not yet safe without it, and
 //! purges what the store holds durably and no follower is likely to need.
 
+use std::io;
 use std::time::Duration;
 
 use kvorum_store::StoreError;
 use kvorum_store::log::Log;
+use kvorum_store::space::SpaceState;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval};
@@ -21,6 +23,9 @@ const RELEASE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The log takes no more than this part of a small disk, whatever the flag says.
 const LOG_SHARE: u64 = 4;
+/// On a disk that is low the log takes this part of what it else would: deleting what is stored takes
+/// room at first. What the log gives back stays promised to it.
+const LOW_SHARE: u64 = 4;
 
 /// Starts the task.
 pub fn start(raft: Raft) {
@@ -43,10 +48,25 @@ pub fn start(raft: Raft) {
     });
 }
 
+/// How much log is kept on a disk of this size.
+fn log_bytes_max(raft: &Raft, disk_bytes: u64) -> u64 {
+    raft.inner.options.log_retain_bytes.min(disk_bytes / LOG_SHARE)
+}
+
+impl Raft {
+    /// Looks at the disk. What the log may yet take is not free for anything else.
+    pub(crate) fn space(&self) -> io::Result<SpaceState> {
+        self.inner
+            .space
+            .check(|disk_bytes| log_bytes_max(self, disk_bytes).saturating_sub(self.inner.log.bytes()))
+    }
+}
+
 /// With more log than is to be kept: flush, and purge the older half.
 async fn shorten_log(raft: &Raft) -> Result<(), Error> {
     let inner = &raft.inner;
-    let retain = inner.options.log_retain_bytes.min(inner.space.check()?.total_bytes / LOG_SHARE);
+    let space = raft.space()?;
+    let retain = log_bytes_max(raft, space.total_bytes) / if space.low { LOW_SHARE } else { 1 };
     let core = raft.core()?;
     if inner.log.bytes() <= retain {
         return Ok(());
@@ -71,7 +91,7 @@ async fn shorten_log(raft: &Raft) -> Result<(), Error> {
 /// or rewrite the table files that hold what they delete.
 async fn release_deleted(raft: &Raft, last: &mut Option<Instant>) -> Result<(), Error> {
     let inner = &raft.inner;
-    let space = inner.space.check()?;
+    let space = raft.space()?;
     if !space.low || last.is_some_and(|last| last.elapsed() < RELEASE_PERIOD) {
         return Ok(());
     }

@@ -250,11 +250,6 @@ impl Raft {
         &self.inner.options
     }
 
-    /// Looks after the space on disk.
-    pub(crate) fn space(&self) -> &Space {
-        &self.inner.space
-    }
-
     /// This node's place in the cluster, as of the last change.
     pub fn overview(&self) -> Arc<Overview> {
         self.inner.overview.borrow().clone()

@@ -173,7 +173,7 @@ impl Raft {
         let inner = &self.inner;
         let (overview, store, log) = (self.overview(), inner.store.stats(), inner.log.state());
         let metrics = inner.core.get().map(|core| core.raft.metrics().borrow_watched().clone());
-        let space = inner.space.check().ok();
+        let space = self.space().ok();
         let log_id = |id: kvorum_store::entry::LogId| admin::LogId { term: id.term, index: id.index };
         admin::StatusResponse {
             node_id: overview.node_id,

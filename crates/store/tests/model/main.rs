@@ -271,7 +271,7 @@ impl Run {
             for (revision, all) in self.model.events.range(from..) {
                 let mut events: Vec<_> =
                     all.events.iter().filter(|event| range.contains(&event.record.key)).cloned().collect();
-                if !previous {
+                if !previous || *revision == self.model.compacted {
                     events.iter_mut().for_each(|event| event.previous = None);
                 }
                 if !events.is_empty() {

@@ -21,8 +21,16 @@ pub struct Model {
     pub alarms: BTreeSet<u64>,
     pub quota: u64,
     pub logical_bytes: u64,
-    /// Changes that no step has removed: revision, and the bytes that go with it.
-    unremoved: VecDeque<(u64, u64)>,
+    /// Changes that no step has removed.
+    unremoved: VecDeque<Unremoved>,
+}
+
+#[derive(Clone)]
+struct Unremoved {
+    revision: u64,
+    bytes: u64,
+    /// Bytes of the record it superseded, until that is removed.
+    superseded: Option<u64>,
 }
 
 impl Model {
@@ -48,7 +56,16 @@ impl Model {
     }
 
     pub fn backlog(&self) -> bool {
-        self.unremoved.front().is_some_and(|(revision, _)| *revision < self.compacted)
+        self.next_unremoved().is_some()
+    }
+
+    /// The first change that a step has something to do for.
+    fn next_unremoved(&self) -> Option<usize> {
+        let is_next = |change: &Unremoved| {
+            change.revision < self.compacted
+                || change.revision == self.compacted && change.superseded.is_some()
+        };
+        self.unremoved.iter().position(is_next)
     }
 
     pub fn batch(&mut self, stamp_ms: u64, commands: &[Kind]) -> Vec<Outcome> {
@@ -108,8 +125,11 @@ impl Model {
             }
             Kind::CompactStep(step) => {
                 for _ in 0..step.changes_max.max(1) {
-                    if self.backlog() {
-                        self.logical_bytes -= self.unremoved.pop_front().unwrap().1;
+                    let Some(at) = self.next_unremoved() else { break };
+                    let change = &mut self.unremoved[at];
+                    self.logical_bytes -= change.superseded.take().unwrap_or_default();
+                    if change.revision < self.compacted {
+                        self.logical_bytes -= self.unremoved.remove(at).unwrap().bytes;
                     }
                 }
                 Answer::Done(Done {})
@@ -217,11 +237,12 @@ impl<'m> Changes<'m> {
     }
 
     fn event(&mut self, kind: EventKind, record: Record, previous: Option<Record>) {
-        let change = record.key.len() as u64 + OVERHEAD;
+        let bytes = record.key.len() as u64 + OVERHEAD;
         let superseded =
             previous.as_ref().map_or(0, |old| (old.key.len() + old.value.len()) as u64 + OVERHEAD);
-        self.model.logical_bytes += change;
-        self.model.unremoved.push_back((self.revision, change + superseded));
+        self.model.logical_bytes += bytes;
+        let superseded = Some(superseded);
+        self.model.unremoved.push_back(Unremoved { revision: self.revision, bytes, superseded });
         self.events.push(Event { kind, record, previous });
     }
 
