@@ -64,9 +64,10 @@ fn fail(code: u8, error: impl Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// openraft, hyper and h2 say at `info` what only their developers need.
+/// openraft, hyper and h2 say at `info` what only their developers need; openraft at `warn` what the
+/// network says once, several times a second while a member is down.
 fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), impl Display> {
-    let filter = EnvFilter::try_new(format!("openraft=warn,hyper=warn,h2=warn,tower=warn,{level}"))?;
+    let filter = EnvFilter::try_new(format!("openraft=error,hyper=warn,h2=warn,tower=warn,{level}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

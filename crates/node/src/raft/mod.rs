@@ -198,6 +198,7 @@ impl Raft {
             identity,
             append_timeout: Duration::from_millis(inner.options.election_timeout_ms),
             metrics: inner.metrics.clone(),
+            unreachable: Arc::default(),
         };
         let state_machine = StateMachine::new(inner.store.clone(), inner.applier.clone());
         let raft = OpenRaft::new(

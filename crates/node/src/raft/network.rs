@@ -4,8 +4,9 @@
 //! sessions. Heartbeats and snapshots have connections of their own, so that neither waits behind
 //! large entries.
 
+use std::collections::HashSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -72,6 +73,8 @@ pub struct PeerNetworks {
     pub append_timeout: Duration,
     /// Counts what goes over the wire.
     pub metrics: Arc<Metrics>,
+    /// The peers that are unreachable, so that it is said once of each.
+    pub unreachable: Arc<Mutex<HashSet<u64>>>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
@@ -83,6 +86,9 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
             target,
             append_timeout: self.append_timeout,
             metrics: self.metrics.clone(),
+            unreachable: self.unreachable.clone(),
+            failed: false,
+            address: node.peer.clone(),
             client: transport::peer_channel(&node.peer).map(transport::peer_client),
             appends: None,
         }
@@ -95,6 +101,10 @@ pub struct PeerNetwork {
     target: u64,
     append_timeout: Duration,
     metrics: Arc<Metrics>,
+    unreachable: Arc<Mutex<HashSet<u64>>>,
+    /// The last append failed.
+    failed: bool,
+    address: String,
     /// An address that is no address shows as an unreachable peer.
     client: Result<PeerClient<Channel>, transport::AddressError>,
     appends: Option<AppendStream>,
@@ -147,6 +157,26 @@ impl PeerNetwork {
         }
     }
 
+    /// Says that the peer is unreachable, once for all kinds of traffic.
+    fn failed(&mut self, error: &RaftRpcError) {
+        self.failed = true;
+        if lock(&self.unreachable).insert(self.target) {
+            let (node, address) = (format!("{:016x}", self.target), &self.address);
+            tracing::warn!(node, address, %error, "a member does not answer; trying again and again");
+        }
+    }
+
+    /// Says that the peer is reachable again.
+    fn answered(&mut self) {
+        if std::mem::take(&mut self.failed) && lock(&self.unreachable).remove(&self.target) {
+            tracing::info!(
+                node = format!("{:016x}", self.target),
+                address = &self.address,
+                "a member answers again"
+            );
+        }
+    }
+
     fn vote_request(&self, rpc: VoteRequest<TypeConfig>) -> peer::VoteRequest {
         peer::VoteRequest {
             envelope: self.identity.envelope(self.target),
@@ -155,6 +185,11 @@ impl PeerNetwork {
             leadership_transfer: rpc.leadership_transfer,
         }
     }
+}
+
+/// A panic while the lock was held has left the set as it was, or one peer off.
+fn lock(peers: &Mutex<HashSet<u64>>) -> MutexGuard<'_, HashSet<u64>> {
+    peers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A status from a peer. It is unreachable in any case: openraft has no use for finer distinctions,
@@ -203,7 +238,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             // openraft waits between attempts where it makes a request, and only there: to connect
             // before there is one would be to try a peer that is down again and again, at once.
             let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
-            let opened = self.open_appends().await?;
+            let opened = self.open_appends().await.inspect_err(|error| self.failed(error))?;
             let session = AppendSession {
                 stream: Some(opened),
                 deadline: Instant::now() + self.append_timeout,
@@ -313,8 +348,12 @@ where
                         Ok(None) => Err(unreachable_text("the peer closed the append stream")),
                         Err(status) => Err(rpc_error(&status)),
                     };
-                    if matches!(result, Ok(Ok(_))) {
-                        self.stream = Some(stream);
+                    match &result {
+                        Ok(answer) => {
+                            self.network.answered();
+                            self.stream = answer.is_ok().then_some(stream);
+                        }
+                        Err(error) => self.network.failed(error),
                     }
                     return Some((result, self));
                 }
@@ -324,12 +363,15 @@ where
                         self.deadline = Instant::now() + self.network.append_timeout;
                     }
                     if stream.requests.send(wire_append(request)).await.is_err() {
-                        return Some((Err(unreachable_text("the peer closed the append stream")), self));
+                        let error = unreachable_text("the peer closed the append stream");
+                        self.network.failed(&error);
+                        return Some((Err(error), self));
                     }
                     self.in_flight += 1;
                 }
                 () = sleep_until(self.deadline), if self.in_flight > 0 => {
                     let error = self.network.timeout(RPCTypes::AppendEntries, self.network.append_timeout);
+                    self.network.failed(&error);
                     return Some((Err(error), self));
                 }
             }
