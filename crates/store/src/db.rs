@@ -135,6 +135,9 @@ pub(crate) fn write_options() -> WriteOptions {
 pub(crate) fn write(db: &DB, batch: WriteBatch, options: &WriteOptions) -> Result<(), rocksdb::Error> {
     let rows = batch.data().to_vec();
     let Err(mut error) = db.write_opt(batch, options) else { return Ok(()) };
+    // With its memtables full RocksDB would hold the write back for as long as they cannot be flushed.
+    let mut impatient = write_options();
+    impatient.set_no_slowdown(true);
     for attempt in 0..ROOM_ATTEMPTS_MAX {
         if !error.as_ref().contains(NO_SPACE) {
             break;
@@ -143,11 +146,12 @@ pub(crate) fn write(db: &DB, batch: WriteBatch, options: &WriteOptions) -> Resul
             tracing::error!(%error, "the disk is full: writes to the store wait; free space on this disk");
         }
         thread::sleep(ROOM_PERIOD);
-        match db.write_opt(WriteBatch::from_data(&rows), options) {
+        match db.write_opt(WriteBatch::from_data(&rows), &impatient) {
             Ok(()) => {
                 tracing::info!("the disk has room again: writes to the store go on");
                 return Ok(());
             }
+            Err(again) if again.kind() == rocksdb::ErrorKind::Incomplete => {}
             Err(again) => error = again,
         }
     }

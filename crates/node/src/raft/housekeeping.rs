@@ -15,8 +15,9 @@ use super::Raft;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// How often the log is looked at.
-const PERIOD: Duration = Duration::from_secs(1);
+/// How often the log is looked at. A client that finds its disks full may begin to delete at once,
+/// and deleting takes the room that the log gives back.
+const PERIOD: Duration = Duration::from_millis(250);
 
 /// How often the store is flushed, or rewritten, on a disk that is low: each time makes small files.
 const RELEASE_PERIOD: Duration = Duration::from_secs(5);
