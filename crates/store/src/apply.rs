@@ -14,6 +14,7 @@ use crate::entry::{Batch, Entry, LogId, Payload};
 use crate::error::StoreError;
 use crate::layout::{self, CURRENT, RecordHead, meta};
 use crate::overlay::{Overlay, Slot};
+use crate::recent::Recent;
 use crate::rows::Rows;
 use crate::state::{Published, State, lock};
 
@@ -61,13 +62,13 @@ pub enum EventKind {
 }
 
 pub(crate) fn apply(state: &State, run: &[Entry]) -> Result<Run, StoreError> {
-    let _writer = lock(&state.writer);
+    let mut recent = lock(&state.writer);
     let published = state.published().clone();
     check_order(published.head.applied, run)?;
     let payloads = run.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
 
     let payload_bytes: usize = run.iter().map(|entry| entry.payload.len()).sum();
-    let mut applier = Applier::new(state, published, payload_bytes);
+    let mut applier = Applier::new(state, published, &mut recent, payload_bytes);
     applier.load(&payloads)?;
     let mut outcomes = Vec::with_capacity(run.len());
     for (entry, payload) in run.iter().zip(payloads) {
@@ -121,8 +122,8 @@ pub(crate) struct Applier<'db> {
 }
 
 impl<'db> Applier<'db> {
-    fn new(state: &'db State, published: Published, payload_bytes: usize) -> Self {
-        let overlay = Overlay::new(&state.db, db::family(&state.db, CURRENT));
+    fn new(state: &'db State, published: Published, recent: &'db mut Recent, payload_bytes: usize) -> Self {
+        let overlay = Overlay::new(&state.db, db::family(&state.db, CURRENT), recent);
         // A put's row in `current` and, when it overwrites, in `history` take about its own bytes.
         let rows = Rows::new(&state.db, published.head, 2 * payload_bytes);
         let write_options = db::write_options();
@@ -247,7 +248,7 @@ impl<'db> Applier<'db> {
             .map_err(StoreError::database("apply entries", self.state.path()))?;
         self.published.head = head;
         self.state.publish(self.published.clone());
-        self.overlay.clear();
+        self.overlay.written();
         Ok(())
     }
 }

@@ -21,7 +21,8 @@ use crate::manifest;
 /// How large the store's memory and files may be.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Bytes for blocks of table files, their indexes and filters, and memtables, all together.
+    /// Bytes for blocks of table files, their indexes and filters, memtables, and records that were
+    /// written lately, all together.
     pub cache_bytes: usize,
     /// Bytes that a compaction, beside a flush, may add to the disk before it gives its inputs back;
     /// about, as RocksDB never cuts a file in two.
@@ -36,6 +37,8 @@ impl Default for StoreOptions {
 
 /// The memtables' part of the cache: a larger one makes fewer and larger flushes, and dearer inserts.
 const MEMTABLE_SHARE: usize = 3;
+/// The part of the cache for records that were written lately.
+const RECENT_SHARE: usize = 3;
 /// No smaller memtables than this, or flushing never ends.
 const MEMTABLE_BYTES_MIN: usize = 4 << 20;
 /// No larger ones either: what is not flushed is applied again after a restart, before the node is ready.
@@ -69,6 +72,7 @@ const ROOM_ATTEMPTS_MAX: u32 = 150;
 pub(crate) struct Caches {
     pub(crate) blocks: Cache,
     pub(crate) memtables: WriteBufferManager,
+    pub(crate) recent_bytes: u64,
     memtable_bytes: usize,
     compaction_bytes: u64,
 }
@@ -79,11 +83,12 @@ impl Caches {
         let of_level = (compaction_bytes / LEVEL_SHARE / MEMTABLES_IN_LEVEL) as usize;
         let memtable_bytes =
             (cache_bytes / MEMTABLE_SHARE).min(of_level).clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX);
-        let blocks = Cache::new_lru_cache(cache_bytes.max(2 * memtable_bytes));
+        let recent_bytes = cache_bytes / RECENT_SHARE;
+        let blocks = Cache::new_lru_cache((cache_bytes - recent_bytes).max(2 * memtable_bytes));
         // Memtables are charged to the block cache: `cache_bytes` bounds both together.
         let memtables =
             WriteBufferManager::new_write_buffer_manager_with_cache(memtable_bytes, false, blocks.clone());
-        Caches { blocks, memtables, memtable_bytes, compaction_bytes }
+        Caches { blocks, memtables, recent_bytes: recent_bytes as u64, memtable_bytes, compaction_bytes }
     }
 }
 

@@ -20,6 +20,7 @@ mod manifest;
 mod overlay;
 mod range;
 mod read;
+mod recent;
 mod rows;
 mod scan;
 mod snapshot;

@@ -10,6 +10,7 @@ use rocksdb::{ColumnFamily, DB, DBPinnableSlice, ReadOptions};
 use crate::command::Record;
 use crate::error::StoreError;
 use crate::layout::RecordHead;
+use crate::recent::{Recent, RecentRecord};
 
 /// A key as the run has it.
 pub(crate) enum Slot<'db> {
@@ -17,6 +18,8 @@ pub(crate) enum Slot<'db> {
     Absent,
     /// As it was read from the database: a row of `current`.
     Read(RecordHead, usize, DBPinnableSlice<'db>),
+    /// As a run before this one wrote it.
+    Recent(RecentRecord),
     /// As a command of this run wrote it.
     Written(RecordHead, Bytes),
 }
@@ -35,6 +38,7 @@ impl<'db> Slot<'db> {
         match self {
             Slot::Absent => None,
             Slot::Read(head, value_at, row) => Some((*head, &row[*value_at..])),
+            Slot::Recent(record) => Some((record.head, &record.value)),
             Slot::Written(head, value) => Some((*head, value)),
         }
     }
@@ -44,6 +48,7 @@ impl<'db> Slot<'db> {
         match self {
             Slot::Absent => Bytes::new(),
             Slot::Read(_, value_at, row) => Bytes::copy_from_slice(&row[*value_at..]),
+            Slot::Recent(record) => Bytes::copy_from_slice(&record.value),
             Slot::Written(_, value) => value.clone(),
         }
     }
@@ -77,12 +82,13 @@ impl RecordHead {
 pub(crate) struct Overlay<'db> {
     db: &'db DB,
     current: &'db ColumnFamily,
+    recent: &'db mut Recent,
     slots: HashMap<Bytes, Slot<'db>>,
 }
 
 impl<'db> Overlay<'db> {
-    pub(crate) fn new(db: &'db DB, current: &'db ColumnFamily) -> Self {
-        Overlay { db, current, slots: HashMap::new() }
+    pub(crate) fn new(db: &'db DB, current: &'db ColumnFamily, recent: &'db mut Recent) -> Self {
+        Overlay { db, current, recent, slots: HashMap::new() }
     }
 
     /// Reads many keys at once.
@@ -90,6 +96,13 @@ impl<'db> Overlay<'db> {
         keys.sort_unstable();
         keys.dedup();
         self.slots.reserve(keys.len());
+        keys.retain(|key| match self.recent.get(key) {
+            Some(record) => {
+                self.slots.insert(key.clone(), Slot::Recent(record.clone()));
+                false
+            }
+            None => true,
+        });
         let rows = self.db.batched_multi_get_cf_opt(self.current, keys.iter(), true, &ReadOptions::default());
         for (key, row) in keys.into_iter().zip(rows) {
             let row = row.map_err(StoreError::database("read keys", self.db.path()))?;
@@ -103,6 +116,9 @@ impl<'db> Overlay<'db> {
         match self.slots.entry(key.clone()) {
             hash_map::Entry::Occupied(slot) => Ok(slot.into_mut()),
             hash_map::Entry::Vacant(vacant) => {
+                if let Some(record) = self.recent.get(key) {
+                    return Ok(vacant.insert(Slot::Recent(record.clone())));
+                }
                 let row = self
                     .db
                     .get_pinned_cf(self.current, key)
@@ -122,7 +138,13 @@ impl<'db> Overlay<'db> {
     }
 
     /// The database now holds what the run wrote.
-    pub(crate) fn clear(&mut self) {
-        self.slots.clear();
+    pub(crate) fn written(&mut self) {
+        for (key, slot) in self.slots.drain() {
+            match slot {
+                Slot::Read(..) | Slot::Recent(_) => {}
+                Slot::Written(head, value) => self.recent.written(&key, head, &value),
+                Slot::Absent => self.recent.deleted(&key),
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::db::{self, Caches};
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
 use crate::layout::{self, FORMAT, Head, META, Malformed, meta};
+use crate::recent::Recent;
 
 /// An open state. A store has one; for a moment while a snapshot takes its place, two.
 ///
@@ -21,7 +22,7 @@ pub(crate) struct State {
     pub(crate) db: DB,
     pub(crate) number: u64,
     /// Held by whoever writes.
-    pub(crate) writer: Mutex<()>,
+    pub(crate) writer: Mutex<Recent>,
     /// As of the last write that is in the database.
     published: Mutex<Published>,
     revision: AtomicU64,
@@ -66,7 +67,7 @@ impl State {
         };
         Ok(State {
             number,
-            writer: Mutex::new(()),
+            writer: Mutex::new(Recent::new(caches.recent_bytes)),
             revision: published.head.revision.into(),
             revision_writing: published.head.revision.into(),
             compacted: published.head.compacted.into(),
