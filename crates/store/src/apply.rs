@@ -242,6 +242,9 @@ impl<'db> Applier<'db> {
 
     /// Writes what has gathered.
     pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
+        for (key, slot) in self.overlay.changed() {
+            self.rows.set_current(key, slot.record());
+        }
         let head = self.rows.head;
         self.state.announce(&head);
         db::write(&self.state.db, self.rows.take(), &self.write_options)

@@ -12,6 +12,8 @@ use crate::layout::{
 pub(crate) struct Rows<'db> {
     pub(crate) head: Head,
     batch: WriteBatch,
+    /// About how many bytes of `current` are still to come into the batch.
+    current_bytes: usize,
     /// Changes of the revision that is being made.
     changes: u32,
     families: Families<'db>,
@@ -39,7 +41,7 @@ impl<'db> Rows<'db> {
             deadlines: family(DEADLINES),
         };
         let batch = WriteBatch::with_capacity_bytes(bytes_expected);
-        Rows { head, batch, changes: 0, families, key: Vec::new(), value: Vec::new() }
+        Rows { head, batch, current_bytes: 0, changes: 0, families, key: Vec::new(), value: Vec::new() }
     }
 
     /// The revision that the command at hand makes if it changes something.
@@ -65,8 +67,7 @@ impl<'db> Rows<'db> {
     ) {
         assert_eq!(new.mod_revision, self.next_revision(), "a record is written at its own revision");
         self.change(ChangeKind::Put, key, old);
-        new.encode(value, &mut self.value);
-        self.batch.put_cf(self.families.current, key, &self.value);
+        self.current_bytes += key.len() + value.len();
         self.head.logical_bytes += record_bytes(key.len(), value.len());
         if old.is_none() {
             self.head.keys += 1;
@@ -82,7 +83,7 @@ impl<'db> Rows<'db> {
     /// Deletes a record.
     pub(crate) fn delete(&mut self, key: &[u8], old: (RecordHead, &[u8])) {
         self.change(ChangeKind::Delete, key, Some(old));
-        self.batch.delete_cf(self.families.current, key);
+        self.current_bytes += key.len();
         self.head.keys -= 1;
     }
 
@@ -128,17 +129,29 @@ impl<'db> Rows<'db> {
         }
     }
 
+    /// Writes the row of `current` that the commands at hand have left of a key; none: they deleted it.
+    pub(crate) fn set_current(&mut self, key: &[u8], record: Option<(RecordHead, &[u8])>) {
+        match record {
+            Some((head, value)) => {
+                head.encode(value, &mut self.value);
+                self.batch.put_cf(self.families.current, key, &self.value);
+            }
+            None => self.batch.delete_cf(self.families.current, key),
+        }
+    }
+
     pub(crate) fn put_meta(&mut self, key: &[u8], value: &[u8]) {
         self.batch.put_cf(self.families.meta, key, value);
     }
 
     pub(crate) fn batch_bytes(&self) -> usize {
-        self.batch.size_in_bytes()
+        self.batch.size_in_bytes() + self.current_bytes
     }
 
     /// Takes the batch with the head in it, and begins an empty one.
     pub(crate) fn take(&mut self) -> WriteBatch {
         assert_eq!(self.changes, 0, "a batch ends between commands");
+        self.current_bytes = 0;
         self.batch.put_cf(self.families.meta, meta::HEAD, self.head.encode());
         std::mem::take(&mut self.batch)
     }

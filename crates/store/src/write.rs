@@ -168,7 +168,7 @@ impl Applier<'_> {
         let Some(old) = slot.record() else { return Ok(None) };
         self.rows.delete(&key, old);
         let previous: Option<Record> = slot.to_record(&key);
-        *slot = Slot::Absent;
+        *slot = Slot::Deleted;
         Ok(Some(delete_event(key, self.rows.next_revision(), previous)))
     }
 }

@@ -21,8 +21,8 @@ pub const BATCH_COMMANDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 512 << 10;
 
 /// Batches under way: enough to keep log and network busy, few enough that commands gather
-/// meanwhile.
-const BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// meanwhile. Four make smaller batches, which cost 5% more CPU per put and were not faster.
+const BATCHES_IN_FLIGHT_MAX: usize = 2;
 
 /// Commands that wait or are under way, and their bytes. Whoever comes later waits for room until
 /// his deadline.
