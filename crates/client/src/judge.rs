@@ -94,7 +94,7 @@ fn of_reason(
     match reason {
         "NOT_LEADER" => Fate::NotApplied { leader: metadata.get("leader").cloned(), busy: false },
         // DEADLINE says that the time was over before anything was done.
-        "NO_LEADER" | "UNJOINED" | "SHUTTING_DOWN" | "DEADLINE" => {
+        "NO_LEADER" | "UNJOINED" | "STATUS_ONLY" | "SHUTTING_DOWN" | "DEADLINE" => {
             Fate::NotApplied { leader: None, busy: false }
         }
         "BUSY" => Fate::NotApplied { leader: None, busy: true },
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn few_reasons_say_that_nothing_was_proposed() {
-        for name in ["NOT_LEADER", "NO_LEADER", "UNJOINED", "SHUTTING_DOWN", "DEADLINE"] {
+        for name in ["NOT_LEADER", "NO_LEADER", "UNJOINED", "STATUS_ONLY", "SHUTTING_DOWN", "DEADLINE"] {
             assert_eq!(reason(name, &[]), Fate::NotApplied { leader: None, busy: false }, "{name}");
         }
         assert_eq!(reason("BUSY", &[]), Fate::NotApplied { leader: None, busy: true });

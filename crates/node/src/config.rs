@@ -76,7 +76,8 @@ pub struct Flags {
     #[arg(long, env = "KVORUM_CLUSTER_ID", value_name = "ID", value_parser = parse_id)]
     pub cluster_id: Option<u64>,
 
-    /// Serve nothing but status on a disk whose cluster incarnation is lower
+    /// Serve nothing but admin.v1 Status on a disk whose incarnation of its cluster is lower: the
+    /// cluster was recovered without it
     #[arg(long, env = "KVORUM_INCARNATION_MIN", value_name = "N", default_value_t = 0)]
     pub incarnation_min: u64,
 

@@ -7,6 +7,8 @@ use kvorum_store::command::{Reason, Refused};
 use kvorum_store::fatal::stop_process;
 use kvorum_store::{ReadError, StoreError};
 
+use crate::raft::StatusOnly;
+
 /// Why a request could not be answered. `grpc::error` says how each case looks on the wire; a
 /// client decides by it whether trying again is safe, so a variant must not be used for a write
 /// whose fate is open, unless it says so.
@@ -17,6 +19,9 @@ pub enum RequestError {
         "this node has not joined a cluster yet; found one with `kvorum cluster init`, or ask another node"
     )]
     Unjoined,
+    /// This node's disk takes no part in its cluster any more.
+    #[error("this node serves nothing but its status: {0}")]
+    StatusOnly(StatusOnly),
     /// Only the leader can do this.
     #[error("this node is not the leader; {}", leader_hint(.client_address.as_deref()))]
     NotLeader {
@@ -101,6 +106,7 @@ impl RequestError {
         matches!(
             self,
             RequestError::Unjoined
+                | RequestError::StatusOnly(_)
                 | RequestError::NotLeader { .. }
                 | RequestError::NoLeader
                 | RequestError::Busy

@@ -56,6 +56,9 @@ impl Health {
 }
 
 fn ready(overview: &Overview, at: Positions, now: Instant) -> Result<(), String> {
+    if let Some(reason) = &overview.status_only {
+        return Err(format!("this node serves nothing but its status: {reason}"));
+    }
     if overview.state == admin::State::Unjoined {
         return Err("this node has not joined a cluster yet".into());
     }
@@ -140,6 +143,8 @@ async fn version() -> Response {
 
 #[cfg(test)]
 mod tests {
+    use crate::raft::StatusOnly;
+
     use super::*;
 
     fn overview() -> Overview {
@@ -164,6 +169,9 @@ mod tests {
         assert_eq!(ready(&overview(), at(7, 7 + LAG_ENTRIES_MAX), now), Ok(()));
         assert!(ready(&overview(), at(7, 8 + LAG_ENTRIES_MAX), now).is_err());
         assert!(ready(&Overview::unjoined(1), at(0, 0), now).is_err());
+        let reason = Some(StatusOnly::OldIncarnation { found: 1, wanted: 2 });
+        let aside = ready(&Overview { status_only: reason, ..overview() }, at(7, 7), now);
+        assert!(aside.is_err_and(|reason| reason.contains("--incarnation-min")));
         assert!(ready(&Overview { in_config: false, ..overview() }, at(7, 7), now).is_err());
         let electing = Overview { leaderless_since: Some(now), ..overview() };
         assert_eq!(ready(&electing, at(7, 7), now + LEADERLESS_MAX), Ok(()));

@@ -68,19 +68,6 @@ pub enum StartError {
     /// Consensus.
     #[error(transparent)]
     Raft(#[from] crate::raft::StartError),
-    /// The disk is from before a recovery of its cluster.
-    #[error(
-        "{data_dir} is of incarnation {found} of its cluster, --incarnation-min says {wanted}: the cluster went on \
-         without it; remove this member and add it again with an empty data directory"
-    )]
-    OldIncarnation {
-        /// The data directory.
-        data_dir: String,
-        /// Its incarnation.
-        found: u64,
-        /// The lowest that is served.
-        wanted: u64,
-    },
     /// The new cluster of one could not be founded.
     #[error("found a cluster of one member: {0}")]
     Found(String),
@@ -220,6 +207,7 @@ impl Node {
         tokio::spawn(hub.clone().dispatch());
         let kv = KvService::server(raft.clone(), hub.clone(), metrics.clone(), limit);
         let router = Router::builder(metrics.clone(), stopping.clone(), limit)
+            .status_only(raft.status_only())
             .with(kv)
             .with(ClusterService::server(raft.clone()))
             .with(health_service);
@@ -229,7 +217,10 @@ impl Node {
         let peer =
             PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(AdminService::new(raft.clone()));
-        let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX).with(peer).with(admin);
+        let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX)
+            .status_only(raft.status_only())
+            .with(peer)
+            .with(admin);
         tokio::spawn(serve_port(listeners.peer, router.build(), peers_stop.clone()));
         tokio::spawn(serve_http(listeners.http, health, peers_stop));
         Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, addresses }
@@ -267,7 +258,7 @@ fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Re
     let dir = &config.data_dir;
     let data_dir = DataDir::open(dir)?;
     let identity = data_dir.create_identity(rand::rng().next_u64().max(1))?;
-    check_identity(config, &identity)?;
+    check_cluster(config, &identity)?;
     let space = Space::open_for_disk(dir)
         .map_err(|error| StartError::System("reserve space in the data directory", error))?;
     let options = LogOptions {
@@ -289,18 +280,14 @@ fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Re
     Ok(Parts { data_dir, store, log, space, hub, metrics })
 }
 
-/// Refuses a disk that the flags rule out.
-fn check_identity(config: &Config, identity: &Identity) -> Result<(), StartError> {
+/// Refuses a disk of another cluster than the wanted one.
+fn check_cluster(config: &Config, identity: &Identity) -> Result<(), DataDirError> {
     let path = config.data_dir.clone();
-    let Identity { cluster_id: found, incarnation, .. } = *identity;
+    let found = identity.cluster_id;
     match config.cluster_id {
-        _ if found == 0 => Ok(()),
-        Some(wanted) if wanted != found => Err(DataDirError::OtherCluster { path, found, wanted }.into()),
-        _ if incarnation < config.incarnation_min => Err(StartError::OldIncarnation {
-            data_dir: path.display().to_string(),
-            found: incarnation,
-            wanted: config.incarnation_min,
-        }),
+        Some(wanted) if found != 0 && wanted != found => {
+            Err(DataDirError::OtherCluster { path, found, wanted })
+        }
         _ => Ok(()),
     }
 }
@@ -311,6 +298,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
     RaftOptions {
         advertise_peer: advertise(&config.advertise_peer, addresses.peer),
         advertise_client: advertise(&config.advertise_client, addresses.client),
+        incarnation_min: config.incarnation_min,
         election_timeout_ms: config.election_timeout.as_millis() as u64,
         heartbeat_interval_ms: config.heartbeat_interval.as_millis() as u64,
         log_retain_bytes: config.log_retain_bytes,

@@ -64,6 +64,20 @@ impl Node {
         Ok(Node { setup, client_address, peer_address, http_address, child: Mutex::new(None), admin })
     }
 
+    /// The same node, ports and directory included, to be started with other flags while this one does
+    /// not run.
+    pub fn with_flags<const N: usize>(&self, flags: [&str; N]) -> Node {
+        let flags = flags.map(str::to_owned).to_vec();
+        Node {
+            setup: Setup { flags, ..self.setup.clone() },
+            client_address: self.client_address.clone(),
+            peer_address: self.peer_address.clone(),
+            http_address: self.http_address.clone(),
+            child: Mutex::new(None),
+            admin: self.admin.clone(),
+        }
+    }
+
     /// How it is called in logs and failures.
     pub fn name(&self) -> &str {
         &self.setup.name

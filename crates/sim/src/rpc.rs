@@ -101,8 +101,14 @@ pub async fn metric(http_address: &str, name: &str) -> Result<f64> {
 
 /// Whether a node says that it is ready for requests.
 pub async fn is_ready(http_address: &str) -> Result<bool> {
-    let answer = tokio::time::timeout(CALL_LIMIT, page(http_address, "/readyz")).await??;
-    Ok(answer.split(' ').nth(1) == Some("200"))
+    Ok(health(http_address, "/readyz").await?.is_ok())
+}
+
+/// What a node says on a page of its health; an error is what it says when it is not well.
+pub async fn health(http_address: &str, path: &str) -> Result<Result<(), String>> {
+    let answer = tokio::time::timeout(CALL_LIMIT, page(http_address, path)).await??;
+    let (head, text) = answer.split_once("\r\n\r\n").context("the answer is no page")?;
+    Ok(if head.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(text.to_owned()) })
 }
 
 /// The page as HTTP/1.0 answers it: one answer, then the end of the connection.

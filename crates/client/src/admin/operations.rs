@@ -306,10 +306,11 @@ impl View {
     fn without_leader(self) -> Vec<Tried> {
         let answered = self.statuses.into_iter().map(|(endpoint, status)| {
             let problem = match status.state() {
-                State::Unjoined => "it belongs to no cluster yet",
-                _ => "it knows no leader that answers",
+                State::Unjoined => "it belongs to no cluster yet".to_owned(),
+                _ if !status.status_only.is_empty() => status.status_only,
+                _ => "it knows no leader that answers".to_owned(),
             };
-            Tried { endpoint, problem: problem.to_owned() }
+            Tried { endpoint, problem }
         });
         self.failures.into_iter().chain(answered).collect()
     }

@@ -16,6 +16,7 @@ use crate::error::RequestError;
 pub const DOMAIN: &str = "kvorum.io";
 
 const UNJOINED: &str = "UNJOINED";
+const STATUS_ONLY: &str = "STATUS_ONLY";
 const NOT_LEADER: &str = "NOT_LEADER";
 const NO_LEADER: &str = "NO_LEADER";
 /// The deadline passed, and nothing was done.
@@ -44,6 +45,7 @@ impl From<RequestError> for Status {
 fn code_and_reason(error: &RequestError) -> (Code, &'static str) {
     match error {
         RequestError::Unjoined => (Code::Unavailable, UNJOINED),
+        RequestError::StatusOnly(_) => (Code::FailedPrecondition, STATUS_ONLY),
         RequestError::NotLeader { .. } => (Code::Unavailable, NOT_LEADER),
         RequestError::NoLeader => (Code::Unavailable, NO_LEADER),
         RequestError::Deadline { outcome_unknown: false } => (Code::DeadlineExceeded, DEADLINE),
@@ -108,7 +110,8 @@ impl RequestError {
         match info.reason.as_str() {
             UNJOINED => RequestError::Unjoined,
             NOT_LEADER => RequestError::NotLeader { client_address: text("leader") },
-            NO_LEADER => RequestError::NoLeader,
+            // A member that serves nothing leads nobody: another one does, or will.
+            NO_LEADER | STATUS_ONLY => RequestError::NoLeader,
             DEADLINE => RequestError::Deadline { outcome_unknown: false },
             OUTCOME_UNKNOWN if status.code() == Code::DeadlineExceeded => {
                 RequestError::Deadline { outcome_unknown: true }
@@ -171,6 +174,8 @@ fn unhex(text: &str) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use crate::raft::StatusOnly;
+
     use super::*;
 
     fn all() -> Vec<(RequestError, Code, &'static str)> {
@@ -207,6 +212,16 @@ mod tests {
             let back = RequestError::from_peer(status);
             assert_eq!(format!("{back:?}"), format!("{error:?}"));
         }
+    }
+
+    /// A write that reached a member which is set aside is in no log, and may be sent to another one.
+    #[test]
+    fn a_member_that_serves_nothing_is_no_leader() {
+        let status =
+            Status::from(RequestError::StatusOnly(StatusOnly::OldIncarnation { found: 1, wanted: 2 }));
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().contains("--incarnation-min says 2"), "{}", status.message());
+        assert!(matches!(RequestError::from_peer(status), RequestError::NoLeader));
     }
 
     /// A status that says nothing of ours (a broken connection, a proxy's) must not make a write

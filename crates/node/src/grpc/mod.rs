@@ -25,11 +25,15 @@ use tonic::{Code, Status};
 
 use crate::error::RequestError;
 use crate::metrics::{MethodMetrics, Metrics};
+use crate::raft::StatusOnly;
 use transport::REQUEST_OVERHEAD_BYTES;
 
 type HttpRequest = http::Request<Body>;
 type HttpResponse = http::Response<Body>;
 type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
+
+/// The one call that a node answers whose disk is set aside.
+const STATUS_PATH: &str = "/admin.v1.Admin/Status";
 
 /// The time a call has when its caller names none.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
@@ -51,6 +55,7 @@ struct Inner {
     services: Vec<(&'static str, Handler)>,
     metrics: Arc<Metrics>,
     stopping: Arc<AtomicBool>,
+    status_only: Option<StatusOnly>,
     request_bytes_max: usize,
 }
 
@@ -61,7 +66,8 @@ impl Router {
         stopping: Arc<AtomicBool>,
         request_bytes_max: usize,
     ) -> RouterBuilder {
-        RouterBuilder(Inner { services: Vec::new(), metrics, stopping, request_bytes_max })
+        let services = Vec::new();
+        RouterBuilder(Inner { services, metrics, stopping, status_only: None, request_bytes_max })
     }
 }
 
@@ -69,6 +75,12 @@ impl Router {
 pub struct RouterBuilder(Inner);
 
 impl RouterBuilder {
+    /// With a reason, everything but the node's status and health is refused.
+    pub fn status_only(mut self, reason: Option<&StatusOnly>) -> Self {
+        self.0.status_only = reason.cloned();
+        self
+    }
+
     /// Adds a service; the busiest come first.
     pub fn with<S>(mut self, service: S) -> Self
     where
@@ -99,16 +111,25 @@ impl Inner {
         let service =
             path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
         let handler = service.and_then(|name| self.services.iter().find(|(known, _)| *known == name));
-        match handler {
-            Some((name, handler)) if self.answers(name) => handler(request),
-            Some(_) => ready(RequestError::ShuttingDown.into()),
-            None => ready(Status::unimplemented("there is no such service on this port")),
+        let Some((name, handler)) = handler else {
+            return ready(Status::unimplemented("there is no such service on this port"));
+        };
+        match self.refusal(name, path) {
+            None => handler(request),
+            Some(error) => ready(error.into()),
         }
     }
 
-    /// Health is told to the last, so that load balancers learn of the stop.
-    fn answers(&self, service: &str) -> bool {
-        !self.stopping.load(Ordering::Relaxed) || service == "grpc.health.v1.Health"
+    /// Why this port does not take a call. Health is always told, so that load balancers learn of it.
+    fn refusal(&self, service: &str, path: &str) -> Option<RequestError> {
+        if service == "grpc.health.v1.Health" {
+            return None;
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            return Some(RequestError::ShuttingDown);
+        }
+        let reason = self.status_only.as_ref().filter(|_| path != STATUS_PATH)?;
+        Some(RequestError::StatusOnly(reason.clone()))
     }
 }
 

@@ -108,6 +108,13 @@ impl Raft {
     }
 
     async fn set_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<(), MembershipError> {
+        let wanted = self.inner.options.incarnation_min;
+        if incarnation < wanted {
+            return Err(MembershipError::Refused(format!(
+                "the cluster is of incarnation {incarnation}, --incarnation-min says {wanted}; start this node with \
+                 a lower one"
+            )));
+        }
         let data_dir = &self.inner.data_dir;
         let identity = data_dir.set_cluster(cluster_id, incarnation);
         let identity = identity.map_err(|error| MembershipError::Io(error.to_string()))?;

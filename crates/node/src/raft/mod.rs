@@ -19,6 +19,7 @@ mod recovery;
 mod snapshot;
 mod state_machine;
 mod status;
+mod status_only;
 pub(crate) mod types;
 
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -47,12 +48,14 @@ use log_store::LogStore;
 use network::{Identity, PeerNetworks};
 use read_index::ReadIndex;
 use state_machine::StateMachine;
+use status_only::SetAside;
 use types::{Address, TypeConfig};
 
 pub use gather::BATCH_COMMANDS_MAX;
 pub use membership::{MembershipError, founding_membership};
 pub use proposer::wire_result;
 pub use status::{Member, Overview, Positions};
+pub use status_only::StatusOnly;
 
 type OpenRaft = openraft::Raft<TypeConfig, StateMachine>;
 type PeerClient = peer::peer_client::PeerClient<Channel>;
@@ -79,6 +82,8 @@ pub struct RaftOptions {
     pub advertise_peer: String,
     /// Where this node tells clients that it listens.
     pub advertise_client: String,
+    /// A disk of a lower incarnation of its cluster takes no part.
+    pub incarnation_min: u64,
     /// A follower that hears nothing for so long stands for election, in milliseconds.
     pub election_timeout_ms: u64,
     /// The leader makes itself heard so often, in milliseconds.
@@ -122,8 +127,10 @@ struct Inner {
     metrics: Arc<Metrics>,
     clock: Arc<ClusterClock>,
     applier: Applier,
-    /// Absent while the node is Unjoined.
+    /// Absent while the node is Unjoined, and where its disk is set aside.
     core: OnceLock<Core>,
+    /// Present where the disk must take no part.
+    set_aside: OnceLock<SetAside>,
     /// Held while the node joins, so that it joins once.
     joining: Mutex<()>,
     /// The connection on which requests are forwarded, and where it goes.
@@ -176,6 +183,7 @@ impl Raft {
                 clock,
                 applier,
                 core: OnceLock::new(),
+                set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
                 forward: std::sync::Mutex::new(None),
                 overview: watch::Sender::new(Arc::new(overview)),
@@ -191,21 +199,24 @@ impl Raft {
 
     async fn start_core(&self, disk: data_dir::Identity) -> Result<(), StartError> {
         let inner = &self.inner;
-        let data_dir::Identity { node_id, cluster_id, incarnation, .. } = disk;
+        let mut log_store = LogStore::new(inner.log.clone());
+        let mut state_machine = StateMachine::new(inner.store.clone(), inner.applier.clone());
+        if self.sets_aside(&disk, &mut log_store, &mut state_machine).await? {
+            return Ok(());
+        }
+        let data_dir::Identity { node_id, cluster_id, incarnation } = disk;
         let identity = Identity { cluster_id, incarnation, node_id };
-        recovery::check_address(&inner.store, identity.node_id, &inner.options.advertise_peer)?;
         let networks = PeerNetworks {
             identity,
             append_timeout: Duration::from_millis(inner.options.election_timeout_ms),
             metrics: inner.metrics.clone(),
             unreachable: Arc::default(),
         };
-        let state_machine = StateMachine::new(inner.store.clone(), inner.applier.clone());
         let raft = OpenRaft::new(
             identity.node_id,
             Arc::new(openraft_config(&inner.options)?),
             networks,
-            LogStore::new(inner.log.clone()),
+            log_store,
             state_machine.clone(),
         )
         .await
@@ -233,7 +244,10 @@ impl Raft {
     }
 
     fn core(&self) -> Result<&Core, RequestError> {
-        self.inner.core.get().ok_or(RequestError::Unjoined)
+        self.inner.core.get().ok_or_else(|| match self.status_only() {
+            Some(reason) => RequestError::StatusOnly(reason.clone()),
+            None => RequestError::Unjoined,
+        })
     }
 
     /// The store, for reads.
@@ -483,17 +497,6 @@ pub enum StartError {
         "{0}; this member's disk can't be trusted: remove the member, empty its data directory and add it again"
     )]
     Inconsistent(String),
-    /// This disk is a copy of another member's, or the member has moved.
-    #[error(
-        "this disk is known to its cluster at {known}, but --advertise-peer says {advertised}: it may be a copy; \
-         start it at its old address, or empty the data directory and add it as a new member"
-    )]
-    Address {
-        /// What the membership says.
-        known: String,
-        /// What this node says.
-        advertised: String,
-    },
     /// openraft refused.
     #[error("start raft: {0}")]
     Raft(String),

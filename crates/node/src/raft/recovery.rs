@@ -5,7 +5,6 @@ use std::time::Duration;
 use kvorum_store::Store;
 use kvorum_store::log::Log;
 
-use super::types::stored_membership;
 use super::{Raft, StartError};
 
 /// Between two attempts to find out whether the log is replayed.
@@ -34,17 +33,6 @@ pub fn check_positions(store: &Store, log: &Log) -> Result<(), StartError> {
 
 fn text(id: Option<kvorum_store::entry::LogId>) -> String {
     id.map_or_else(|| "nothing".into(), |id| id.to_string())
-}
-
-/// Checks that the membership knows this disk at this node's address.
-pub fn check_address(store: &Store, node_id: u64, advertised: &str) -> Result<(), StartError> {
-    let membership = stored_membership(store.membership())?;
-    match membership.membership().get_node(&node_id) {
-        Some(address) if address.peer != advertised => {
-            Err(StartError::Address { known: address.peer.clone(), advertised: advertised.into() })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Marks the node as recovered once everything its log held durably before the start, and that the

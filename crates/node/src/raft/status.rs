@@ -12,8 +12,8 @@ use openraft::{RaftMetrics, ServerState};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::Raft;
 use super::types::{Address, LogId, Membership, StoredMembership, TypeConfig, wire_log_id, wire_membership};
+use super::{Raft, StatusOnly};
 use crate::error::RequestError;
 
 /// This node's place in the cluster, as of the last change of leader, term or membership.
@@ -39,6 +39,8 @@ pub struct Overview {
     pub leaderless_since: Option<Instant>,
     /// All members.
     pub members: Vec<Member>,
+    /// Why this node serves nothing but its status, if that is so.
+    pub status_only: Option<StatusOnly>,
 }
 
 /// A member of the cluster.
@@ -79,6 +81,7 @@ impl Overview {
             in_config: false,
             leaderless_since: Some(Instant::now()),
             members: Vec::new(),
+            status_only: None,
         }
     }
 
@@ -124,6 +127,7 @@ fn publish(raft: &Raft, server: &RaftServerMetrics<TypeConfig>) {
         leader,
         leaderless_since,
         members,
+        status_only: None,
     };
     let changed = overview.leader.as_ref().map(|leader| leader.node_id)
         != before.leader.as_ref().map(|leader| leader.node_id);
@@ -131,7 +135,7 @@ fn publish(raft: &Raft, server: &RaftServerMetrics<TypeConfig>) {
     raft.inner.overview.send_replace(Arc::new(overview));
 }
 
-fn members(stored: &StoredMembership) -> Vec<Member> {
+pub(super) fn members(stored: &StoredMembership) -> Vec<Member> {
     let membership = stored.membership();
     let member = |(id, address): (&u64, &Address)| Member {
         node_id: *id,
@@ -142,7 +146,7 @@ fn members(stored: &StoredMembership) -> Vec<Member> {
     membership.nodes().map(member).collect()
 }
 
-fn is_voter(membership: &Membership, node_id: u64) -> bool {
+pub(super) fn is_voter(membership: &Membership, node_id: u64) -> bool {
     membership.voter_ids().any(|id| id == node_id)
 }
 
@@ -182,13 +186,17 @@ impl Raft {
             state: overview.state.into(),
             term: overview.term,
             leader_id: overview.leader.as_ref().map_or(0, |leader| leader.node_id),
-            committed: metrics.as_ref().and_then(|m| m.cluster_committed.as_ref().map(wire_log_id)),
+            committed: match &metrics {
+                Some(metrics) => metrics.cluster_committed.as_ref().map(wire_log_id),
+                None => log.committed.map(log_id),
+            },
             applied: inner.store.applied().map(log_id),
             last_log: log.last.map(log_id),
-            membership: metrics.as_ref().map(|metrics| {
-                let stored = &metrics.membership_config;
-                wire_membership(stored.membership(), stored.log_id().as_ref())
-            }),
+            membership: metrics
+                .as_ref()
+                .map(|metrics| &*metrics.membership_config)
+                .or_else(|| inner.set_aside.get().map(|aside| &aside.membership))
+                .map(|stored| wire_membership(stored.membership(), stored.log_id().as_ref())),
             progress: metrics.as_ref().map(|metrics| self.progress(metrics)).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").into(),
             format_version_max: FORMAT_VERSION.into(),
@@ -206,6 +214,7 @@ impl Raft {
             logical_bytes: inner.store.logical_bytes(),
             quota_bytes: inner.store.quota_bytes(),
             hash: 0,
+            status_only: overview.status_only.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 

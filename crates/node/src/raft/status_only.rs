@@ -1,0 +1,95 @@
+//! A node that serves nothing but its status: its disk is not one that its cluster counts on, but
+//! what is on it may be all that is left after a loss, so that it says what it holds.
+//!
+//! openraft does not run on such a node, and so it neither votes nor appends.
+
+use std::sync::Arc;
+
+use kvorum_store::data_dir::Identity;
+use openraft::StorageHelper;
+use tokio::time::Instant;
+
+use super::log_store::LogStore;
+use super::state_machine::StateMachine;
+use super::status::{is_voter, members};
+use super::types::StoredMembership;
+use super::{Overview, Raft, RaftOptions, StartError};
+
+/// Why a node serves nothing but its status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StatusOnly {
+    /// The disk is from before a recovery of its cluster.
+    #[error(
+        "this disk is of incarnation {found} of its cluster, --incarnation-min says {wanted}: the cluster went on \
+         without it; remove this member and add it again with an empty data directory"
+    )]
+    OldIncarnation {
+        /// Its incarnation.
+        found: u64,
+        /// The lowest that is served.
+        wanted: u64,
+    },
+    /// The disk is a copy of another member's, or the member has moved.
+    #[error(
+        "this disk is known to its cluster at {known}, but --advertise-peer says {advertised}: it may be a copy; \
+         start it at its old address, or empty the data directory and add it as a new member"
+    )]
+    OtherAddress {
+        /// What the membership says.
+        known: String,
+        /// What this node says.
+        advertised: String,
+    },
+}
+
+/// A disk that is set aside.
+pub(super) struct SetAside {
+    pub(super) reason: StatusOnly,
+    pub(super) membership: StoredMembership,
+}
+
+impl Raft {
+    /// Why this node serves nothing but its status, if that is so. It stays so until the process ends.
+    pub fn status_only(&self) -> Option<&StatusOnly> {
+        self.inner.set_aside.get().map(|aside| &aside.reason)
+    }
+
+    /// Keeps a disk out of consensus where that must be; answers whether it does.
+    pub(super) async fn sets_aside(
+        &self,
+        disk: &Identity,
+        log: &mut LogStore,
+        state: &mut StateMachine,
+    ) -> Result<bool, StartError> {
+        let known = StorageHelper::new(log, state).get_membership().await;
+        let known = known.map_err(|error| StartError::Raft(error.to_string()))?;
+        let membership = StoredMembership::clone(known.effective());
+        let Some(reason) = reason(disk, &membership, &self.inner.options) else { return Ok(false) };
+        tracing::warn!("this node serves nothing but its status: {reason}");
+        let overview = Overview {
+            cluster_id: disk.cluster_id,
+            incarnation: disk.incarnation,
+            state: kvorum_proto::admin::v1::State::Unspecified,
+            term: self.inner.log.state().vote.map_or(0, |vote| vote.term),
+            voter: is_voter(membership.membership(), disk.node_id),
+            leaderless_since: Some(Instant::now()),
+            members: members(&membership),
+            status_only: Some(reason.clone()),
+            ..Overview::unjoined(disk.node_id)
+        };
+        // The one caller is the start, or a join: each comes once.
+        let _ = self.inner.set_aside.set(SetAside { reason, membership });
+        self.inner.overview.send_replace(Arc::new(overview));
+        Ok(true)
+    }
+}
+
+fn reason(disk: &Identity, membership: &StoredMembership, options: &RaftOptions) -> Option<StatusOnly> {
+    if disk.incarnation < options.incarnation_min {
+        return Some(StatusOnly::OldIncarnation { found: disk.incarnation, wanted: options.incarnation_min });
+    }
+    let known = &membership.membership().get_node(&disk.node_id)?.peer;
+    let advertised = &options.advertise_peer;
+    (known != advertised)
+        .then(|| StatusOnly::OtherAddress { known: known.clone(), advertised: advertised.clone() })
+}
