@@ -63,53 +63,60 @@ pub struct Flags {
     #[arg(long, env = "KVORUM_ADVERTISE_CLIENT", value_name = "ADDR")]
     pub advertise_client: Option<String>,
 
-    /// host:port under which the other members reach this node [default: that of --listen-peer]
+    /// host:port under which the other members reach this node; a disk keeps the one under which it
+    /// joined, and serves nothing but admin.v1 Status under another [default: that of --listen-peer]
     #[arg(long, env = "KVORUM_ADVERTISE_PEER", value_name = "ADDR")]
     pub advertise_peer: Option<String>,
 
     /// What a node with an empty disk does: wait to be told by `kvorum cluster init` or by the
-    /// operator, or found a cluster of its own
+    /// operator, or found a cluster of its own; a restored snapshot takes `single`
     #[arg(long, env = "KVORUM_BOOTSTRAP", value_enum, default_value_t = Bootstrap::Wait)]
     pub bootstrap: Bootstrap,
 
-    /// Refuse to start on a disk of any other cluster: its id, decimal or 0x and hexadecimal
+    /// The only cluster whose disk is started on, and which an empty disk founds or joins: its id,
+    /// decimal or 0x and hexadecimal
     #[arg(long, env = "KVORUM_CLUSTER_ID", value_name = "ID", value_parser = parse_id)]
     pub cluster_id: Option<u64>,
 
     /// Serve nothing but admin.v1 Status on a disk whose incarnation of its cluster is lower: the
-    /// cluster was recovered without it
+    /// cluster was recovered without it; an empty disk joins no such cluster
     #[arg(long, env = "KVORUM_INCARNATION_MIN", value_name = "N", default_value_t = 0)]
     pub incarnation_min: u64,
 
-    /// How long history is kept for reads and watches of older revisions, e.g. 30m or 1h; 0: for ever
+    /// How long history is kept for reads and watches of older revisions, as the leader has it, e.g.
+    /// 30m or 1h; 0: for ever
     #[arg(long, env = "KVORUM_AUTO_COMPACTION_RETENTION", value_name = "DURATION",
           default_value = "1h", value_parser = parse_duration)]
     pub auto_compaction_retention: Duration,
 
-    /// Milliseconds without a leader after which a member stands for election, at most
+    /// Milliseconds from 100 to 60000; a member that heard nothing of its leader for between one and a
+    /// half and two times as long stands for election
     #[arg(long, env = "KVORUM_ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 750)]
     pub election_timeout_ms: u64,
 
-    /// Milliseconds between the leader's heartbeats [default: a fifth of --election-timeout-ms]
+    /// Milliseconds between the leader's heartbeats, at most a quarter of --election-timeout-ms
+    /// [default: a fifth of it]
     #[arg(long, env = "KVORUM_HEARTBEAT_INTERVAL_MS", value_name = "MS")]
     pub heartbeat_interval_ms: Option<u64>,
 
-    /// The largest request, in bytes (1536KiB and 2MiB are understood too)
+    /// The largest request, in bytes (1536KiB and 2MiB are understood too), from 1KiB to 8MiB
     #[arg(long, env = "KVORUM_REQUEST_BYTES_MAX", value_name = "BYTES", default_value = "1536KiB",
           value_parser = parse_bytes)]
     pub request_bytes_max: u64,
 
-    /// Memory for the store's caches and write buffers, in bytes
+    /// Memory for the store's caches and write buffers, in bytes, at least 8MiB
     #[arg(long, env = "KVORUM_CACHE_BYTES", value_name = "BYTES", default_value = "96MiB",
           value_parser = parse_bytes)]
     pub cache_bytes: u64,
 
-    /// Refuse writes that grow the store beyond so many bytes of keys, values and history; 0: never
+    /// Refuse writes that grow the store beyond so many bytes of keys, values and history; the leader's
+    /// flag holds for all members; 0: never
     #[arg(long, env = "KVORUM_QUOTA_BYTES", value_name = "BYTES", default_value = "0",
           value_parser = parse_bytes)]
     pub quota_bytes: u64,
 
-    /// Raft log kept for members that were away, in bytes; those that missed more get a snapshot
+    /// Raft log kept for members that were away, in bytes, and no more than a quarter of the disk; those
+    /// that missed more get a snapshot
     #[arg(long, env = "KVORUM_LOG_RETAIN_BYTES", value_name = "BYTES", default_value = "256MiB",
           value_parser = parse_bytes)]
     pub log_retain_bytes: u64,
@@ -164,7 +171,7 @@ pub struct Config {
     pub incarnation_min: u64,
     /// How long history is kept; `None`: for ever.
     pub auto_compaction_retention: Option<Duration>,
-    /// The longest time without a leader before an election.
+    /// The leader's lease; after it, half as long to as long again goes by before an election.
     pub election_timeout: Duration,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
@@ -279,7 +286,8 @@ fn check_times(election_ms: u64, heartbeat_ms: u64) -> Result<(), ConfigError> {
             "--election-timeout-ms {election_ms} must be from {ELECTION_TIMEOUT_MS_FLOOR} to {ELECTION_TIMEOUT_MS_CEILING}"
         )));
     }
-    // A member may stand after half the timeout, and one lost heartbeat must not make it do so.
+    // Members on a busy machine hear late: several heartbeats must fall into the leader's lease, which is
+    // one timeout long.
     if heartbeat_ms == 0 || heartbeat_ms > election_ms / 4 {
         return Err(ConfigError(format!(
             "--heartbeat-interval-ms {heartbeat_ms} must be from 1 to {}, a quarter of --election-timeout-ms",

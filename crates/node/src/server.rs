@@ -298,6 +298,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
     RaftOptions {
         advertise_peer: advertise(&config.advertise_peer, addresses.peer),
         advertise_client: advertise(&config.advertise_client, addresses.client),
+        cluster_id: config.cluster_id,
         incarnation_min: config.incarnation_min,
         election_timeout_ms: config.election_timeout.as_millis() as u64,
         heartbeat_interval_ms: config.heartbeat_interval.as_millis() as u64,
@@ -310,8 +311,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
 async fn found_or_wait(raft: &Raft, config: &Config, addresses: Addresses) -> Result<(), StartError> {
     match config.bootstrap {
         Bootstrap::Single => {
-            let wanted = config.cluster_id.unwrap_or(0);
-            let founded = raft.initialize(wanted).await;
+            let founded = raft.initialize(0).await;
             founded.map(|_| ()).map_err(|error| StartError::Found(error.to_string()))
         }
         Bootstrap::Wait => {

@@ -9,10 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvorum_proto::admin::v1::State;
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::kv_client::KvClient;
 use kvorum_sim::disk::Disk;
-use kvorum_sim::process::Node;
+use kvorum_sim::process::{Node, Setup};
 use kvorum_sim::program::{self, Ended};
 use kvorum_sim::{Cluster, Context as _, Failure, Layout, Result, ensure, ports, rpc};
 use tonic::transport::Channel;
@@ -230,6 +231,7 @@ async fn a_start_that_cannot_work_says_why() -> Result<()> {
     let other = starting(node.data(), &["--cluster-id", "0x1234"]).await?;
     other.expect(1, &[&data, &format!("{cluster_id:016x}"), "0000000000001234"])?;
     node.start().await?;
+    wrong_cluster(&cluster, scratch.path()).await?;
     let found = program::tool(&cluster.endpoints(), &["get", "k"]).await?;
     ensure!(found.output()? == b"v", "the key holds {:?}", found.stdout);
     check_no_panic(&cluster)?;
@@ -304,6 +306,29 @@ async fn wrong_environment(scratch: &Path) -> Result<()> {
     let ended = program::run(Path::new("/usr/bin/env"), &arguments, &[]).await?;
     ended.expect(2, &["--cache-bytes", "lots"])?;
     ensure!(!scratch.join("never-made").exists(), "a data directory was made");
+    Ok(())
+}
+
+/// An empty disk that is meant for another cluster, or for one that was recovered, stays empty.
+async fn wrong_cluster(cluster: &Cluster, scratch: &Path) -> Result<()> {
+    for (name, flag, value) in
+        [("for another", "--cluster-id", "0x1234"), ("newer", "--incarnation-min", "7")]
+    {
+        let setup = Setup {
+            name: name.into(),
+            data: scratch.join(name),
+            log: scratch.join(format!("{name}.log")),
+            flags: vec![flag.into(), value.into()],
+            omitted_syscall: None,
+        };
+        let node = Node::new(setup)?;
+        node.start().await?;
+        let add = ["--timeout", "1s", "member", "add", node.peer_address()];
+        program::tool(&cluster.endpoints(), &add).await?.expect(1, &[flag])?;
+        let status = node.status().await?;
+        ensure!(status.state() == State::Unjoined, "{name}: it is {:?}", status.state());
+        node.terminate().await?;
+    }
     Ok(())
 }
 

@@ -72,7 +72,8 @@ impl Raft {
         let founded = self.overview().members.iter().any(|member| member.voter);
         match self.disk_cluster() {
             0 => {
-                let cluster_id = if wanted == 0 { rand::rng().next_u64().max(1) } else { wanted };
+                let own = || self.inner.options.cluster_id.unwrap_or_else(|| rand::rng().next_u64().max(1));
+                let cluster_id = if wanted == 0 { own() } else { wanted };
                 self.set_cluster(cluster_id, 1).await?;
             }
             actual if wanted != 0 && wanted != actual => {
@@ -108,6 +109,11 @@ impl Raft {
     }
 
     async fn set_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<(), MembershipError> {
+        if let Some(wanted) = self.inner.options.cluster_id.filter(|wanted| *wanted != cluster_id) {
+            return Err(MembershipError::Refused(format!(
+                "this node is for cluster {wanted:016x}, as --cluster-id says, not for {cluster_id:016x}"
+            )));
+        }
         let wanted = self.inner.options.incarnation_min;
         if incarnation < wanted {
             return Err(MembershipError::Refused(format!(

@@ -82,9 +82,12 @@ pub struct RaftOptions {
     pub advertise_peer: String,
     /// Where this node tells clients that it listens.
     pub advertise_client: String,
+    /// The only cluster that an empty disk may found or join; `None`: any.
+    pub cluster_id: Option<u64>,
     /// A disk of a lower incarnation of its cluster takes no part.
     pub incarnation_min: u64,
-    /// A follower that hears nothing for so long stands for election, in milliseconds.
+    /// The leader's lease in milliseconds. A follower that hears nothing for that long, and then for
+    /// half as long to as long again, stands for election.
     pub election_timeout_ms: u64,
     /// The leader makes itself heard so often, in milliseconds.
     pub heartbeat_interval_ms: u64,
