@@ -391,6 +391,32 @@ async fn the_node_tells_how_it_is() {
     assert_eq!(members.members[0].role(), member::Role::Leader);
 }
 
+/// A stream counts when it ends, by the status it ends with: a scan that was read to its end, a watch
+/// that was given up, a scan that was refused.
+#[tokio::test]
+async fn streams_are_counted_by_how_they_end() {
+    let mut it = Fixture::start().await;
+    it.set("a", "1").await;
+    it.scan(ScanRequest { range: everything(), ..Default::default() }).await;
+    let future = ScanRequest { range: everything(), revision: 1_000, ..Default::default() };
+    it.kv.scan(future).await.unwrap_err();
+    let mut watch = it.watch(everything(), 0).await;
+    watch.message().await.unwrap();
+    let (_, metrics) = it.http("/metrics").await;
+    assert!(metrics.contains(r#"kvorum_grpc_request_seconds_count{method="kv.v1.Kv/Watch"} 1"#), "{metrics}");
+    assert!(!metrics.contains(r#",method="kv.v1.Kv/Watch"} 1"#), "the watch goes on: {metrics}");
+    drop(watch);
+    let ends = [("OK", "Scan"), ("OUT_OF_RANGE", "Scan"), ("CANCELLED", "Watch")]
+        .map(|(code, method)| format!(r#"requests_total{{code="{code}",method="kv.v1.Kv/{method}"}} 1"#));
+    let begun = Instant::now();
+    loop {
+        let (_, metrics) = it.http("/metrics").await;
+        let Some(missing) = ends.iter().find(|end| !metrics.contains(*end)) else { break };
+        assert!(begun.elapsed() < Duration::from_secs(5), "{missing} is missing in {metrics}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 fn check_with_promtool(metrics: &str) {
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

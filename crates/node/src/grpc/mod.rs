@@ -1,6 +1,7 @@
 //! The gRPC services, and the router in front of them.
 
 pub mod admin;
+mod call;
 pub mod cluster;
 pub mod convert;
 pub mod error;
@@ -11,21 +12,21 @@ pub mod transport;
 mod watch;
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::time::{Duration, Instant};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
-use tonic::{Code, Status};
 
 use crate::error::RequestError;
-use crate::metrics::{MethodMetrics, Metrics};
+use crate::metrics::Metrics;
 use crate::raft::StatusOnly;
+use call::Call;
 use transport::REQUEST_OVERHEAD_BYTES;
 
 type HttpRequest = http::Request<Body>;
@@ -149,64 +150,8 @@ impl Service<HttpRequest> for Router {
     fn call(&mut self, request: HttpRequest) -> Call {
         let method = self.inner.metrics.method(request.uri().path()).clone();
         let response = self.inner.call(request);
-        let limit = self.inner.request_bytes_max;
-        Call { response, method: Some(method), limit, begun: std::time::Instant::now() }
+        Call::new(response, method, self.inner.request_bytes_max)
     }
-}
-
-/// A call on its way, which is counted when it ends.
-pub struct Call {
-    response: BoxFuture<HttpResponse, Infallible>,
-    /// Absent once it was counted.
-    method: Option<Arc<MethodMetrics>>,
-    limit: usize,
-    begun: std::time::Instant,
-}
-
-impl Call {
-    fn count(&mut self, code: Code) {
-        if let Some(method) = self.method.take() {
-            method.answered(code, self.begun.elapsed());
-        }
-    }
-}
-
-impl Future for Call {
-    type Output = Result<HttpResponse, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(Ok(mut response)) = self.response.as_mut().poll(cx) else { return Poll::Pending };
-        // An error shows in the headers; a call that went well has its status in the trailers.
-        let mut code = Code::Ok;
-        if let Some(value) = response.headers().get("grpc-status") {
-            code = Code::from_bytes(value.as_bytes());
-            if let Some(error) = too_large(&response, code, self.limit) {
-                code = error.code();
-                response = error.into_http();
-            }
-        }
-        self.count(code);
-        Poll::Ready(Ok(response))
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        // The caller went away, or its time was up.
-        self.count(Code::Cancelled);
-    }
-}
-
-/// tonic refuses a message beyond the decoding limit in its own words. A caller should find the
-/// same reason, and the limit that was configured, however much too large the request is.
-fn too_large(response: &HttpResponse, code: Code, limit: usize) -> Option<Status> {
-    if code != Code::OutOfRange {
-        return None;
-    }
-    let status = Status::from_header_map(response.headers()).filter(|status| status.details().is_empty())?;
-    let after = status.message().split("found ").nth(1)?;
-    let bytes = after.split(' ').next()?.parse().ok()?;
-    Some(RequestError::TooLarge { bytes, limit: limit as u64 }.into())
 }
 
 /// The largest message that a service on the client port decodes.
@@ -266,21 +211,5 @@ mod tests {
         assert_eq!(wait_of(Some("1S")), Duration::from_millis(980));
         assert_eq!(wait_of(Some("80m")), Duration::from_millis(70));
         assert_eq!(wait_of(Some("99999999H")), DEADLINE_MAX - DEADLINE_MARGIN);
-    }
-
-    /// A request that tonic itself refuses still names our reason and our limit.
-    #[test]
-    fn a_request_far_too_large_names_the_limit() {
-        let refused = |message: &str| {
-            let response: HttpResponse = Status::out_of_range(message).into_http();
-            too_large(&response, Code::OutOfRange, 100)
-        };
-        let message = "Error, decoded message length too large: found 5000 bytes, the limit is: 612 bytes";
-        let status = refused(message).expect("it is recognised");
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert!(status.message().contains("5000 bytes, the limit is 100 bytes"), "{}", status.message());
-        assert!(refused("something else").is_none());
-        let own: Status = RequestError::Compacted { requested: 1, compacted: 2 }.into();
-        assert!(too_large(&own.into_http(), Code::OutOfRange, 100).is_none());
     }
 }
