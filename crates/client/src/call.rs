@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::Error;
 use crate::channel::{Channel, MESSAGE_BYTES_MAX};
 use crate::error::Tried;
-use crate::judge::{Fate, Setback, judge};
+use crate::judge::{Fate, Next, Setback, judge};
 use crate::node::{Connected, Node};
 use crate::pool::Pool;
 
@@ -160,7 +160,7 @@ impl Pool {
                 Ok(answer) => return Ok((answer, node)),
                 Err(setback) => setback,
             };
-            let (leader, busy) = match setback.fate {
+            let next = match setback.fate {
                 Fate::Answered(error) => return Err(error),
                 Fate::Behind(error) if !options.revision_exists => return Err(error),
                 Fate::Unknown if options.repeat == Repeat::IfNotApplied => {
@@ -168,18 +168,21 @@ impl Pool {
                     let endpoint = node.address().to_string();
                     return Err(Error::OutcomeUnknown { endpoint, problem: setback.problem });
                 }
-                Fate::Unknown | Fate::Behind(_) => (None, false),
-                Fate::NotApplied { leader, busy } => (leader, busy),
+                Fate::Unknown | Fate::Behind(_) => Next::Anywhere,
+                Fate::NotApplied(next) => next,
             };
-            if !busy {
+            if next != Next::Here {
                 self.avoid(&node);
             }
             let rounds = rounds.get_or_insert_with(Rounds::new);
-            rounds.note(&node, setback.problem);
-            let named = leader.and_then(|address| self.named(&address)).filter(|node| !rounds.tried(node));
-            node = match named.inspect(|node| self.prefer(node)) {
+            rounds.note(&node, setback.problem, next == Next::Elsewhere);
+            let leader = match &next {
+                Next::Leader(address) => self.named(address).filter(|node| !rounds.tried(node)),
+                _ => None,
+            };
+            node = match leader.inspect(|node| self.prefer(node)) {
                 Some(leader) => leader,
-                None => rounds.next(self, &node, busy, &options).await?,
+                None => rounds.next(self, &node, next == Next::Here, &options).await?,
             };
         }
     }
@@ -228,8 +231,7 @@ impl Pool {
         let probe = wire::GetRequest { key: Bytes::from_static(b"\0"), revision: 0, serializable: true };
         let checked = match send(&connected.channel, &probe, until, Instant::now(), node).await {
             Ok(answer) => self.learn(node, &answer.header.unwrap_or_default()).map_err(Setback::answered),
-            // The request itself was not sent, whatever became of the probe.
-            Err(setback) => Err(Setback::not_sent(setback.problem)),
+            Err(setback) => Err(setback.of_probe()),
         };
         if checked.is_err() {
             node.discard(connected);
@@ -268,6 +270,8 @@ struct Rounds {
 struct Failure {
     node: Arc<Node>,
     problem: String,
+    /// It will take no request, however often it is asked.
+    hopeless: bool,
     /// It was tried since the last pause.
     this_round: bool,
 }
@@ -283,13 +287,11 @@ impl Rounds {
         Rounds { pauses, failures: Vec::new() }
     }
 
-    fn note(&mut self, node: &Arc<Node>, problem: String) {
+    fn note(&mut self, node: &Arc<Node>, problem: String, hopeless: bool) {
+        let failure = Failure { node: Arc::clone(node), problem, hopeless, this_round: true };
         match self.failures.iter_mut().find(|failure| Arc::ptr_eq(&failure.node, node)) {
-            Some(failure) => {
-                failure.problem = problem;
-                failure.this_round = true;
-            }
-            None => self.failures.push(Failure { node: Arc::clone(node), problem, this_round: true }),
+            Some(known) => *known = failure,
+            None => self.failures.push(failure),
         }
     }
 
@@ -305,10 +307,13 @@ impl Rounds {
         busy: bool,
         options: &CallOptions,
     ) -> Result<Arc<Node>, Error> {
+        let untried = pool.next(node, |node| self.tried(node));
+        if untried.is_none() && self.failures.iter().all(|failure| failure.hopeless) {
+            return Err(Error::NoCluster { tried: self.tried_in_vain() });
+        }
         if Instant::now() >= options.deadline {
             return Err(self.give_up(options));
         }
-        let untried = pool.next(node, |node| self.tried(node));
         if let (Some(next), false) = (untried, busy) {
             return Ok(next);
         }
@@ -323,11 +328,14 @@ impl Rounds {
     }
 
     fn give_up(&mut self, options: &CallOptions) -> Error {
-        let tried = self
-            .failures
-            .drain(..)
-            .map(|failure| Tried { endpoint: failure.node.address().to_string(), problem: failure.problem })
-            .collect();
-        Error::Unanswered { within: options.timeout, tried }
+        Error::Unanswered { within: options.timeout, tried: self.tried_in_vain() }
+    }
+
+    fn tried_in_vain(&mut self) -> Vec<Tried> {
+        let tried = |failure: Failure| Tried {
+            endpoint: failure.node.address().to_string(),
+            problem: failure.problem,
+        };
+        self.failures.drain(..).map(tried).collect()
     }
 }

@@ -23,6 +23,13 @@ pub enum Error {
         /// Each endpoint that was tried, and how its last attempt ended.
         tried: Vec<Tried>,
     },
+    /// No endpoint belongs to a cluster, or to what its cluster is now. The call changed nothing, and
+    /// will come to nothing until that is changed.
+    #[error("no endpoint serves a cluster: {}", List(tried))]
+    NoCluster {
+        /// Each endpoint, and what it says.
+        tried: Vec<Tried>,
+    },
     /// The change may have been made, or may still be. Read what it would have changed to find out.
     #[error(
         "the outcome is unknown: {problem} ({endpoint}); look whether it took effect before repeating it"

@@ -27,23 +27,40 @@ pub(crate) struct Setback {
 pub(crate) enum Fate {
     /// It was answered: this is the caller's error.
     Answered(Error),
-    /// Surely nothing was proposed; another node may do better.
-    NotApplied {
-        /// The leader's client address, where the node told it.
-        leader: Option<String>,
-        /// The same node may take it in a moment, and others need not be asked.
-        busy: bool,
-    },
+    /// Surely nothing was proposed.
+    NotApplied(Next),
     /// Nobody knows. A read can be repeated, a write cannot.
     Unknown,
     /// The revision is one the node does not have yet, though others may.
     Behind(Error),
 }
 
+/// Where a request that was not taken may be taken.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Next {
+    /// At the leader, with this client address.
+    Leader(String),
+    /// At any node; here too, after a while.
+    Anywhere,
+    /// Here, in a moment; others need not be asked.
+    Here,
+    /// At another node; never here, unless a person does something about this one.
+    Elsewhere,
+}
+
 impl Setback {
     /// The request did not leave this machine.
     pub(crate) fn not_sent(problem: String) -> Setback {
-        Setback { fate: Fate::NotApplied { leader: None, busy: false }, problem, broken: true }
+        Setback { fate: Fate::NotApplied(Next::Anywhere), problem, broken: true }
+    }
+
+    /// The request was not sent, since a probe of the connection ended so.
+    pub(crate) fn of_probe(self) -> Setback {
+        let fate = match self.fate {
+            fate @ Fate::NotApplied(Next::Elsewhere) => fate,
+            _ => Fate::NotApplied(Next::Anywhere),
+        };
+        Setback { fate, broken: true, ..self }
     }
 
     /// The request was sent, and the time for an answer is over.
@@ -72,7 +89,7 @@ pub(crate) fn judge(status: &Status, endpoint: &str) -> Setback {
     // A status with a source was made on this side, out of a transport's error.
     if let Some(source) = status.source() {
         let fate = match never_processed(source) {
-            true => Fate::NotApplied { leader: None, busy: false },
+            true => Fate::NotApplied(Next::Anywhere),
             false => Fate::Unknown,
         };
         return Setback { fate, problem: root_cause(source), broken: true };
@@ -92,12 +109,14 @@ fn of_reason(
 ) -> Fate {
     let message = status.message().to_owned();
     match reason {
-        "NOT_LEADER" => Fate::NotApplied { leader: metadata.get("leader").cloned(), busy: false },
-        // DEADLINE says that the time was over before anything was done.
-        "NO_LEADER" | "UNJOINED" | "STATUS_ONLY" | "SHUTTING_DOWN" | "DEADLINE" => {
-            Fate::NotApplied { leader: None, busy: false }
+        "NOT_LEADER" => {
+            Fate::NotApplied(metadata.get("leader").cloned().map_or(Next::Anywhere, Next::Leader))
         }
-        "BUSY" => Fate::NotApplied { leader: None, busy: true },
+        // DEADLINE says that the time was over before anything was done.
+        "NO_LEADER" | "SHUTTING_DOWN" | "DEADLINE" => Fate::NotApplied(Next::Anywhere),
+        "BUSY" => Fate::NotApplied(Next::Here),
+        // A disk that belongs to no cluster, or that its cluster no longer counts on.
+        "UNJOINED" | "STATUS_ONLY" => Fate::NotApplied(Next::Elsewhere),
         "OUTCOME_UNKNOWN" => Fate::Unknown,
         // The other nodes may be well, so that a read is worth a second try.
         "CORRUPT" => Fate::Unknown,
@@ -190,14 +209,15 @@ mod tests {
 
     #[test]
     fn few_reasons_say_that_nothing_was_proposed() {
-        for name in ["NOT_LEADER", "NO_LEADER", "UNJOINED", "STATUS_ONLY", "SHUTTING_DOWN", "DEADLINE"] {
-            assert_eq!(reason(name, &[]), Fate::NotApplied { leader: None, busy: false }, "{name}");
+        for name in ["NOT_LEADER", "NO_LEADER", "SHUTTING_DOWN", "DEADLINE"] {
+            assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Anywhere), "{name}");
         }
-        assert_eq!(reason("BUSY", &[]), Fate::NotApplied { leader: None, busy: true });
-        assert_eq!(
-            reason("NOT_LEADER", &[("leader", "b:2")]),
-            Fate::NotApplied { leader: Some("b:2".to_owned()), busy: false }
-        );
+        for name in ["UNJOINED", "STATUS_ONLY"] {
+            assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Elsewhere), "{name}");
+        }
+        assert_eq!(reason("BUSY", &[]), Fate::NotApplied(Next::Here));
+        let leader = reason("NOT_LEADER", &[("leader", "b:2")]);
+        assert_eq!(leader, Fate::NotApplied(Next::Leader("b:2".to_owned())));
         for name in ["OUTCOME_UNKNOWN", "CORRUPT"] {
             assert_eq!(reason(name, &[]), Fate::Unknown, "{name}");
         }

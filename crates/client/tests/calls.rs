@@ -23,7 +23,7 @@ fn client(mocks: &[&Mock]) -> Client {
 #[tokio::test]
 async fn a_write_is_repeated_while_nothing_was_proposed() {
     let mock = Mock::start();
-    let reasons = ["NOT_LEADER", "NO_LEADER", "UNJOINED", "BUSY", "SHUTTING_DOWN", "DEADLINE"];
+    let reasons = ["NOT_LEADER", "NO_LEADER", "BUSY", "SHUTTING_DOWN", "DEADLINE"];
     mock.script(reasons.map(Act::Refuse));
     let answer = client(&[&mock]).set("k", "v").await.unwrap();
     assert_eq!(answer.header.revision, 2);
@@ -260,6 +260,32 @@ async fn endpoints_that_refuse_are_named() {
     let error = client(&[&mock]).set("k", "v").timeout(Duration::from_millis(200)).await.unwrap_err();
     let expected = format!("no endpoint answered within 200ms: {} (connection refused)", mock.endpoint());
     assert_eq!(error.to_string(), expected);
+}
+
+/// Nodes of no cluster stay so until a person does something: nobody waits for that. One that does not
+/// answer may be a member, and is waited for.
+#[tokio::test]
+async fn nodes_of_no_cluster_are_not_waited_for() {
+    let (first, mut second) = (Mock::start(), Mock::start());
+    first.node().otherwise = Act::Refuse("UNJOINED");
+    second.node().otherwise = Act::Refuse("STATUS_ONLY");
+    let begun = Instant::now();
+    let error = client(&[&first, &second]).set("k", "v").await.unwrap_err();
+    assert!(matches!(&error, Error::NoCluster { tried } if tried.len() == 2), "{error}");
+    for words in [first.endpoint(), "UNJOINED".into(), second.endpoint(), "STATUS_ONLY".into()] {
+        assert!(error.to_string().contains(&words), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!((first.count("set"), second.count("set")), (1, 1));
+
+    second.crash();
+    let client = client(&[&first, &second]);
+    let write = tokio::spawn(async move { client.set("k", "v").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!write.is_finished(), "a node that is down was not waited for");
+    second.node().otherwise = Act::Serve;
+    second.restart();
+    write.await.unwrap().unwrap();
 }
 
 #[tokio::test]
