@@ -2,6 +2,7 @@
 //! a thread and a runtime of its own, so that stopping it breaks its connections as a crash does.
 #![allow(dead_code, missing_docs)]
 
+pub mod admin;
 mod service;
 mod store;
 
