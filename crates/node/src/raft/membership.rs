@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
 use openraft::ChangeMembers;
-use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{ClientWriteResponse, Precondition};
 use prost::Message as _;
 use rand::Rng as _;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::types::{Address, TypeConfig, read_log_id, wire_membership};
+use super::types::{Address, TypeConfig, read_log_id, store_log_id, wire_membership};
 use super::{OpenRaft, Raft};
 use crate::error::RequestError;
 use crate::grpc::transport;
@@ -55,6 +55,38 @@ pub enum MembershipError {
     /// It was begun; whether it completes is not known.
     #[error("{0}; look at the membership and repeat the request")]
     Unfinished(String),
+}
+
+/// What openraft has against a change, without its own notation of log ids where that is usual.
+fn refusal(error: &ClientWriteError<TypeConfig>) -> String {
+    match error {
+        ClientWriteError::PreconditionFailed(_) => {
+            "the membership has changed since the caller saw it; look at it again".into()
+        }
+        ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => {
+            "another change of the membership is under way; wait for its end".into()
+        }
+        error => error.to_string(),
+    }
+}
+
+/// A membership for people: who votes, who will instead once a joint change is complete, who learns.
+fn describe(membership: &admin::Membership) -> String {
+    let configs: Vec<&[u64]> = membership.configs.iter().map(|config| &config.node_ids[..]).collect();
+    let address = |id: u64| membership.nodes.iter().find(|node| node.node_id == id);
+    let member = |&id: &u64| match address(id) {
+        Some(node) => format!("{id:016x} ({})", node.peer_address),
+        None => format!("{id:016x}"),
+    };
+    let list = |ids: &[u64]| ids.iter().map(member).collect::<Vec<_>>().join(", ");
+    let voters = configs.iter().map(|ids| list(ids)).collect::<Vec<_>>().join("; then ");
+    let votes = |id: &u64| configs.iter().any(|ids| ids.contains(id));
+    let learners: Vec<u64> =
+        membership.nodes.iter().map(|node| node.node_id).filter(|id| !votes(id)).collect();
+    match learners.is_empty() {
+        true => format!("voters {voters}"),
+        false => format!("voters {voters}; learners {}", list(&learners)),
+    }
 }
 
 /// The bytes of a membership of one voter, as log and store keep them.
@@ -227,14 +259,15 @@ impl Raft {
                 RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
                     MembershipError::Unfinished("leadership was lost during the change".into())
                 }
-                RaftError::APIError(error) => MembershipError::Refused(error.to_string()),
+                RaftError::APIError(error) => MembershipError::Refused(refusal(&error)),
                 RaftError::Fatal(_) => RequestError::ShuttingDown.into(),
             })?;
         let membership = membership.ok_or_else(|| {
             MembershipError::Unfinished("raft answered a membership change without a membership".into())
         })?;
-        tracing::info!(%log_id, %membership, "membership changed");
-        Ok(wire_membership(&membership, Some(&log_id)))
+        let membership = wire_membership(&membership, Some(&log_id));
+        tracing::info!(log_id = %store_log_id(&log_id), members = describe(&membership), "membership changed");
+        Ok(membership)
     }
 
     /// Finishes a joint change that another leader began. It does nothing where there is none.
@@ -296,5 +329,27 @@ impl Raft {
 
     fn current_membership(&self) -> admin::Membership {
         self.status().membership.unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Members are named as everywhere else, by sixteen digits and their addresses.
+    #[test]
+    fn a_membership_is_described_for_people() {
+        let node = |node_id: u64| admin::Node {
+            node_id,
+            peer_address: format!("n{node_id}:2380"),
+            client_address: format!("n{node_id}:2379"),
+        };
+        let voters = |ids: &[u64]| admin::VoterSet { node_ids: ids.to_vec() };
+        let mut membership =
+            admin::Membership { log_id: None, configs: vec![voters(&[1])], nodes: vec![node(1), node(10)] };
+        let (one, ten) = ("0000000000000001 (n1:2380)", "000000000000000a (n10:2380)");
+        assert_eq!(describe(&membership), format!("voters {one}; learners {ten}"));
+        membership.configs.push(voters(&[1, 10]));
+        assert_eq!(describe(&membership), format!("voters {one}; then {one}, {ten}"));
     }
 }
