@@ -1,9 +1,13 @@
 //! Command line and environment, parsed once into a [`Config`] that cannot be wrong.
 
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::grpc::workers::workers;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -183,6 +187,8 @@ pub struct Config {
     pub quota_bytes: u64,
     /// Bytes of raft log kept for members that lag.
     pub log_retain_bytes: u64,
+    /// Threads that serve clients; 0: the node's own does, as it should where cores are few.
+    pub client_threads: usize,
 }
 
 /// A flag that cannot work. Its message says what to do.
@@ -229,6 +235,7 @@ impl Flags {
             cache_bytes: self.cache_bytes as usize,
             quota_bytes: self.quota_bytes,
             log_retain_bytes: self.log_retain_bytes,
+            client_threads: workers(available_parallelism().map_or(1, NonZero::get)),
         })
     }
 }

@@ -37,8 +37,8 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(EXIT_USAGE, error),
     };
-    // One runtime on one thread: with few cores its calls cost a quarter less CPU than those of a
-    // multi-threaded one. Log, apply and blocking reads have threads of their own.
+    // One runtime on one thread: its calls cost a quarter less CPU than those of a multi-threaded one.
+    // Log, apply and blocking reads have threads of their own; with more than two cores clients have too.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)

@@ -26,7 +26,8 @@ use crate::grpc::admin::AdminService;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::kv::KvService;
 use crate::grpc::peer::PeerService;
-use crate::grpc::transport::{self, BindError, PEER_MESSAGE_BYTES_MAX};
+use crate::grpc::transport::{self, BindError, PEER_MESSAGE_BYTES_MAX, stopped};
+use crate::grpc::workers::Workers;
 use crate::grpc::{Router, RouterBuilder};
 use crate::http::{self, Health};
 use crate::metrics::Metrics;
@@ -185,7 +186,7 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"),
             "serving"
         );
-        Ok(Node::serve(&config, raft, hub, metrics, listeners, addresses))
+        Node::serve(&config, raft, hub, metrics, listeners, addresses)
     }
 
     fn serve(
@@ -195,7 +196,7 @@ impl Node {
         metrics: Arc<Metrics>,
         listeners: Listeners,
         addresses: Addresses,
-    ) -> Node {
+    ) -> Result<Node, StartError> {
         let (stopping, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (stop_clients, clients_stop) = watch::channel(false);
         let (stop_peers, peers_stop) = watch::channel(false);
@@ -211,8 +212,15 @@ impl Node {
             .with(kv)
             .with(ClusterService::server(raft.clone()))
             .with(health_service);
-        let clients =
-            tokio::spawn(serve_port(listeners.client, with_reflection(router).build(), clients_stop));
+        let router = with_reflection(router).build();
+        let clients = match config.client_threads {
+            0 => tokio::spawn(serve_port(listeners.client, router, clients_stop)),
+            count => {
+                let workers = Workers::start(count, &router, &clients_stop, &peers_stop)
+                    .map_err(|error| StartError::System("start the threads that serve clients", error))?;
+                tokio::spawn(workers.serve(listeners.client))
+            }
+        };
 
         let peer =
             PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
@@ -223,7 +231,7 @@ impl Node {
             .with(admin);
         tokio::spawn(serve_port(listeners.peer, router.build(), peers_stop.clone()));
         tokio::spawn(serve_http(listeners.http, health, peers_stop));
-        Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, addresses }
+        Ok(Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, addresses })
     }
 
     /// This node's part in consensus.
@@ -336,7 +344,6 @@ fn raise_file_limit() {
     }
 }
 
-/// The seam for machines with many cores: a port can be served by several runtimes as well.
 async fn serve_port(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
     if let Err(error) = transport::serve(listener, router, stopped(stop)).await {
         tracing::error!(%error, "a port is no longer served");
@@ -347,11 +354,6 @@ async fn serve_http(listener: TcpListener, health: Health, stop: watch::Receiver
     if let Err(error) = http::serve(listener, health, stopped(stop)).await {
         tracing::error!(%error, "the HTTP port is no longer served");
     }
-}
-
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    // A sender that is gone means that the node is.
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn with_reflection(router: RouterBuilder) -> RouterBuilder {

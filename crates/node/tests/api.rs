@@ -47,9 +47,15 @@ async fn connect(address: SocketAddr) -> Channel {
 }
 
 impl Fixture {
+    /// On the test's own runtime, however many cores there are.
     async fn start() -> Fixture {
+        Fixture::start_with_threads(0).await
+    }
+
+    async fn start_with_threads(client_threads: usize) -> Fixture {
         let dir = TempDir::new().unwrap();
-        let node = Node::start(config(&dir, &[])).await.unwrap();
+        let config = Config { client_threads, ..config(&dir, &[]) };
+        let node = Node::start(config).await.unwrap();
         let channel = connect(node.addresses.client).await;
         let kv = KvClient::new(channel.clone()).max_decoding_message_size(64 << 20);
         let mut fixture = Fixture { node: Some(node), kv, channel, dir };
@@ -442,6 +448,75 @@ async fn a_stop_ends_watches_with_a_reason() {
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     let end = timeout(Duration::from_secs(1), watch.message()).await.expect("the watch has ended");
     assert_eq!(reason(&end.unwrap_err()), "SHUTTING_DOWN");
+}
+
+/// The threads of this process that serve clients, which only one of these tests has.
+fn client_threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("clients-")).collect();
+    names.sort();
+    names
+}
+
+/// As on a machine with many cores: connections are dealt out to threads, on which all works as it does
+/// on one. A stop answers what is under way, writes as well as watches, and then the threads are gone.
+#[tokio::test]
+async fn threads_of_their_own_serve_clients_and_stop_like_one() {
+    let mut it = Fixture::start_with_threads(2).await;
+    assert_eq!(client_threads(), ["clients-0\n", "clients-1\n"]);
+    it.set("a", "1").await;
+    let mut writers = Vec::new();
+    let mut watches = Vec::new();
+    for _ in 0..4 {
+        let channel = connect(it.node().addresses.client).await;
+        let mut kv = KvClient::new(channel.clone());
+        let mut pages = kv
+            .scan(ScanRequest { range: key_range("a", "b", false), ..Default::default() })
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(pages.message().await.unwrap().unwrap().kvs.len(), 1);
+        let request = WatchRequest { range: key_range("a", "b", false), ..Default::default() };
+        let mut watch = kv.watch(request).await.unwrap().into_inner();
+        watch.message().await.unwrap();
+        watches.push(watch);
+        writers.push(tokio::spawn(async move {
+            for written in 0.. {
+                let set = SetRequest { key: "w".into(), value: "1".into(), ..Default::default() };
+                if let Err(status) = kv.set(set).await {
+                    return (written, status);
+                }
+            }
+            unreachable!("the node stops")
+        }));
+    }
+    it.set("a", "2").await;
+    for watch in &mut watches {
+        let response = timeout(Duration::from_secs(5), watch.message()).await.expect("an event comes");
+        assert_eq!(&response.unwrap().unwrap().events[0].kv.as_ref().unwrap().value[..], b"2");
+    }
+    sleep(Duration::from_millis(200)).await;
+
+    let begun = Instant::now();
+    it.node.take().unwrap().stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    for writer in writers {
+        let (written, status) = writer.await.unwrap();
+        assert!(written > 0, "{status}");
+        // A refusal, or a connection that was closed in order and could not be made again: no write was
+        // cut off.
+        let info = status.get_error_details().error_info().map(|info| info.reason.clone());
+        let connect = format!("{status:?}").contains("ConnectError");
+        assert!(info.as_deref() == Some("SHUTTING_DOWN") || connect, "{status:?}");
+    }
+    for mut watch in watches {
+        assert_eq!(reason(&watch.message().await.unwrap_err()), "SHUTTING_DOWN");
+    }
+    while !client_threads().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?} go on", client_threads());
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// The binary as a process. It is killed if a test leaves it running.

@@ -10,6 +10,7 @@ pub mod peer;
 mod scan;
 pub mod transport;
 mod watch;
+pub mod workers;
 
 use std::convert::Infallible;
 use std::sync::Arc;

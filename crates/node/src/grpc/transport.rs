@@ -3,14 +3,15 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use kvorum_proto::peer::v1::peer_client::PeerClient;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Server};
 
@@ -87,13 +88,26 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
+    let incoming = stream::unfold((listener, room()), async |(listener, room)| {
+        let connection = accept(&listener, &room).await.serve_here();
+        Some((Ok(connection), (listener, room)))
+    });
+    serve_connections(incoming, router, stop).await
+}
+
+/// Serves these connections until `stop`, then lets the calls in flight end.
+pub async fn serve_connections(
+    connections: impl Stream<Item = io::Result<Connection>>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
     Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .serve_with_incoming_shutdown(router, connections(listener), stop)
+        .serve_with_incoming_shutdown(router, connections, stop)
         .await
 }
 
@@ -119,16 +133,19 @@ pub fn peer_client(channel: Channel) -> PeerClient<Channel> {
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
 }
 
-/// Accepted connections, at most [`CONNECTIONS_MAX`] at a time.
-fn connections(listener: TcpListener) -> impl stream::Stream<Item = io::Result<Connection>> {
-    let room = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((listener, room), async |(listener, room)| {
-        let connection = accept(&listener, &room).await;
-        Some((Ok(connection), (listener, room)))
-    })
+/// Becomes true, or its sender goes: whatever listens to it is to stop.
+pub async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means that the node is.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn accept(listener: &TcpListener, room: &std::sync::Arc<Semaphore>) -> Connection {
+/// The room of a port, for [`CONNECTIONS_MAX`] connections at a time.
+pub fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(CONNECTIONS_MAX))
+}
+
+/// Waits for room, and accepts the next connection.
+pub async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> Accepted {
     let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
@@ -137,7 +154,7 @@ async fn accept(listener: &TcpListener, room: &std::sync::Arc<Semaphore>) -> Con
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
-                return Connection { stream, _permit: permit };
+                return Accepted { stream, permit };
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -147,10 +164,29 @@ async fn accept(listener: &TcpListener, room: &std::sync::Arc<Semaphore>) -> Con
     }
 }
 
-/// A connection with its place among those that a port takes.
-struct Connection {
+/// A connection that no runtime serves yet, with its place among those that a port takes.
+pub struct Accepted {
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+}
+
+/// A connection that is served.
+pub struct Connection {
     stream: TcpStream,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    /// The runtime that accepted the connection serves it too.
+    fn serve_here(self) -> Connection {
+        Connection { stream: self.stream, _permit: self.permit }
+    }
+
+    /// The runtime of the caller serves the connection, which another one accepted.
+    pub fn take_over(self) -> io::Result<Connection> {
+        let stream = TcpStream::from_std(self.stream.into_std()?)?;
+        Ok(Connection { stream, _permit: self.permit })
+    }
 }
 
 impl Connected for Connection {
