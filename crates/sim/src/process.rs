@@ -167,7 +167,7 @@ impl Node {
     }
 
     async fn ask_status(&self, hash_revision: u64, limit: Duration) -> Result<admin::StatusResponse> {
-        let mut request = tonic::Request::new(admin::StatusRequest { hash_revision });
+        let mut request = tonic::Request::new(admin::StatusRequest { hash_revision, confirm: false });
         request.set_timeout(limit);
         let answer = tokio::time::timeout(limit, self.admin().status(request)).await;
         let doing = || format!("ask {} for its status", self.name());

@@ -89,9 +89,21 @@ impl AdminClient {
         self.call(&v1::StatusRequest::default()).await
     }
 
-    /// Founds a cluster of this one node; 0 lets the node choose the cluster's id.
-    pub async fn initialize(&self, cluster_id: u64) -> Result<v1::InitializeResponse, Error> {
-        self.call(&v1::InitializeRequest { cluster_id }).await
+    /// The same, once a quorum has confirmed that it is no older than this call. Where none does, the
+    /// answer is not marked as confirmed.
+    pub async fn confirmed_status(&self) -> Result<v1::StatusResponse, Error> {
+        self.call(&v1::StatusRequest { confirm: true, ..Default::default() }).await
+    }
+
+    /// Founds a cluster of this one node; 0 lets the node choose the cluster's id. With a node id, only
+    /// the disk with that id does.
+    pub async fn initialize(
+        &self,
+        cluster_id: u64,
+        node_id: Option<u64>,
+    ) -> Result<v1::InitializeResponse, Error> {
+        let node_id = node_id.unwrap_or_default();
+        self.call(&v1::InitializeRequest { cluster_id, node_id }).await
     }
 
     /// Adds a node that does not vote, if the membership is still the expected one.

@@ -186,7 +186,7 @@ impl Operations {
             // A crash came between the two halves of founding.
             (Some((peer, _)), _) | (None, Some(peer)) => {
                 report(&Step::Found(peer.clone()));
-                Ok(self.changing(peer)?.initialize(0).await?.cluster_id)
+                Ok(self.changing(peer)?.initialize(0, None).await?.cluster_id)
             }
             (None, None) => Err(Error::Membership("a cluster needs at least one member".to_owned())),
         }

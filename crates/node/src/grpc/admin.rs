@@ -48,8 +48,9 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::StatusRequest>,
     ) -> Result<Response<admin::StatusResponse>, Status> {
-        let mut status = self.raft.status();
-        let revision = request.into_inner().hash_revision;
+        let admin::StatusRequest { hash_revision: revision, confirm } = request.into_inner();
+        let confirmed = confirm && self.raft.confirm().await;
+        let mut status = admin::StatusResponse { confirmed, ..self.raft.status() };
         if revision != 0 {
             status.hash = self.raft.hash(revision).await?;
         }
@@ -60,8 +61,14 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::InitializeRequest>,
     ) -> Result<Response<admin::InitializeResponse>, Status> {
-        let cluster_id = self.raft.initialize(request.into_inner().cluster_id).await?;
+        let admin::InitializeRequest { cluster_id, node_id: wanted } = request.into_inner();
         let node_id = self.raft.overview().node_id;
+        if wanted != 0 && wanted != node_id {
+            return Err(Status::failed_precondition(format!(
+                "the disk here is node {node_id:016x}, not {wanted:016x}; it may be a new one at an old address"
+            )));
+        }
+        let cluster_id = self.raft.initialize(cluster_id).await?;
         Ok(Response::new(admin::InitializeResponse { cluster_id, node_id }))
     }
 

@@ -23,6 +23,10 @@ pub const CAUGHT_UP_BYTES: u64 = 1 << 20;
 /// Leadership goes only to a voter that was heard of within so long.
 const HEARD_OF_MS: u64 = 1_000;
 
+/// A member that was not heard of for longer, or for longer than an election takes, is not there as far
+/// as changes of the voters go.
+const PRESENT_MS: u64 = 3_000;
+
 /// How long a voter may take to become leader after it was told to.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -240,7 +244,38 @@ impl Raft {
                 "node {id:016x} is no member: add it as a learner first"
             )));
         }
+        self.check_live(&voter_ids)?;
         self.change(&core.raft, ChangeMembers::ReplaceAllVoters(voter_ids), retain, expected).await
+    }
+
+    /// Refuses voters that could not commit anything, and new ones that are not there: whoever asks for
+    /// them may have looked at the cluster long ago.
+    fn check_live(&self, voter_ids: &BTreeSet<u64>) -> Result<(), MembershipError> {
+        let (status, overview) = (self.status(), self.overview());
+        let silent_ms_max = PRESENT_MS.max(self.inner.options.election_timeout_ms);
+        let live: BTreeSet<u64> = status
+            .progress
+            .iter()
+            .filter(|progress| {
+                progress.silent_ms <= silent_ms_max && progress.bytes_behind <= CAUGHT_UP_BYTES
+            })
+            .map(|progress| progress.node_id)
+            .chain([overview.node_id])
+            .collect();
+        let votes = |id: &u64| overview.members.iter().any(|member| member.node_id == *id && member.voter);
+        if let Some(id) = voter_ids.iter().find(|id| !votes(id) && !live.contains(id)) {
+            return Err(MembershipError::Refused(format!(
+                "node {id:016x} is not live or has not caught up; wait until it is, and make it a voter then"
+            )));
+        }
+        if (voter_ids & &live).len() <= voter_ids.len() / 2 {
+            return Err(MembershipError::Refused(
+                "most of these voters are not live or have not caught up, and nothing could be committed any \
+                 more; bring them back first"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     async fn change(

@@ -333,6 +333,12 @@ impl Raft {
         self.core()?.leader_index.get(deadline).await
     }
 
+    /// Whether this node has, within an election timeout, heard from the leader and its quorum again.
+    pub async fn confirm(&self) -> bool {
+        let limit = Duration::from_millis(self.inner.options.election_timeout_ms);
+        self.read_barrier(Instant::now() + limit).await.is_ok()
+    }
+
     /// Returns once this node may serve what it holds: a read from its own state that came after
     /// this can't be older than one from before the node was restarted.
     pub async fn recovered(&self, deadline: Instant) -> Result<(), RequestError> {

@@ -215,6 +215,7 @@ impl Raft {
             quota_bytes: inner.store.quota_bytes(),
             hash: 0,
             status_only: overview.status_only.as_ref().map(ToString::to_string).unwrap_or_default(),
+            confirmed: false,
         }
     }
 
