@@ -1,0 +1,243 @@
+//! What the operator knows of one cluster at one moment, as plain data: the plan's whole input.
+//!
+//! It holds no clock either: where time matters, whoever observed says how long something has lasted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::crd::Keep;
+use crate::step::Risky;
+
+/// Everything a plan is made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// What the spec wants.
+    pub wanted: Wanted,
+    /// The cluster id that the status has latched.
+    pub cluster_id: Option<u64>,
+    /// The risky step that the status records.
+    pub step: Option<Risky>,
+    /// The KvCluster is being deleted.
+    pub deleting: bool,
+    /// The KvCluster carries our finalizer.
+    pub finalizer: bool,
+    /// A random number for a cluster id, in case one is needed.
+    pub fresh_id: u64,
+    /// Services, disruption budget and the like are as they should be.
+    pub objects_current: bool,
+    /// The StatefulSet.
+    pub stateful_set: Option<StatefulSet>,
+    /// Pods by ordinal.
+    pub pods: BTreeMap<u32, Pod>,
+    /// Claims by ordinal.
+    pub claims: BTreeMap<u32, Claim>,
+    /// What the nodes that answered said, by ordinal.
+    pub nodes: BTreeMap<u32, Node>,
+    /// A Ready, schedulable machine without a member stands by.
+    pub standby: bool,
+}
+
+/// What the spec wants, as far as the plan is concerned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// How many members.
+    pub members: u32,
+    /// Only observe.
+    pub paused: bool,
+    /// Each disk's size.
+    pub storage_bytes: u64,
+    /// What becomes of a disk whose member is gone.
+    pub when_scaled: Keep,
+    /// What becomes of the disks in the end.
+    pub when_deleted: Keep,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted {
+            members: 3,
+            paused: false,
+            storage_bytes: 0,
+            when_scaled: Keep::Delete,
+            when_deleted: Keep::Retain,
+        }
+    }
+}
+
+/// Which object, in which version, a deletion is meant for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Its uid.
+    pub uid: String,
+    /// Its resource version.
+    pub resource_version: String,
+}
+
+/// The StatefulSet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatefulSet {
+    /// Which one.
+    pub version: Version,
+    /// It is going away.
+    pub deleting: bool,
+    /// Pods it keeps.
+    pub replicas: u32,
+    /// All but its replicas and its claims' size is as it should be.
+    pub current: bool,
+    /// The hash of its pod template.
+    pub template: String,
+    /// The size of the claims it makes.
+    pub storage_bytes: u64,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pod {
+    /// Which one.
+    pub version: Version,
+    /// It is going away.
+    pub deleting: bool,
+    /// Its container runs.
+    pub running: bool,
+    /// Clients are sent to it.
+    pub ready: bool,
+    /// The hash of the template it was made from.
+    pub template: String,
+    /// The machine it runs on.
+    pub machine: Option<String>,
+    /// Why its container does not run, as the kubelet or the scheduler says.
+    pub trouble: Option<String>,
+}
+
+/// A claim.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Claim {
+    /// Which one.
+    pub version: Version,
+    /// It is going away.
+    pub deleting: bool,
+    /// Whose disk it is, as far as that was written on it.
+    pub disk: Option<Disk>,
+    /// Its member was removed and its disk kept.
+    pub retired: bool,
+    /// The size that is asked for.
+    pub requested_bytes: u64,
+    /// The size that is there; 0 while it is not bound.
+    pub capacity_bytes: u64,
+    /// A person says that its disk is gone for good.
+    pub declared_lost: bool,
+    /// The volume can be used on no machine that exists.
+    pub machine: Machine,
+}
+
+/// Whose disk it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Its cluster.
+    pub cluster_id: u64,
+    /// Its node id.
+    pub node_id: u64,
+    /// This disk founds the cluster.
+    pub founder: bool,
+}
+
+/// Whether the machine that holds a volume exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    /// As far as is known.
+    #[default]
+    Exists,
+    /// There is no such machine, but there was one a moment ago.
+    Missing,
+    /// There has been no such machine for so long that it is gone.
+    Gone,
+}
+
+/// A position in the raft log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogId {
+    /// The term.
+    pub term: u64,
+    /// The index.
+    pub index: u64,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Its disk belongs to no cluster.
+    #[default]
+    Unjoined,
+    /// It does not vote.
+    Learner,
+    /// It votes.
+    Follower,
+    /// It stands for election.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+/// What a node said of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    /// Its disk's id.
+    pub node_id: u64,
+    /// Its cluster; 0 while Unjoined.
+    pub cluster_id: u64,
+    /// The incarnation of its cluster.
+    pub incarnation: u64,
+    /// What it is.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// It leads, and a quorum has just confirmed that: what it says of the membership is the latest.
+    pub confirmed: bool,
+    /// Its last log entry.
+    pub last_log: LogId,
+    /// What it has applied.
+    pub applied: u64,
+    /// The membership as it knows it.
+    pub membership: Membership,
+    /// How far others are; only the leader knows.
+    pub progress: BTreeMap<u64, Progress>,
+    /// Its version.
+    pub version: String,
+    /// Its alarms.
+    pub alarms: Vec<String>,
+}
+
+/// A membership.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The entry that made it.
+    pub log_id: LogId,
+    /// The voters; two sets while a joint change is under way, none before the cluster is founded.
+    pub configs: Vec<BTreeSet<u64>>,
+    /// Voters and learners, with the ordinal whose address they have.
+    pub nodes: BTreeMap<u64, Option<u32>>,
+}
+
+/// How far the leader knows a peer to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Its last entry that is the leader's too.
+    pub matched: u64,
+    /// Bytes that it lacks.
+    pub bytes_behind: u64,
+    /// Since when it is silent.
+    pub silent_ms: u64,
+}
+
+impl Claim {
+    /// A member's disk, as far as is written on it.
+    pub fn is_members(&self) -> bool {
+        self.disk.is_some() && !self.retired && !self.deleting
+    }
+}
+
+impl Node {
+    /// It has never been part of any cluster's membership.
+    pub fn is_blank(&self) -> bool {
+        self.last_log.index == 0 && self.membership.configs.iter().all(BTreeSet::is_empty)
+    }
+}

@@ -1,0 +1,94 @@
+//! Founding a cluster, once; and taking one over that is there.
+
+use std::collections::BTreeSet;
+
+use super::{About, Decided, Notes, risky, safe, wait};
+use crate::names::hex;
+use crate::observed::{Disk, Node, Observed, Role};
+use crate::step::{Risky, Step};
+
+/// Finds out which cluster this is, or founds one.
+pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
+    let known = known_ids(observed);
+    if known.len() > 1 {
+        let ids: Vec<String> = known.iter().map(|id| hex(*id)).collect();
+        let message = format!(
+            "disks of several clusters are here under one name: {}; remove the claims that do not belong to it",
+            ids.join(", ")
+        );
+        notes.add(About::Storage, "OtherCluster", message.clone());
+        return wait(message);
+    }
+    match (observed.cluster_id, known.first()) {
+        (None, Some(&cluster_id)) => {
+            safe(Step::Latch { cluster_id }, "claims or nodes say which cluster this is")
+        }
+        (None, None) => choose_founder(observed),
+        (Some(cluster_id), _) => found(observed, cluster_id, notes),
+    }
+}
+
+/// Every cluster id that is written anywhere.
+fn known_ids(observed: &Observed) -> BTreeSet<u64> {
+    let claims = observed.claims.values().filter_map(|claim| claim.disk).map(|disk| disk.cluster_id);
+    let nodes = observed.nodes.values().map(|node| node.cluster_id).filter(|id| *id != 0);
+    observed.cluster_id.into_iter().chain(claims).chain(nodes).collect()
+}
+
+/// Chooses ordinal 0's disk, once all disks are there and none belongs to any cluster.
+fn choose_founder(observed: &Observed) -> Decided {
+    let set = observed.stateful_set.as_ref()?;
+    let wanted = observed.wanted.members;
+    let version = set.version.clone();
+    if set.replicas < wanted {
+        return safe(Step::Grow { replicas: wanted, version }, "the spec wants more members");
+    }
+    if set.replicas > wanted {
+        return risky(Risky::Shrink { replicas: wanted, version }, "the spec wants fewer members");
+    }
+    let unjoined = |ordinal: &u32| {
+        observed.nodes.get(ordinal).is_some_and(|node| node.role == Role::Unjoined && node.cluster_id == 0)
+    };
+    let missing: Vec<String> = (0..wanted).filter(|i| !unjoined(i)).map(|i| i.to_string()).collect();
+    if !missing.is_empty() {
+        return wait(format!("all members to answer before the cluster is founded: {}", missing.join(", ")));
+    }
+    let (claim, node) = (observed.claims.get(&0)?, observed.nodes.get(&0)?);
+    if claim.deleting {
+        return wait("claim 0 is being deleted");
+    }
+    let disk = Disk { cluster_id: observed.fresh_id, node_id: node.node_id, founder: true };
+    let step = Step::RecordDisk { ordinal: 0, version: claim.version.clone(), disk };
+    safe(step, "all members wait to be told their cluster")
+}
+
+/// Goes on with the disk that was chosen, and only with that.
+fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
+    if observed.nodes.values().any(|node| !node.is_blank()) {
+        return None;
+    }
+    let founder = observed.claims.get(&0).and_then(|claim| claim.disk).filter(|disk| disk.founder)?;
+    let node = observed.nodes.get(&0)?;
+    if node.node_id == founder.node_id && may_be_founder(node, cluster_id) {
+        let (ordinal, node_id) = (0, founder.node_id);
+        let step = Step::Initialize { ordinal, node_id, cluster_id };
+        return safe(step, "the founder is chosen and its disk is the one that was chosen");
+    }
+    if observed.nodes.len() as u32 >= observed.wanted.members {
+        notes.add(
+            About::Storage,
+            "FounderLost",
+            format!(
+                "disk {} founded or was to found this cluster and is gone, and no other disk has its data; \
+                 restore a snapshot, or delete the KvCluster and its claims and make it again",
+                hex(founder.node_id)
+            ),
+        );
+    }
+    None
+}
+
+/// The disk was told nothing, or a crash cut its founding short.
+fn may_be_founder(node: &Node, cluster_id: u64) -> bool {
+    node.is_blank() && (node.cluster_id == 0 || node.cluster_id == cluster_id)
+}

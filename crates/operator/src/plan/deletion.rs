@@ -1,0 +1,40 @@
+//! The end of a KvCluster. Without `whenDeleted: Delete` Kubernetes' own garbage collection does all:
+//! it takes what the KvCluster owns, and no claim is owned.
+
+use super::{Decided, safe, wait};
+use crate::crd::Keep;
+use crate::observed::Observed;
+use crate::step::Step;
+
+/// Keeps the finalizer in step with the policy.
+pub fn hold(observed: &Observed) -> Decided {
+    match (observed.wanted.when_deleted, observed.finalizer) {
+        (Keep::Delete, false) => safe(Step::AddFinalizer, "the claims go with the KvCluster"),
+        (Keep::Retain, true) => safe(Step::RemoveFinalizer, "the claims stay when the KvCluster goes"),
+        _ => None,
+    }
+}
+
+/// Deletes what the policy says. No node has to answer for that.
+pub fn next(observed: &Observed) -> Decided {
+    if !observed.finalizer {
+        return wait("the KvCluster is being deleted");
+    }
+    if observed.wanted.when_deleted == Keep::Delete {
+        // First whatever would make new claims.
+        match &observed.stateful_set {
+            Some(set) if set.deleting => return wait("the StatefulSet goes"),
+            Some(set) => {
+                let version = set.version.clone();
+                return safe(Step::DeleteStatefulSet { version }, "the KvCluster is being deleted");
+            }
+            None => {}
+        }
+        let claim = observed.claims.iter().find(|(_, claim)| !claim.deleting);
+        if let Some((ordinal, claim)) = claim {
+            let step = crate::step::Risky::DeleteClaim { ordinal: *ordinal, version: claim.version.clone() };
+            return super::risky(step, "the KvCluster is being deleted with its claims");
+        }
+    }
+    safe(Step::RemoveFinalizer, "nothing is left to delete")
+}

@@ -1,0 +1,121 @@
+//! How a disk becomes a voter, be it a new member's or one that takes a lost one's place.
+
+use super::view::View;
+use super::{About, Decided, Notes, risky, safe, wait};
+use crate::crd::Keep;
+use crate::names::hex;
+use crate::observed::{Disk, Node};
+use crate::step::{Risky, Step};
+
+/// Writes on the members' claims whose disks they are, where that is missing.
+pub fn record_members(view: &View) -> Decided {
+    view.observed.nodes.iter().find_map(|(ordinal, node)| {
+        let member = view.membership.nodes.contains_key(&node.node_id);
+        if member { record(view, *ordinal, node.node_id) } else { None }
+    })
+}
+
+fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
+    let claim = view.observed.claims.get(&ordinal)?;
+    let same = |disk: Disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id);
+    if claim.deleting || (claim.disk.is_some_and(same) && !claim.retired) {
+        return None;
+    }
+    let disk = Disk { cluster_id: view.cluster_id, node_id, founder: false };
+    let step = Step::RecordDisk { ordinal, version: claim.version.clone(), disk };
+    safe(step, format!("disk {} is not on record", hex(node_id)))
+}
+
+/// The next step of the first member that is not a voter yet.
+pub fn next(view: &View, notes: &mut Notes) -> Decided {
+    let set = view.observed.stateful_set.as_ref()?;
+    (0..set.replicas.min(view.observed.wanted.members)).find_map(|ordinal| {
+        let node = view.observed.nodes.get(&ordinal)?;
+        match view.membership.nodes.contains_key(&node.node_id) {
+            true if view.voters.contains(&node.node_id) => None,
+            true => promote(view, ordinal, node.node_id),
+            false => take_in(view, ordinal, node, notes),
+        }
+    })
+}
+
+fn promote(view: &View, ordinal: u32, node_id: u64) -> Decided {
+    if !view.fit(node_id) {
+        let behind = view.leader.progress.get(&node_id).map_or(0, |progress| progress.bytes_behind);
+        return wait(format!("member {ordinal} to catch up, {behind} bytes behind"));
+    }
+    let lost = view.voters_at(ordinal);
+    let mut voters = &view.voters - &lost;
+    voters.insert(node_id);
+    if !lost.is_empty() && !view.quorum_without(&lost) {
+        return wait("enough caught-up voters to replace a lost disk");
+    }
+    if !view.quorum_of(&voters) {
+        return wait("enough caught-up voters to take in another");
+    }
+    let reason = match lost.first() {
+        None => format!("member {ordinal} has caught up"),
+        Some(lost) => {
+            format!("member {ordinal} has caught up and takes the place of the lost disk {}", hex(*lost))
+        }
+    };
+    risky(Risky::ChangeVoters { voters, membership: view.membership.log_id }, reason)
+}
+
+fn take_in(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> Decided {
+    let claim = view.observed.claims.get(&ordinal)?;
+    if claim.deleting {
+        return wait(format!("claim {ordinal} is being deleted"));
+    }
+    if !node.is_blank() {
+        return retired_disk(view, ordinal, node, notes);
+    }
+    let lost = view.voters_at(ordinal);
+    if !lost.is_empty() && !view.quorum_without(&lost) {
+        return wait("enough caught-up voters to replace a lost disk");
+    }
+    if let Some(record) = record(view, ordinal, node.node_id) {
+        return Some(record);
+    }
+    let (node_id, membership) = (node.node_id, view.membership.log_id);
+    risky(Risky::AddLearner { node_id, ordinal, membership }, format!("member {ordinal} has an empty disk"))
+}
+
+/// A disk whose id was removed never takes part again: another must come in its place.
+fn retired_disk(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> Decided {
+    if view.observed.wanted.when_scaled == Keep::Retain {
+        notes.add(
+            About::Storage,
+            "RetiredDisk",
+            format!(
+                "the disk of member {ordinal} ({}) was removed from the cluster and is kept by whenScaled: Retain; \
+                 delete its claim to let a new disk take its place",
+                hex(node.node_id)
+            ),
+        );
+        return None;
+    }
+    let lost = view.voters_at(ordinal);
+    if !view.quorum_without(&lost) {
+        return wait("a caught-up quorum before a removed member's claim is deleted");
+    }
+    let version = view.observed.claims.get(&ordinal)?.version.clone();
+    risky(Risky::DeleteClaim { ordinal, version }, format!("disk {} was removed", hex(node.node_id)))
+}
+
+/// Removes learners that will never be voters: their disk is gone, or no longer wanted.
+pub fn leftover(view: &View) -> Decided {
+    let wanted = view.observed.wanted.members;
+    let gone = |id: &u64| match view.ordinal(*id) {
+        // Somebody else's learner, at an address that is not ours.
+        None => false,
+        Some(ordinal) if ordinal >= wanted => true,
+        Some(ordinal) => view.observed.nodes.get(&ordinal).is_some_and(|node| node.node_id != *id),
+    };
+    let node_id = view.learners().find(gone)?;
+    let membership = view.membership.log_id;
+    risky(
+        Risky::RemoveLearner { node_id, membership },
+        format!("learner {} is gone or no longer wanted", hex(node_id)),
+    )
+}

@@ -1,0 +1,157 @@
+//! The next step: a pure function of what was observed.
+//!
+//! Architecture invariants: there is no client and no clock here; at most one risky step is under way;
+//! a risky step is recorded before it is taken, and taken only while it would still be planned.
+
+mod bootstrap;
+mod deletion;
+mod join;
+mod quorum;
+mod repair;
+mod rollout;
+mod scale;
+mod stateful_set;
+mod storage;
+mod view;
+
+use crate::observed::Observed;
+use crate::step::{Risky, Step};
+
+pub use view::View;
+
+/// What to do next, and what a person should know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The step.
+    pub step: Step,
+    /// Why, or what is waited for.
+    pub reason: String,
+    /// What stands in the way of what is wanted.
+    pub notes: Vec<Note>,
+}
+
+/// Something a person should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The condition it belongs to.
+    pub about: About,
+    /// A word for machines.
+    pub reason: &'static str,
+    /// A sentence for people, which says what to do.
+    pub message: String,
+}
+
+/// The condition that a note belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Something is broken or less safe than wanted.
+    Degraded,
+    /// A disk.
+    Storage,
+}
+
+/// A step that was decided on, before it is recorded.
+enum Decision {
+    Safe(Step),
+    Risky(Risky),
+}
+
+/// A decision and its reason.
+type Decided = Option<(Decision, String)>;
+
+/// Collects notes while the decision is made.
+#[derive(Default)]
+struct Notes(Vec<Note>);
+
+impl Notes {
+    fn add(&mut self, about: About, reason: &'static str, message: impl Into<String>) {
+        self.0.push(Note { about, reason, message: message.into() });
+    }
+}
+
+fn safe(step: Step, reason: impl Into<String>) -> Decided {
+    Some((Decision::Safe(step), reason.into()))
+}
+
+fn risky(step: Risky, reason: impl Into<String>) -> Decided {
+    Some((Decision::Risky(step), reason.into()))
+}
+
+fn wait(reason: impl Into<String>) -> Decided {
+    safe(Step::Wait, reason)
+}
+
+/// The next step towards what the spec wants.
+pub fn plan(observed: &Observed) -> Plan {
+    let mut notes = Notes::default();
+    let (decision, reason) = match decide(observed, &mut notes) {
+        Some(decided) => decided,
+        None => (Decision::Safe(Step::Rest), "all is as wanted".to_owned()),
+    };
+    let step = match (&observed.step, decision) {
+        _ if observed.wanted.paused && !observed.deleting => Step::Rest,
+        (None, Decision::Safe(step)) => step,
+        (None, Decision::Risky(step)) => Step::Record(step),
+        (Some(recorded), Decision::Risky(step)) if *recorded == step => Step::Act(step),
+        (Some(recorded), _) if is_over(recorded, observed) => Step::Forget(recorded.clone()),
+        (Some(recorded), _) => Step::Abandon(recorded.clone()),
+    };
+    Plan { step, reason, notes: notes.0 }
+}
+
+fn decide(observed: &Observed, notes: &mut Notes) -> Decided {
+    if observed.deleting {
+        return deletion::next(observed);
+    }
+    deletion::hold(observed)
+        .or_else(|| stateful_set::next(observed, notes))
+        .or_else(|| rollout::broken(observed))
+        .or_else(|| bootstrap::next(observed, notes))
+        .or_else(|| match View::of(observed) {
+            None => quorum::below(observed),
+            Some(view) => with_quorum(&view, notes),
+        })
+}
+
+/// What is done while a quorum has confirmed its leader, in the order of urgency.
+fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
+    if view.membership.configs.len() != 1 {
+        return wait("the leader completes a change of the membership");
+    }
+    stateful_set::hold_members(view)
+        .or_else(|| join::record_members(view))
+        .or_else(|| repair::finish_deletion(view))
+        .or_else(|| join::next(view, notes))
+        .or_else(|| join::leftover(view))
+        .or_else(|| scale::down(view, notes))
+        .or_else(|| scale::retire(view))
+        .or_else(|| repair::next(view, notes))
+        .or_else(|| rollout::next(view, notes))
+        .or_else(|| storage::next(view, notes))
+        .or_else(|| scale::up(view, notes))
+}
+
+/// The step was taken, or what it was planned for is no longer there.
+fn is_over(step: &Risky, observed: &Observed) -> bool {
+    let stateful_set = observed.stateful_set.as_ref();
+    match step {
+        Risky::AddLearner { membership, .. }
+        | Risky::RemoveLearner { membership, .. }
+        | Risky::ChangeVoters { membership, .. } => {
+            View::of(observed).is_some_and(|view| view.membership.log_id != *membership)
+        }
+        Risky::DeletePod { ordinal, version } => {
+            observed.pods.get(ordinal).is_none_or(|pod| pod.deleting || pod.version.uid != version.uid)
+        }
+        Risky::DeleteClaim { ordinal, version } => observed
+            .claims
+            .get(ordinal)
+            .is_none_or(|claim| claim.deleting || claim.version.uid != version.uid),
+        Risky::Shrink { replicas, version } => {
+            stateful_set.is_none_or(|set| set.version.uid != version.uid || set.replicas <= *replicas)
+        }
+        Risky::RecreateStatefulSet { version } => {
+            stateful_set.is_none_or(|set| set.deleting || set.version.uid != version.uid)
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Below quorum: nothing is changed that could cost a disk.
+
+use super::{Decided, safe, wait};
+use crate::observed::Observed;
+use crate::step::Step;
+
+/// Brings pods back that were scaled away. That, and what is done before with outdated pods that do not
+/// run, is all: a corrected spec heals what a bad one broke, and the rest waits for a leader.
+pub fn below(observed: &Observed) -> Decided {
+    bring_back(observed).or_else(|| wait("a leader that a quorum confirms"))
+}
+
+/// The newest membership that any node knows says how many pods there must be; where none answers, the
+/// claims of members that did not leave.
+fn bring_back(observed: &Observed) -> Decided {
+    let set = observed.stateful_set.as_ref()?;
+    let newest = observed.nodes.values().filter(|node| !node.is_blank()).max_by_key(|node| node.last_log);
+    let highest = match newest {
+        Some(node) => node.membership.nodes.values().flatten().max().copied(),
+        None => observed.claims.iter().filter(|(_, claim)| claim.is_members()).map(|(i, _)| *i).max(),
+    };
+    let replicas = highest? + 1;
+    if set.replicas >= replicas {
+        return None;
+    }
+    let version = set.version.clone();
+    safe(Step::Grow { replicas, version }, "the StatefulSet has fewer pods than the cluster has members")
+}

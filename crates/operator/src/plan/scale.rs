@@ -1,0 +1,93 @@
+//! More members, fewer members, and the disks of those that left.
+
+use super::view::View;
+use super::{About, Decided, Notes, risky, safe, wait};
+use crate::crd::Keep;
+use crate::step::{Risky, Step};
+
+/// One member less: leadership, membership, pod, in this order.
+pub fn down(view: &View, notes: &mut Notes) -> Decided {
+    let set = view.observed.stateful_set.as_ref()?;
+    let wanted = view.observed.wanted.members;
+    let top = set.replicas.checked_sub(1).filter(|top| *top >= wanted)?;
+    if view.floor() <= top {
+        let step = Risky::Shrink { replicas: top, version: set.version.clone() };
+        return risky(step, format!("member {top} has left the cluster"));
+    }
+    // Mostly the highest goes. Where those who stay would be no quorum with the next one, more go at
+    // once: of 3 members with one dead, 2 cannot stay, but 1 can.
+    for keep in (wanted..set.replicas).rev() {
+        let stays = |id: &u64| view.ordinal(*id).is_none_or(|ordinal| ordinal < keep);
+        let voters: std::collections::BTreeSet<u64> = view.voters.iter().copied().filter(stays).collect();
+        if voters == view.voters || !view.quorum_of(&voters) {
+            continue;
+        }
+        let reason = format!("the spec wants {wanted} members");
+        if !voters.contains(&view.leader.node_id) {
+            let heir = voters.iter().copied().find(|id| view.fit(*id))?;
+            return safe(Step::TransferLeader { to: heir }, reason);
+        }
+        return risky(Risky::ChangeVoters { voters, membership: view.membership.log_id }, reason);
+    }
+    let message = format!(
+        "{wanted} members are wanted, but those who would stay are no caught-up quorum; bring them back, or set \
+         spec.members to {}",
+        set.replicas
+    );
+    notes.add(About::Degraded, "CannotScaleDown", message.clone());
+    None
+}
+
+/// The claims of members that left are deleted or kept, as the spec says.
+pub fn retire(view: &View) -> Decided {
+    let set = view.observed.stateful_set.as_ref()?;
+    let left = view.observed.claims.range(set.replicas..).find(|(ordinal, claim)| {
+        let ours = claim.disk.is_some_and(|disk| {
+            disk.cluster_id == view.cluster_id && !view.membership.nodes.contains_key(&disk.node_id)
+        });
+        let kept = claim.retired && view.observed.wanted.when_scaled == Keep::Retain;
+        ours && !kept && !claim.deleting && !view.observed.pods.contains_key(ordinal)
+    });
+    let (&ordinal, claim) = left?;
+    let version = claim.version.clone();
+    match view.observed.wanted.when_scaled {
+        Keep::Delete => risky(
+            Risky::DeleteClaim { ordinal, version },
+            format!("member {ordinal} has left the cluster, and whenScaled is Delete"),
+        ),
+        Keep::Retain => safe(
+            Step::Retire { ordinal, version },
+            format!("member {ordinal} has left the cluster, and whenScaled is Retain"),
+        ),
+    }
+}
+
+/// One pod more, once all that are there vote.
+pub fn up(view: &View, notes: &mut Notes) -> Decided {
+    let set = view.observed.stateful_set.as_ref()?;
+    let next = set.replicas;
+    if next >= view.observed.wanted.members {
+        return None;
+    }
+    if let Some(ordinal) = (0..next).find(|ordinal| view.voters_at(*ordinal).is_empty()) {
+        return wait(format!("member {ordinal} to join before another one comes"));
+    }
+    if let Some(claim) = view.observed.claims.get(&next) {
+        if claim.deleting {
+            return wait(format!("the old claim of member {next} to be gone"));
+        }
+        if claim.disk.is_some() {
+            notes.add(
+                About::Storage,
+                "RetiredClaim",
+                format!(
+                    "the claim of member {next} holds the disk of a member that left, which never takes part again; \
+                     delete the claim to scale up"
+                ),
+            );
+            return None;
+        }
+    }
+    let step = Step::Grow { replicas: next + 1, version: set.version.clone() };
+    safe(step, format!("the spec wants {} members", view.observed.wanted.members))
+}

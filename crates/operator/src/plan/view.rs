@@ -1,0 +1,96 @@
+//! What a leader with a confirmed quorum says, read together with what else is known.
+
+use std::collections::BTreeSet;
+
+use crate::observed::{Membership, Node, Observed, Role};
+
+/// A voter that lacks more of the log than this has not caught up: a fraction of a second of writes.
+const CAUGHT_UP_BYTES: u64 = 1 << 20;
+/// A voter that was silent for longer is not there.
+const SILENT_MS_MAX: u64 = 3_000;
+
+/// The cluster, as its leader sees it.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Everything that was observed.
+    pub observed: &'a Observed,
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The leader.
+    pub leader: &'a Node,
+    /// The membership in force.
+    pub membership: &'a Membership,
+    /// Its voters: of both sets, while a joint change is under way.
+    pub voters: BTreeSet<u64>,
+}
+
+/// More than half of so many.
+pub fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+impl<'a> View<'a> {
+    /// The view, where a leader's quorum is confirmed.
+    pub fn of(observed: &'a Observed) -> Option<View<'a>> {
+        let cluster_id = observed.cluster_id?;
+        let leads = |node: &&Node| {
+            node.role == Role::Leader && node.confirmed && node.cluster_id == cluster_id && !node.is_blank()
+        };
+        let leader = observed.nodes.values().filter(leads).max_by_key(|node| node.term)?;
+        let membership = &leader.membership;
+        let voters = membership.configs.iter().flatten().copied().collect();
+        Some(View { observed, cluster_id, leader, membership, voters })
+    }
+
+    /// The ordinal whose address a member has.
+    pub fn ordinal(&self, node_id: u64) -> Option<u32> {
+        self.membership.nodes.get(&node_id).copied().flatten()
+    }
+
+    /// Voters at an ordinal's address. There are two while a lost disk is being replaced.
+    pub fn voters_at(&self, ordinal: u32) -> BTreeSet<u64> {
+        self.voters.iter().copied().filter(|id| self.ordinal(*id) == Some(ordinal)).collect()
+    }
+
+    /// Members that do not vote.
+    pub fn learners(&self) -> impl Iterator<Item = u64> {
+        self.membership.nodes.keys().copied().filter(|id| !self.voters.contains(id))
+    }
+
+    /// The highest ordinal in the membership, plus one.
+    pub fn floor(&self) -> u32 {
+        self.membership.nodes.values().flatten().max().map_or(0, |highest| highest + 1)
+    }
+
+    /// The member answers, stays, and lacks next to nothing.
+    pub fn fit(&self, node_id: u64) -> bool {
+        let Some(ordinal) = self.ordinal(node_id) else { return false };
+        let answers = self.observed.nodes.get(&ordinal).is_some_and(|node| node.node_id == node_id);
+        let stays = self.observed.pods.get(&ordinal).is_some_and(|pod| !pod.deleting);
+        answers && stays && self.caught_up(node_id)
+    }
+
+    fn caught_up(&self, node_id: u64) -> bool {
+        node_id == self.leader.node_id
+            || self.leader.progress.get(&node_id).is_some_and(|progress| {
+                progress.matched > 0
+                    && progress.bytes_behind <= CAUGHT_UP_BYTES
+                    && progress.silent_ms <= SILENT_MS_MAX
+            })
+    }
+
+    /// How many of these are fit.
+    pub fn fit_among(&self, nodes: &BTreeSet<u64>) -> usize {
+        nodes.iter().filter(|id| self.fit(**id)).count()
+    }
+
+    /// Those that are fit would be a quorum of the present voters without these.
+    pub fn quorum_without(&self, gone: &BTreeSet<u64>) -> bool {
+        self.fit_among(&(&self.voters - gone)) >= majority(self.voters.len())
+    }
+
+    /// Those that are fit would be a quorum of these voters.
+    pub fn quorum_of(&self, voters: &BTreeSet<u64>) -> bool {
+        !voters.is_empty() && self.fit_among(voters) >= majority(voters.len())
+    }
+}

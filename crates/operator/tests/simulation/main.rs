@@ -1,0 +1,183 @@
+//! Goal: whatever happens, and wherever the operator dies, a cluster is founded once, no step of the
+//! operator costs it its quorum or acknowledged data, and it always ends up as the spec wants it.
+//!
+//! Method: random histories of a simulated cluster (`world`): people scale, change and delete things,
+//! pods die, disks are emptied, machines vanish, operators crash before a step or come back with a
+//! stale one. After each step of the operator the invariants are checked. Then the faults stop, and
+//! within a bounded number of steps all must be as wanted. `PROPTEST_CASES=N` makes more histories.
+mod raft;
+mod world;
+
+use kvorum_operator::plan::plan;
+use kvorum_operator::step::Step;
+use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use world::World;
+
+/// Rounds with faults.
+const FAULTY_ROUNDS: u32 = 120;
+/// Rounds within which all must be as wanted once the faults have stopped. Each step takes three
+/// rounds (record, act, forget), and five members may each need some ten of them.
+const QUIET_ROUNDS: u32 = 1_200;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_cluster_survives_its_operator_and_ends_up_as_wanted(seed: u64, faults in 0u32..FAULTY_ROUNDS) {
+        let mut history = History::begin(seed);
+        for _ in 0..faults {
+            history.round(Faults::Yes);
+        }
+        history.settle();
+    }
+}
+
+/// Goal: the simulation is worth something: each kind of step is taken in it.
+#[test]
+fn every_kind_of_step_is_taken() {
+    let mut taken = std::collections::BTreeSet::new();
+    for seed in 0..400 {
+        let mut history = History::begin(seed);
+        for _ in 0..FAULTY_ROUNDS {
+            history.round(Faults::Yes);
+        }
+        history.settle();
+        taken.extend(history.taken);
+    }
+    let kinds = [
+        "ApplyObjects",
+        "CreateStatefulSet",
+        "UpdateStatefulSet",
+        "Grow",
+        "RecordDisk",
+        "Retire",
+        "GrowClaim",
+        "Latch",
+        "Initialize",
+        "TransferLeader",
+        "Record",
+        "Forget",
+        "Abandon",
+        "AddLearner",
+        "RemoveLearner",
+        "ChangeVoters",
+        "DeletePod",
+        "DeleteClaim",
+        "Shrink",
+        "RecreateStatefulSet",
+    ];
+    for kind in kinds {
+        assert!(taken.contains(kind), "{kind} was never taken: {taken:?}");
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Faults {
+    Yes,
+    No,
+}
+
+struct History {
+    rng: StdRng,
+    world: World,
+    /// A step that an operator planned and did not take; it may come back with it much later.
+    stale: Option<Step>,
+    taken: std::collections::BTreeSet<&'static str>,
+    log: Vec<String>,
+}
+
+impl History {
+    fn begin(seed: u64) -> History {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let world = World::new(&mut rng);
+        History { rng, world, stale: None, taken: Default::default(), log: Vec::new() }
+    }
+
+    fn round(&mut self, faults: Faults) {
+        if faults == Faults::Yes {
+            if self.rng.random_bool(0.3) {
+                let fault = self.world.fault(&mut self.rng);
+                if self.world.recorded().is_none() {
+                    // Whoever erases the status erases the fence of a step that is about to be taken.
+                    self.stale = self.stale.take().filter(|step| !matches!(step, Step::Act(_)));
+                }
+                self.note(format!("fault: {fault}"));
+            }
+            if let Some(stale) = self.stale.take_if(|_| self.rng.random_bool(0.1)) {
+                self.take_late(stale);
+            }
+        }
+        self.world.tick(&mut self.rng, faults == Faults::Yes);
+        let observed = self.world.observe(&mut self.rng, faults == Faults::Yes);
+        let plan = plan(&observed);
+        if faults == Faults::No {
+            self.world.heed(&plan.notes);
+        }
+        self.note(format!("plan: {} ({}) {:?}", plan.step, plan.reason, plan.notes));
+        match faults {
+            Faults::Yes if self.rng.random_bool(0.2) => self.stale = Some(plan.step),
+            _ => self.take(plan.step),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        let (before, interrupts) = (self.world.has_quorum(), self.world.may_interrupt(&step));
+        self.apply(&step, "operator");
+        if before && !self.world.has_quorum() && !interrupts {
+            self.fail(&format!("{step} cost the cluster its quorum"));
+        }
+    }
+
+    /// An operator that was away since it planned this step. A pod that has crashed meanwhile is not
+    /// its fault, but nothing may be deleted that the others have given up, or that is beside another
+    /// step.
+    fn take_late(&mut self, step: Step) {
+        let recorded = self.world.recorded();
+        if self.apply(&step, "stale operator")
+            && let Step::Act(risky) = &step
+            && recorded.as_ref() != Some(risky)
+            && World::is_deletion(risky)
+        {
+            self.fail(&format!("{step} was taken late, beside {recorded:?}"));
+        }
+    }
+
+    fn apply(&mut self, step: &Step, who: &str) -> bool {
+        let done = self.world.apply(step);
+        if done {
+            self.taken.insert(step.kind());
+        }
+        if !step.is_idle() {
+            self.note(format!("{who}: {step} -> {done}"));
+        }
+        if let Err(broken) = self.world.check() {
+            self.fail(&broken);
+        }
+        done
+    }
+
+    fn note(&mut self, line: String) {
+        if self.log.last() != Some(&line) {
+            self.log.push(line);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.stale = None;
+        self.world.correct();
+        for _ in 0..QUIET_ROUNDS {
+            self.round(Faults::No);
+            if self.world.unwanted().is_empty() {
+                return;
+            }
+        }
+        self.fail(&format!("it did not settle: {:?}", self.world.unwanted()));
+    }
+
+    fn fail(&self, what: &str) -> ! {
+        let from = self.log.len().saturating_sub(60);
+        panic!("{what}\n{}\n{}", self.log[from..].join("\n"), self.world);
+    }
+}
