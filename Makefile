@@ -6,7 +6,7 @@ NODES ?= 3
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&)
 
-.PHONY: help deps run build test test-all lint fmt bench torture clean
+.PHONY: help deps image run build test test-all lint fmt bench torture clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -16,6 +16,9 @@ deps: ## Installs what the build lacks (Debian, Ubuntu), or says what to install
 
 build: deps ## Builds the release binaries
 	$(WITH_ROCKSDB) cargo build --release --locked --bins
+
+image: build ## Builds the container image localhost/kvorum:dev and target/kvorum-image.tar
+	./scripts/image
 
 run: deps ## Runs a cluster of NODES (3) on 127.0.0.1 until Ctrl-C; its data stays in target/cluster
 	$(WITH_ROCKSDB) NODES=$(NODES) ./scripts/run

@@ -4,8 +4,17 @@
 //! effect) -> `status` (pure).
 #![forbid(unsafe_code)]
 
+pub mod apply;
+pub mod build;
+pub mod controller;
 pub mod crd;
+pub mod elect;
+pub mod http;
+pub mod memory;
+pub mod metrics;
 pub mod names;
+pub mod observe;
 pub mod observed;
 pub mod plan;
+pub mod status;
 pub mod step;

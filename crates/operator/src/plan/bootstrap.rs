@@ -74,7 +74,8 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
         let step = Step::Initialize { ordinal, node_id, cluster_id };
         return safe(step, "the founder is chosen and its disk is the one that was chosen");
     }
-    if observed.nodes.len() as u32 >= observed.wanted.members {
+    // Somebody who does not answer might have the data.
+    if observed.nodes.len() == observed.pods.len() {
         notes.add(
             About::Storage,
             "FounderLost",

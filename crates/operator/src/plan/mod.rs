@@ -129,6 +129,17 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
         .or_else(|| rollout::next(view, notes))
         .or_else(|| storage::next(view, notes))
         .or_else(|| scale::up(view, notes))
+        .or_else(|| absent(view))
+}
+
+/// All that can be done is done, and still a member is missing.
+fn absent(view: &View) -> Decided {
+    let observed = view.observed;
+    let ordinal = (0..observed.wanted.members).find(|ordinal| {
+        let ready = observed.pods.get(ordinal).is_some_and(|pod| pod.ready && !pod.deleting);
+        !ready || !view.voters_at(*ordinal).iter().any(|id| view.fit(*id))
+    })?;
+    wait(format!("member {ordinal} to take part"))
 }
 
 /// The step was taken, or what it was planned for is no longer there.

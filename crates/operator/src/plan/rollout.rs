@@ -25,10 +25,11 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
             return wait(format!("pod {ordinal} to come back"));
         };
         if pod.deleting || !pod.ready {
-            let trouble = pod.trouble.as_deref().unwrap_or("it is not ready");
-            let message = format!("the rolling change goes on once pod {ordinal} is ready: {trouble}");
-            notes.add(About::Degraded, "RolloutWaits", message.clone());
-            return wait(message);
+            if let Some(trouble) = &pod.trouble {
+                let message = format!("the rolling change stops until pod {ordinal} is ready: {trouble}");
+                notes.add(About::Degraded, "RolloutStopped", message);
+            }
+            return wait(format!("pod {ordinal} to be ready before the next one is replaced"));
         }
     }
     let leader = view.ordinal(view.leader.node_id);

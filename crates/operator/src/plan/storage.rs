@@ -12,7 +12,8 @@ pub fn next(view: &View, _: &mut Notes) -> Decided {
     if let Some((&ordinal, _)) = claims.clone().find(|(_, claim)| claim.requested_bytes < wanted) {
         return safe(Step::GrowClaim { ordinal }, "the spec wants larger volumes");
     }
-    if let Some((ordinal, _)) = claims.find(|(_, claim)| claim.capacity_bytes < wanted) {
+    // A claim that is not bound yet has no capacity, and gets the size it asks for.
+    if let Some((ordinal, _)) = claims.find(|(_, claim)| (1..wanted).contains(&claim.capacity_bytes)) {
         return wait(format!("the volume of member {ordinal} to grow"));
     }
     if set.storage_bytes >= wanted {

@@ -1,0 +1,350 @@
+//! One idempotent effect for each step. What a step is planned for fences it: a resource version, a
+//! uid, the membership's log id, a node id.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt as _};
+use kvorum_client::admin::{AdminClient, v1};
+use serde_json::{Value, json};
+
+use crate::build::{Inputs, hash};
+use crate::crd::KvCluster;
+use crate::memory::{Memory, peer_address};
+use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
+use crate::observe::{STATEFUL_SET, Seen};
+use crate::observed::{Disk, LogId, Version};
+use crate::plan::View;
+use crate::step::{Risky, Step};
+
+/// A change of the membership commits two log entries, and a new learner joins first.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+
+/// Why a step had no effect, or none that is known.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// What it was planned for has changed; a new look tells.
+    #[error("{0} has changed meanwhile")]
+    Outdated(String),
+    /// Kubernetes refused.
+    #[error("Kubernetes refused to {context}: {source}")]
+    Kubernetes {
+        /// Verb and object.
+        context: String,
+        /// What it said.
+        source: Box<kube::Error>,
+    },
+    /// A node refused, or did not answer.
+    #[error("{context}: {source}")]
+    Node {
+        /// Verb and object.
+        context: String,
+        /// What it said.
+        source: kvorum_client::Error,
+    },
+}
+
+/// Takes a step. Steps that only write the status are taken when the status is written.
+pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memory) -> Result<(), ApplyError> {
+    let effects = Effects { client, seen };
+    match step {
+        Step::Rest | Step::Wait | Step::Latch { .. } | Step::Record(_) | Step::Forget(_) => Ok(()),
+        Step::ApplyObjects => effects.apply_objects(memory).await,
+        Step::AddFinalizer => effects.set_finalizers(&[names::FINALIZER]).await,
+        Step::RemoveFinalizer => effects.set_finalizers(&[]).await,
+        Step::CreateStatefulSet { replicas } => effects.create_stateful_set(*replicas, memory).await,
+        Step::UpdateStatefulSet { version } => {
+            let replicas = seen.observed.stateful_set.as_ref().map_or(0, |set| set.replicas);
+            effects.apply_stateful_set(replicas, version, memory).await
+        }
+        Step::Grow { replicas, version } => effects.apply_stateful_set(*replicas, version, memory).await,
+        Step::RecordDisk { ordinal, version, disk } => effects.record_disk(*ordinal, version, disk).await,
+        Step::Retire { ordinal, version } => effects.retire(*ordinal, version).await,
+        Step::GrowClaim { ordinal } => effects.grow_claim(*ordinal).await,
+        Step::Initialize { ordinal, node_id, cluster_id } => {
+            let node = effects.node(*ordinal)?;
+            let founded = node.initialize(*cluster_id, Some(*node_id)).await;
+            founded.map(drop).map_err(|source| node_error("found the cluster", source))
+        }
+        Step::TransferLeader { to } => {
+            let transferred = effects.leader()?.transfer_leader(Some(*to)).await;
+            transferred.map(drop).map_err(|source| node_error("hand leadership over", source))
+        }
+        Step::DeleteStatefulSet { version } => {
+            effects.delete::<StatefulSet>(&seen.name, version, DeleteParams::background()).await
+        }
+        Step::Act(risky) => effects.act(risky, memory).await,
+        Step::Abandon(risky) => effects.fence(risky).await,
+    }
+}
+
+struct Effects<'a> {
+    client: &'a Client,
+    seen: &'a Seen,
+}
+
+impl Effects<'_> {
+    async fn act(&self, risky: &Risky, memory: &mut Memory) -> Result<(), ApplyError> {
+        let name = &self.seen.name;
+        match risky {
+            Risky::AddLearner { node_id, ordinal, membership } => {
+                let address = |port| names::address(name, &self.seen.namespace, *ordinal, port);
+                let (peer_address, client_address) = (address(PEER_PORT), address(CLIENT_PORT));
+                let node = v1::Node { node_id: *node_id, peer_address, client_address };
+                let added = self.leader()?.add_learner(node, wire(membership)).await;
+                added.map(drop).map_err(|source| node_error("add a learner", source))
+            }
+            Risky::RemoveLearner { node_id, membership } => {
+                let removed = self.leader()?.remove_learner(*node_id, wire(membership)).await;
+                removed.map(drop).map_err(|source| node_error("remove a learner", source))
+            }
+            Risky::ChangeVoters { voters, membership } => {
+                let voters = voters.iter().copied().collect();
+                let changed = self.leader()?.change_membership(voters, wire(membership)).await;
+                changed.map(drop).map_err(|source| node_error("change the voters", source))
+            }
+            Risky::DeletePod { ordinal, version } => {
+                self.delete::<Pod>(&names::pod(name, *ordinal), version, DeleteParams::default()).await
+            }
+            Risky::DeleteClaim { ordinal, version } => {
+                let claim = names::claim(name, *ordinal);
+                self.delete::<PersistentVolumeClaim>(&claim, version, DeleteParams::background()).await
+            }
+            Risky::Shrink { replicas, version } => self.apply_stateful_set(*replicas, version, memory).await,
+            Risky::RecreateStatefulSet { version } => {
+                self.delete::<StatefulSet>(name, version, DeleteParams::orphan()).await
+            }
+        }
+    }
+
+    /// Raises the resource version of what a step was to delete: whoever is about to take the step
+    /// cannot any more.
+    async fn fence(&self, risky: &Risky) -> Result<(), ApplyError> {
+        let now = self.seen.cluster.resource_version().unwrap_or_default();
+        let mark = json!({"metadata": {"annotations": {names::STEP_ABANDONED: now}}});
+        let name = &self.seen.name;
+        let marked = match risky {
+            Risky::DeletePod { ordinal, .. } => self.merge::<Pod>(&names::pod(name, *ordinal), &mark).await,
+            Risky::DeleteClaim { ordinal, .. } => {
+                self.merge::<PersistentVolumeClaim>(&names::claim(name, *ordinal), &mark).await
+            }
+            Risky::Shrink { .. } | Risky::RecreateStatefulSet { .. } => {
+                self.merge::<StatefulSet>(name, &mark).await
+            }
+            Risky::AddLearner { .. } | Risky::RemoveLearner { .. } | Risky::ChangeVoters { .. } => Ok(()),
+        };
+        match marked {
+            Err(ApplyError::Outdated(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn apply_objects(&self, memory: &mut Memory) -> Result<(), ApplyError> {
+        for (kind, object) in &self.seen.objects {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let version = match *kind {
+                "PodDisruptionBudget" => {
+                    let applied = self.server_side_apply::<PodDisruptionBudget>(name, object).await?;
+                    applied.metadata.generation.map(|generation| generation.to_string())
+                }
+                _ => self.server_side_apply::<Service>(name, object).await?.resource_version(),
+            };
+            memory.applied(kind, hash(object), version.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Makes a StatefulSet where there is none, and fails where there is one.
+    async fn create_stateful_set(&self, replicas: u32, memory: &mut Memory) -> Result<(), ApplyError> {
+        let set = self.stateful_set(replicas);
+        let typed = serde_json::from_value(set).expect("the object is built by these rules");
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let made: StatefulSet = self
+            .api()
+            .create(&params, &typed)
+            .await
+            .map_err(|error| kubernetes("create the StatefulSet", error))?;
+        self.remember(&made, memory);
+        Ok(())
+    }
+
+    /// Applies the StatefulSet, as long as it is the one that was seen: its replicas decide which pods
+    /// there are.
+    async fn apply_stateful_set(
+        &self,
+        replicas: u32,
+        version: &Version,
+        memory: &mut Memory,
+    ) -> Result<(), ApplyError> {
+        let mut set = self.stateful_set(replicas);
+        set["metadata"]["uid"] = json!(version.uid);
+        set["metadata"]["resourceVersion"] = json!(version.resource_version);
+        let applied = self.server_side_apply::<StatefulSet>(&self.seen.name, &set).await?;
+        self.remember(&applied, memory);
+        Ok(())
+    }
+
+    fn remember(&self, set: &StatefulSet, memory: &mut Memory) {
+        let generation = set.metadata.generation.unwrap_or_default().to_string();
+        memory.applied(STATEFUL_SET, hash(&self.stateful_set(0)), generation);
+    }
+
+    fn stateful_set(&self, replicas: u32) -> Value {
+        let cluster = &self.seen.cluster;
+        let uid = cluster.uid().unwrap_or_default();
+        let inputs = Inputs {
+            cluster,
+            name: &self.seen.name,
+            namespace: &self.seen.namespace,
+            uid: &uid,
+            image: &self.seen.image,
+            pull_policy: None,
+            incarnation: 1,
+        };
+        inputs.stateful_set(replicas, &self.seen.template, &self.seen.size)
+    }
+
+    async fn record_disk(&self, ordinal: u32, version: &Version, disk: &Disk) -> Result<(), ApplyError> {
+        let mut annotations = json!({
+            names::CLUSTER_ID: names::hex(disk.cluster_id),
+            names::NODE_ID: names::hex(disk.node_id),
+            names::IMAGE: self.seen.image,
+        });
+        if disk.founder {
+            annotations[names::FOUNDER] = json!("true");
+        }
+        self.annotate_claim(ordinal, version, annotations).await
+    }
+
+    async fn retire(&self, ordinal: u32, version: &Version) -> Result<(), ApplyError> {
+        let disk = self.seen.observed.claims.get(&ordinal).and_then(|claim| claim.disk).unwrap_or_default();
+        let annotations = json!({
+            names::CLUSTER_ID: names::hex(disk.cluster_id),
+            names::NODE_ID: names::hex(disk.node_id),
+            names::IMAGE: self.seen.image,
+            names::RETIRED: "true",
+        });
+        self.annotate_claim(ordinal, version, annotations).await
+    }
+
+    /// Applied as a whole: annotations of ours that are not among these go.
+    async fn annotate_claim(
+        &self,
+        ordinal: u32,
+        version: &Version,
+        annotations: Value,
+    ) -> Result<(), ApplyError> {
+        let name = names::claim(&self.seen.name, ordinal);
+        let claim = json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": name, "namespace": self.seen.namespace, "annotations": annotations,
+                "uid": version.uid, "resourceVersion": version.resource_version,
+            },
+        });
+        self.server_side_apply::<PersistentVolumeClaim>(&name, &claim).await.map(drop)
+    }
+
+    async fn grow_claim(&self, ordinal: u32) -> Result<(), ApplyError> {
+        let size = &self.seen.cluster.spec.storage.size.0;
+        let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        self.merge::<PersistentVolumeClaim>(&names::claim(&self.seen.name, ordinal), &patch).await
+    }
+
+    async fn set_finalizers(&self, ours: &[&str]) -> Result<(), ApplyError> {
+        let others = self.seen.cluster.finalizers().iter().map(String::as_str);
+        let all: Vec<&str> =
+            others.filter(|finalizer| *finalizer != names::FINALIZER).chain(ours.iter().copied()).collect();
+        let patch = json!({"metadata": {
+            "finalizers": all, "resourceVersion": self.seen.cluster.resource_version(),
+        }});
+        self.merge::<KvCluster>(&self.seen.name, &patch).await
+    }
+
+    async fn server_side_apply<K: Object>(&self, name: &str, object: &Value) -> Result<K, ApplyError> {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let applied = self.api::<K>().patch(name, &params, &Patch::Apply(object)).await;
+        applied.map_err(|error| kubernetes(&format!("apply {name}"), error))
+    }
+
+    async fn merge<K: Object>(&self, name: &str, patch: &Value) -> Result<(), ApplyError> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patched = self.api::<K>().patch(name, &params, &Patch::Merge(patch)).await;
+        patched.map(drop).map_err(|error| kubernetes(&format!("change {name}"), error))
+    }
+
+    async fn delete<K: Object>(
+        &self,
+        name: &str,
+        version: &Version,
+        params: DeleteParams,
+    ) -> Result<(), ApplyError> {
+        let params = params.preconditions(Preconditions {
+            uid: Some(version.uid.clone()),
+            resource_version: Some(version.resource_version.clone()),
+        });
+        let deleted = self.api::<K>().delete(name, &params).await;
+        deleted.map(drop).map_err(|error| kubernetes(&format!("delete {name}"), error))
+    }
+
+    fn api<K: Object>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.seen.namespace)
+    }
+
+    /// The node of an ordinal, with the patience that a change takes.
+    fn node(&self, ordinal: u32) -> Result<AdminClient, ApplyError> {
+        let address = self.seen.addresses.get(&ordinal);
+        let address = address.ok_or_else(|| ApplyError::Outdated(format!("pod {ordinal}")))?;
+        let node = AdminClient::new(&peer_address(address), CHANGE_MAX);
+        node.map_err(|source| node_error("connect to a node", source))
+    }
+
+    fn leader(&self) -> Result<AdminClient, ApplyError> {
+        let view = View::of(&self.seen.observed);
+        let leader = view.and_then(|view| view.ordinal(view.leader.node_id));
+        self.node(leader.ok_or_else(|| ApplyError::Outdated("the leader".into()))?)
+    }
+}
+
+/// What the effects need of a kind of object.
+trait Object:
+    kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + serde::de::DeserializeOwned
+    + std::fmt::Debug
+    + serde::Serialize
+{
+}
+
+impl<K> Object for K where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + serde::Serialize
+{
+}
+
+fn wire(at: &LogId) -> Option<v1::LogId> {
+    Some(v1::LogId { term: at.term, index: at.index })
+}
+
+fn node_error(context: &str, source: kvorum_client::Error) -> ApplyError {
+    ApplyError::Node { context: context.into(), source }
+}
+
+/// A conflict and a missing object mean that the look was too old.
+pub(crate) fn kubernetes(context: &str, error: kube::Error) -> ApplyError {
+    match &error {
+        kube::Error::Api(status)
+            if status.is_conflict() || status.is_not_found() || status.is_already_exists() =>
+        {
+            ApplyError::Outdated(context.into())
+        }
+        _ => ApplyError::Kubernetes { context: context.into(), source: Box::new(error) },
+    }
+}

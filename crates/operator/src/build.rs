@@ -1,0 +1,419 @@
+//! The objects that belong to a cluster, made of its spec: pure.
+
+use serde_json::{Map, Value, json};
+
+use crate::crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
+use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
+
+/// Where a node keeps its data: below the volume's root, where some file systems keep their own.
+const DATA_DIR: &str = "/var/lib/kvorum/data";
+const VOLUME: &str = "/var/lib/kvorum";
+/// distroless' nonroot.
+const USER: i64 = 65532;
+/// A node hands over, drains and flushes within 10 s of SIGTERM.
+const GRACE_SECONDS: i64 = 30;
+/// A start may replay a long log; an hour is longer than any.
+const STARTUP_SECONDS: i64 = 3600;
+/// The node's own default for --cache-bytes.
+const CACHE_BYTES: i64 = 96 << 20;
+/// What a node needs beside its caches: connections, snapshots, watches, the log's tail.
+const BESIDE_CACHES_BYTES: i64 = 512 << 20;
+
+/// What the objects are made of.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// The KvCluster.
+    pub cluster: &'a KvCluster,
+    /// Its name.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// The members' image.
+    pub image: &'a str,
+    /// The image's pull policy where the spec has none.
+    pub pull_policy: Option<&'a str>,
+    /// The cluster's incarnation; 1 until it was recovered from the loss of its quorum.
+    pub incarnation: u64,
+}
+
+/// The pod template and what it was made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    /// The template, with its hash as an annotation.
+    pub template: Value,
+    /// The hash of the template.
+    pub hash: String,
+    /// The hash of what the spec says about pods.
+    pub inputs: String,
+}
+
+impl Inputs<'_> {
+    /// The Service for clients.
+    pub fn client_service(&self) -> Value {
+        let ports = json!([
+            {"name": "client", "port": CLIENT_PORT, "targetPort": "client", "protocol": "TCP"},
+        ]);
+        self.object("v1", "Service", self.name, json!({"selector": self.selector(), "ports": ports}))
+    }
+
+    /// The Service that gives pods their names, ready or not.
+    pub fn peers_service(&self) -> Value {
+        let port = |name: &str, port: i32| json!({"name": name, "port": port, "targetPort": name, "protocol": "TCP"});
+        let spec = json!({
+            "clusterIP": "None",
+            "publishNotReadyAddresses": true,
+            "selector": names::selector(self.name),
+            "ports": [port("client", CLIENT_PORT), port("peer", PEER_PORT), port("http", HTTP_PORT)],
+        });
+        self.object("v1", "Service", &names::peers_service(self.name), spec)
+    }
+
+    /// At most one member at a time may be evicted.
+    pub fn disruption_budget(&self) -> Value {
+        let spec = json!({
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "IfHealthyBudget",
+            "selector": {"matchLabels": names::selector(self.name)},
+        });
+        self.object("policy/v1", "PodDisruptionBudget", self.name, spec)
+    }
+
+    /// The StatefulSet. Its claims' size stays what it was when it was made.
+    pub fn stateful_set(&self, replicas: u32, template: &Template, size: &str) -> Value {
+        let mut claim = json!({
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
+        });
+        if let Some(class) = &self.cluster.spec.storage.storage_class_name {
+            claim["storageClassName"] = json!(class);
+        }
+        let spec = json!({
+            "serviceName": names::peers_service(self.name),
+            "replicas": replicas,
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "OnDelete"},
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+            "selector": {"matchLabels": names::selector(self.name)},
+            "template": template.template,
+            "volumeClaimTemplates": [{
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "data", "labels": names::selector(self.name)},
+                "spec": claim,
+            }],
+        });
+        let mut set = self.object("apps/v1", "StatefulSet", self.name, spec);
+        set["metadata"]["annotations"] = json!({
+            names::INPUTS: template.inputs,
+            names::IMAGE: self.image,
+        });
+        set
+    }
+
+    /// The pod template for what the spec says.
+    pub fn template(&self) -> Template {
+        let spec = &self.cluster.spec;
+        let pod = serde_json::to_value(&spec.pod).expect("a spec is plain data");
+        let node = serde_json::to_value(&spec.node).expect("a spec is plain data");
+        let inputs = hash(&json!([pod, node, self.image, self.incarnation]));
+        let mut labels: Map<String, Value> =
+            spec.pod.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        labels.extend(self.labels());
+        if self.incarnation > 1 {
+            labels.insert(names::LABEL_INCARNATION.into(), json!(self.incarnation.to_string()));
+        }
+        let annotations: Map<String, Value> =
+            spec.pod.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let mut template = json!({
+            "metadata": {"labels": labels, "annotations": annotations},
+            "spec": self.pod_spec(),
+        });
+        let hash = hash(&template);
+        template["metadata"]["annotations"][names::TEMPLATE] = json!(hash);
+        Template { template, hash, inputs }
+    }
+
+    fn pod_spec(&self) -> Value {
+        let pod = &self.cluster.spec.pod;
+        let mut spec = json!({
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "affinity": pod.affinity.as_ref().map_or_else(|| self.anti_affinity(), |affinity| json!(affinity)),
+            "topologySpreadConstraints": self.spread(),
+            "containers": [self.container()],
+        });
+        let mut set = |field: &str, value: Value| {
+            if !is_empty(&value) {
+                spec[field] = value;
+            }
+        };
+        set("nodeSelector", json!(pod.node_selector));
+        set("tolerations", json!(pod.tolerations));
+        set("priorityClassName", json!(pod.priority_class_name));
+        set("imagePullSecrets", json!(pod.image_pull_secrets));
+        set("serviceAccountName", json!(pod.service_account_name));
+        spec
+    }
+
+    fn container(&self) -> Value {
+        let pod = &self.cluster.spec.pod;
+        let probe = |path: &str, period: i64, timeout: i64, failures: i64| {
+            json!({
+                "httpGet": {"path": path, "port": "http"},
+                "periodSeconds": period, "timeoutSeconds": timeout, "failureThreshold": failures,
+            })
+        };
+        let mut env =
+            vec![json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})];
+        env.extend(pod.env.iter().map(|variable| json!(variable)));
+        let mut container = json!({
+            "name": "node",
+            "image": self.image,
+            "command": ["kvorum-node"],
+            "args": self.args(),
+            "env": env,
+            "ports": [
+                {"name": "client", "containerPort": CLIENT_PORT, "protocol": "TCP"},
+                {"name": "peer", "containerPort": PEER_PORT, "protocol": "TCP"},
+                {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            ],
+            "resources": resources(pod, &self.cluster.spec.node),
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "startupProbe": probe("/livez", 1, 1, STARTUP_SECONDS),
+            "readinessProbe": probe("/readyz", 2, 2, 2),
+            "livenessProbe": probe("/livez", 10, 5, 3),
+            "volumeMounts": [{"name": "data", "mountPath": VOLUME}],
+        });
+        if let Some(policy) = pod.image_pull_policy.as_deref().or(self.pull_policy) {
+            container["imagePullPolicy"] = json!(policy);
+        }
+        container
+    }
+
+    fn args(&self) -> Vec<String> {
+        let host = format!("$(POD_NAME).{}.{}.svc", names::peers_service(self.name), self.namespace);
+        let mut args = vec![
+            format!("--data-dir={DATA_DIR}"),
+            format!("--listen-client=[::]:{CLIENT_PORT}"),
+            format!("--listen-peer=[::]:{PEER_PORT}"),
+            format!("--listen-http=[::]:{HTTP_PORT}"),
+            format!("--advertise-client={host}:{CLIENT_PORT}"),
+            format!("--advertise-peer={host}:{PEER_PORT}"),
+        ];
+        if self.incarnation > 1 {
+            args.push(format!("--incarnation-min={}", self.incarnation));
+        }
+        args.extend(flags(&self.cluster.spec.node));
+        args
+    }
+
+    fn anti_affinity(&self) -> Value {
+        let term = json!({
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": names::selector(self.name)},
+        });
+        match self.cluster.spec.pod.anti_affinity {
+            AntiAffinity::Required => {
+                json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}})
+            }
+            AntiAffinity::Preferred => json!({"podAntiAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}],
+            }}),
+        }
+    }
+
+    fn spread(&self) -> Value {
+        let given = &self.cluster.spec.pod.topology_spread_constraints;
+        if !given.is_empty() {
+            return json!(given);
+        }
+        json!([{
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": names::selector(self.name)},
+        }])
+    }
+
+    /// Clients are sent to members of this incarnation only.
+    fn selector(&self) -> Map<String, Value> {
+        let mut selector: Map<String, Value> =
+            names::selector(self.name).into_iter().map(|(key, value)| (key, json!(value))).collect();
+        if self.incarnation > 1 {
+            selector.insert(names::LABEL_INCARNATION.into(), json!(self.incarnation.to_string()));
+        }
+        selector
+    }
+
+    fn labels(&self) -> Map<String, Value> {
+        let mut labels: Map<String, Value> =
+            names::selector(self.name).into_iter().map(|(key, value)| (key, json!(value))).collect();
+        labels.insert(names::LABEL_MANAGED_BY.into(), json!(names::FIELD_MANAGER));
+        labels
+    }
+
+    fn object(&self, version: &str, kind: &str, name: &str, spec: Value) -> Value {
+        json!({
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": self.labels(),
+                "ownerReferences": [{
+                    "apiVersion": "kvorum.io/v1alpha1", "kind": "KvCluster", "name": self.name, "uid": self.uid,
+                    "controller": true, "blockOwnerDeletion": true,
+                }],
+            },
+            "spec": spec,
+        })
+    }
+}
+
+/// The flags of a node that a spec can change.
+fn flags(node: &Node) -> Vec<String> {
+    let number = |flag: &str, value: Option<i64>| value.map(|value| format!("--{flag}={value}"));
+    let text = |flag: &str, value: Option<&str>| value.map(|value| format!("--{flag}={value}"));
+    let format = node.log_format.map(|format| match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    });
+    [
+        number("election-timeout-ms", node.election_timeout_ms),
+        number("heartbeat-interval-ms", node.heartbeat_interval_ms),
+        text("auto-compaction-retention", node.auto_compaction_retention.as_deref()),
+        number("request-bytes-max", node.request_bytes_max),
+        number("cache-bytes", node.cache_bytes),
+        number("quota-bytes", node.quota_bytes),
+        number("log-retain-bytes", node.log_retain_bytes),
+        text("log-format", format),
+        text("log-level", node.log_level.as_deref()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Without a word in the spec: a memory limit that fits the caches.
+fn resources(pod: &Pod, node: &Node) -> Value {
+    if let Some(resources) = &pod.resources {
+        return json!(resources);
+    }
+    let limit = 2 * node.cache_bytes.unwrap_or(CACHE_BYTES) + BESIDE_CACHES_BYTES;
+    json!({
+        "requests": {"cpu": "100m", "memory": "256Mi"},
+        "limits": {"memory": format!("{}Mi", limit >> 20)},
+    })
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+/// FNV-1a over the JSON text, whose keys are in order: the same in every release, since it decides
+/// whether pods are replaced.
+pub fn hash(value: &Value) -> String {
+    let text = value.to_string();
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    names::hex(hash)
+}
+
+/// Bytes of a quantity, such as 10Gi or 1.5G; `None` where it is none.
+pub fn bytes(quantity: &str) -> Option<u64> {
+    let digits = quantity.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: f64 = match &quantity[digits.len()..] {
+        "" => 1.0,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "Ki" => 1024.0,
+        "Mi" => 1024.0 * 1024.0,
+        "Gi" => 1024.0 * 1024.0 * 1024.0,
+        "Ti" => 1024_f64.powi(4),
+        "Pi" => 1024_f64.powi(5),
+        _ => return quantity.parse::<f64>().ok().filter(|n| *n >= 0.0).map(|n| n.ceil() as u64),
+    };
+    digits.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| (number * factor).ceil() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::KvClusterSpec;
+
+    fn inputs(cluster: &KvCluster) -> Inputs<'_> {
+        Inputs {
+            cluster,
+            name: "demo",
+            namespace: "default",
+            uid: "u",
+            image: "kvorum:1",
+            pull_policy: None,
+            incarnation: 1,
+        }
+    }
+
+    /// Goal: pods are replaced when what they are made of changes, and only then.
+    #[test]
+    fn the_hash_follows_what_pods_are_made_of() {
+        let cluster = KvCluster::new("demo", KvClusterSpec::default());
+        let template = inputs(&cluster).template();
+        let mut other = cluster.clone();
+        other.spec.members = 5;
+        other.spec.paused = true;
+        assert_eq!(inputs(&other).template(), template);
+        other.spec.node.election_timeout_ms = Some(2000);
+        let changed = inputs(&other).template();
+        assert!(changed.hash != template.hash && changed.inputs != template.inputs);
+        let image = Inputs { image: "kvorum:2", ..inputs(&cluster) }.template();
+        assert!(image.hash != template.hash && image.inputs != template.inputs);
+        // It is on disk in every cluster: another value restarts them all.
+        assert_eq!(hash(&json!({"a": 1})), "9c3e82dd6fcae8b1");
+    }
+
+    #[test]
+    fn the_memory_limit_fits_the_caches() {
+        let node = Node { cache_bytes: Some(1 << 30), ..Node::default() };
+        assert_eq!(resources(&Pod::default(), &node)["limits"]["memory"], json!("2560Mi"));
+        assert_eq!(resources(&Pod::default(), &Node::default())["limits"]["memory"], json!("704Mi"));
+    }
+
+    #[test]
+    fn quantities_are_bytes() {
+        for (text, expected) in [
+            ("10Gi", 10 << 30),
+            ("1024Mi", 1 << 30),
+            ("1G", 1_000_000_000),
+            ("1.5Ki", 1536),
+            ("7", 7),
+            ("1e3", 1000),
+        ] {
+            assert_eq!(bytes(text), Some(expected), "{text}");
+        }
+        for text in ["", "Gi", "-1", "1X", "ten"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+}

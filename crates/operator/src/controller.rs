@@ -1,0 +1,234 @@
+//! The loop: one cluster, one look, one step.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use tokio::sync::Mutex;
+
+use crate::apply::{ApplyError, apply, kubernetes};
+use crate::crd::{KvCluster, KvClusterStatus};
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::names;
+use crate::observe::{ObserveError, Seen, observe};
+use crate::plan::{Plan, plan};
+use crate::status::status;
+use crate::step::Step;
+
+/// The next look, after a step.
+const AFTER_STEP: Duration = Duration::from_millis(50);
+/// The next look while something is waited for that no watch tells of.
+const WHILE_WAITING: Duration = Duration::from_secs(1);
+/// The next look at a cluster that is as wanted: its nodes may have news that no watch tells of.
+const AT_REST: Duration = Duration::from_secs(10);
+/// The next look after something was refused.
+const AFTER_ERROR: Duration = Duration::from_secs(2);
+/// A step that was planned longer ago is not taken any more: the look it was planned on is too old.
+const LOOK_VALID: Duration = Duration::from_secs(10);
+
+/// How the operator was set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The image of clusters whose spec names none.
+    pub image: String,
+    /// Its pull policy.
+    pub pull_policy: Option<String>,
+    /// Only this namespace; `None`: all.
+    pub namespace: Option<String>,
+    /// Existing clusters follow the operator's own image and template.
+    pub upgrade_clusters: bool,
+}
+
+/// What all reconciles share.
+pub struct Context {
+    client: Client,
+    options: Options,
+    metrics: Metrics,
+    events: Recorder,
+    /// Held for a moment only; each cluster's memory is locked while that cluster is looked at, so that
+    /// none waits for another.
+    clusters: std::sync::Mutex<Memories>,
+}
+
+/// By namespace and name.
+type Memories = HashMap<(String, String), Arc<Mutex<Memory>>>;
+
+/// Why a look ended early. It is repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Kubernetes could not be read.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The status could not be written.
+    #[error("write the status: {0}")]
+    Status(ApplyError),
+}
+
+impl Context {
+    /// For one operator.
+    pub fn new(client: Client, options: Options, metrics: Metrics) -> Context {
+        let events = Recorder::new(client.clone(), names::FIELD_MANAGER.into());
+        Context { client, options, metrics, events, clusters: std::sync::Mutex::default() }
+    }
+
+    fn memory(&self, namespace: &str, name: &str) -> Arc<Mutex<Memory>> {
+        let mut clusters = self.clusters.lock().expect("no thread panics while it holds this lock");
+        clusters.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
+    }
+
+    fn forget(&self, cluster: &KvCluster, namespace: &str, name: &str) {
+        let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
+        let conditions: Vec<String> = conditions.map(|condition| condition.type_.clone()).collect();
+        self.metrics.forget(namespace, name, &conditions);
+        let mut clusters = self.clusters.lock().expect("no thread panics while it holds this lock");
+        clusters.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}
+
+/// Watches until `stop`, and then lets what is under way come to its end.
+pub async fn run(context: Context, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+    let client = context.client.clone();
+    let namespace = context.options.namespace.clone();
+    fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+    let namespace = namespace.as_deref();
+    let ours = watcher::Config::default().labels(&format!("{}=kvorum", names::LABEL_NAME));
+    Controller::new(api::<KvCluster>(&client, namespace), watcher::Config::default())
+        .owns(api::<StatefulSet>(&client, namespace), ours.clone())
+        .watches(api::<Pod>(&client, namespace), ours.clone(), |pod| cluster_of(pod.meta()))
+        .watches(api::<PersistentVolumeClaim>(&client, namespace), ours, |claim| cluster_of(claim.meta()))
+        .graceful_shutdown_on(stop)
+        .run(reconcile, after_error, Arc::new(context))
+        .for_each(async |_| {})
+        .await;
+}
+
+/// The KvCluster that an object says it belongs to.
+fn cluster_of(
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Option<ObjectRef<KvCluster>> {
+    let name = meta.labels.as_ref()?.get(names::LABEL_INSTANCE)?;
+    Some(ObjectRef::new(name).within(meta.namespace.as_deref()?))
+}
+
+/// One look and one step.
+async fn reconcile(cluster: Arc<KvCluster>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let begun = Instant::now();
+    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let memory = context.memory(&namespace, &name);
+    let mut memory = memory.lock().await;
+    let seen = observe(&context.client, &context.options, &namespace, &name, &mut memory).await?;
+    let Some(seen) = seen else {
+        context.forget(&cluster, &namespace, &name);
+        return Ok(Action::await_change());
+    };
+    let plan = plan(&seen.observed);
+    let outcome = match begun.elapsed() < LOOK_VALID {
+        true => apply(&context.client, &seen, &plan.step, &mut memory).await,
+        false => Err(ApplyError::Outdated("what was seen".into())),
+    };
+    tell(&context, &seen, &plan, &outcome, &mut memory).await;
+    let status = status(&seen, &plan, &outcome, Timestamp::now());
+    context.metrics.cluster(&seen, &status);
+    write(&context.client, &seen, status).await.map_err(ReconcileError::Status)?;
+    context.metrics.reconciled(if outcome.is_ok() { "ok" } else { "step_failed" }, begun.elapsed());
+    Ok(Action::requeue(pause(&plan, &outcome)))
+}
+
+fn pause(plan: &Plan, outcome: &Result<(), ApplyError>) -> Duration {
+    match (outcome, &plan.step) {
+        (Err(ApplyError::Outdated(_)), _) => AFTER_STEP,
+        (Err(_), _) => AFTER_ERROR,
+        (Ok(()), Step::Rest) => AT_REST,
+        (Ok(()), Step::Wait) => WHILE_WAITING,
+        (Ok(()), _) => AFTER_STEP,
+    }
+}
+
+fn after_error(cluster: Arc<KvCluster>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let outdated = matches!(error, ReconcileError::Status(ApplyError::Outdated(_)));
+    context.metrics.reconciled(if outdated { "outdated" } else { "error" }, Duration::ZERO);
+    if outdated {
+        return Action::requeue(AFTER_STEP);
+    }
+    tracing::warn!(cluster = %ObjectRef::from_obj(&*cluster), %error, "reconcile");
+    Action::requeue(AFTER_ERROR)
+}
+
+/// Writes the status, if it differs from the one that was seen, and nobody wrote another one since.
+async fn write(client: &Client, seen: &Seen, status: KvClusterStatus) -> Result<(), ApplyError> {
+    let changed = seen.cluster.status.as_ref() != Some(&status);
+    // A KvCluster without a finalizer may be gone by now.
+    if !changed || seen.observed.deleting {
+        return Ok(());
+    }
+    let mut cluster = seen.cluster.clone();
+    cluster.status = Some(status);
+    cluster.metadata.managed_fields = None;
+    let params = PostParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PostParams::default() };
+    let api: Api<KvCluster> = Api::namespaced(client.clone(), &seen.namespace);
+    api.replace_status(&seen.name, &params, &cluster)
+        .await
+        .map(drop)
+        .map_err(|error| kubernetes("write the status", error))
+}
+
+/// Logs and publishes what was done; what is waited for, once.
+async fn tell(
+    context: &Context,
+    seen: &Seen,
+    plan: &Plan,
+    outcome: &Result<(), ApplyError>,
+    memory: &mut Memory,
+) {
+    let cluster = format!("{}/{}", seen.namespace, seen.name);
+    let (kind, step) = (plan.step.kind(), plan.step.to_string());
+    if !plan.step.is_idle() {
+        context.metrics.stepped(kind, if outcome.is_ok() { "ok" } else { "failed" });
+    }
+    let said = match outcome {
+        Ok(()) if plan.step == Step::Rest => plan.reason.clone(),
+        Ok(()) if plan.step == Step::Wait => format!("waiting for {}", plan.reason),
+        Ok(()) => format!("{step}: {}", plan.reason),
+        Err(error) => format!("{step}: {error}"),
+    };
+    if memory.told.replace(said.clone()).as_ref() == Some(&said) {
+        return;
+    }
+    match outcome {
+        Ok(()) => tracing::info!(cluster, step = kind, "{said}"),
+        Err(error) => tracing::warn!(cluster, step = kind, %error, "{step}"),
+    }
+    let bookkeeping = matches!(plan.step, Step::Record(_) | Step::Forget(_) | Step::Rest);
+    if bookkeeping && outcome.is_ok() {
+        return;
+    }
+    let event = Event {
+        type_: if outcome.is_ok() { EventType::Normal } else { EventType::Warning },
+        reason: kind.to_owned(),
+        note: Some(said),
+        action: kind.to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
+        tracing::warn!(cluster, %error, "publish an event");
+    }
+}

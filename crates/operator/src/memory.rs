@@ -1,0 +1,78 @@
+//! What the operator remembers of one cluster between two looks. None of it is needed for safety: an
+//! operator that was restarted learns it again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use kvorum_client::admin::AdminClient;
+
+use crate::names::PEER_PORT;
+
+/// How long a node may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// For each object that was applied, its hash and the version it had then.
+    applied: BTreeMap<&'static str, (String, String)>,
+    /// Since when something has been so without a break.
+    since: BTreeMap<String, Instant>,
+    /// Connections, by pod address.
+    nodes: BTreeMap<String, AdminClient>,
+    /// Events that were published, so that a wait is told once.
+    pub(crate) told: Option<String>,
+}
+
+impl Memory {
+    /// The object is as it was applied, and nobody has touched it since.
+    pub fn is_applied(&self, object: &'static str, hash: &str, version: &str) -> bool {
+        self.applied.get(object).is_some_and(|(h, v)| h == hash && v == version)
+    }
+
+    /// Remembers what was applied.
+    pub fn applied(&mut self, object: &'static str, hash: String, version: String) {
+        self.applied.insert(object, (hash, version));
+    }
+
+    /// For how long `what` has held; it is forgotten once it does not.
+    pub fn lasts(&mut self, what: &str, holds: bool) -> Duration {
+        if !holds {
+            self.since.remove(what);
+            return Duration::ZERO;
+        }
+        match self.since.get(what) {
+            Some(since) => since.elapsed(),
+            None => {
+                self.since.insert(what.to_owned(), Instant::now());
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Lets go of connections to pods that are gone.
+    pub fn keep_nodes(&mut self, addresses: &[String]) {
+        self.nodes.retain(|address, _| addresses.contains(address));
+        for address in addresses {
+            if !self.nodes.contains_key(address)
+                && let Ok(node) = AdminClient::new(&peer_address(address), ANSWER_MAX)
+            {
+                self.nodes.insert(address.clone(), node);
+            }
+        }
+    }
+
+    /// The connection to a pod.
+    pub fn node(&self, address: &str) -> Option<&AdminClient> {
+        self.nodes.get(address)
+    }
+}
+
+/// host:port of a pod's peer port.
+pub fn peer_address(address: &str) -> String {
+    match address.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{PEER_PORT}"),
+        _ => format!("{address}:{PEER_PORT}"),
+    }
+}

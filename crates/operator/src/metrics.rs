@@ -1,0 +1,133 @@
+//! What the operator counts, for Prometheus.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::crd::KvClusterStatus;
+use crate::observe::Seen;
+
+/// Seconds: a look takes some calls, a change of the membership up to ten seconds.
+const BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+
+/// The operator's metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reconciles: IntCounterVec,
+    seconds: HistogramVec,
+    steps: IntCounterVec,
+    members: IntGaugeVec,
+    ready: IntGaugeVec,
+    conditions: IntGaugeVec,
+    leaderless: GaugeVec,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels).expect("the names are valid");
+            registry.register(Box::new(counter.clone())).expect("each is registered once");
+            counter
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels).expect("the names are valid");
+            registry.register(Box::new(gauge.clone())).expect("each is registered once");
+            gauge
+        };
+        let cluster = ["namespace", "name"];
+        let seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "kvorum_operator_reconcile_seconds",
+                "Time that a look at one cluster and its step take",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["result"],
+        )
+        .expect("the names are valid");
+        registry.register(Box::new(seconds.clone())).expect("each is registered once");
+        let leaderless = GaugeVec::new(
+            Opts::new(
+                "kvorum_operator_cluster_leaderless_seconds",
+                "For how long no quorum has confirmed a leader to the operator",
+            ),
+            &cluster,
+        )
+        .expect("the names are valid");
+        registry.register(Box::new(leaderless.clone())).expect("each is registered once");
+        let build = gauge("kvorum_operator_build_info", "The operator's version", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Metrics {
+            reconciles: counter("kvorum_operator_reconciles_total", "Looks at a cluster", &["result"]),
+            steps: counter("kvorum_operator_steps_total", "Steps that were taken", &["kind", "result"]),
+            members: gauge("kvorum_operator_cluster_members", "Members that the spec wants", &cluster),
+            ready: gauge("kvorum_operator_cluster_ready_members", "Members that are ready", &cluster),
+            conditions: gauge(
+                "kvorum_operator_cluster_condition",
+                "1 where the condition is True, -1 where it is Unknown",
+                &["namespace", "name", "condition"],
+            ),
+            seconds,
+            leaderless,
+            registry,
+        }
+    }
+
+    /// A look ended.
+    pub fn reconciled(&self, result: &str, took: Duration) {
+        self.reconciles.with_label_values(&[result]).inc();
+        self.seconds.with_label_values(&[result]).observe(took.as_secs_f64());
+    }
+
+    /// A step was tried.
+    pub fn stepped(&self, kind: &str, result: &str) {
+        self.steps.with_label_values(&[kind, result]).inc();
+    }
+
+    /// What a cluster is like.
+    pub fn cluster(&self, seen: &Seen, status: &KvClusterStatus) {
+        let labels = [seen.namespace.as_str(), seen.name.as_str()];
+        self.members.with_label_values(&labels).set(i64::from(seen.observed.wanted.members));
+        self.ready.with_label_values(&labels).set(i64::from(status.ready_members));
+        self.leaderless.with_label_values(&labels).set(seen.leaderless.as_secs_f64());
+        for condition in &status.conditions {
+            let value = match condition.status.as_str() {
+                "True" => 1,
+                "Unknown" => -1,
+                _ => 0,
+            };
+            self.conditions.with_label_values(&[labels[0], labels[1], &condition.type_]).set(value);
+        }
+    }
+
+    /// A cluster is gone.
+    pub fn forget(&self, namespace: &str, name: &str, conditions: &[String]) {
+        // A label that was never set is not an error worth telling.
+        let _ = self.members.remove_label_values(&[namespace, name]);
+        let _ = self.ready.remove_label_values(&[namespace, name]);
+        let _ = self.leaderless.remove_label_values(&[namespace, name]);
+        for condition in conditions {
+            let _ = self.conditions.remove_label_values(&[namespace, name, condition]);
+        }
+    }
+
+    /// As Prometheus reads it.
+    pub fn encode(&self) -> String {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The machines: which volumes can still be used somewhere, and whether one stands by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+
+use super::{Objects, all};
+use crate::memory::Memory;
+use crate::observed::Machine;
+
+/// A machine that no Node object has named for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Default)]
+pub struct Machines {
+    /// Where it is not known that the machine exists.
+    pub of_claims: BTreeMap<u32, Machine>,
+    /// A Ready, schedulable machine without a member.
+    pub standby: bool,
+}
+
+/// Looks at machines and volumes, if some pod does not run. Where that is not allowed, as in an
+/// operator of one namespace, nothing is known, and nothing is done about machines.
+pub async fn look(client: &Client, objects: &Objects, memory: &mut Memory) -> Machines {
+    let unused = unused_volumes(objects);
+    if unused.is_empty() {
+        return Machines::default();
+    }
+    let Ok(nodes) = Api::<Node>::all(client.clone()).list(&ListParams::default()).await else {
+        return Machines::default();
+    };
+    let api: Api<PersistentVolume> = Api::all(client.clone());
+    let volumes = unused.iter().map(|(ordinal, volume)| {
+        let api = &api;
+        async move { Ok::<_, kube::Error>((*ordinal, api.get_opt(volume).await?)) }
+    });
+    let Ok(volumes) = all(volumes.collect()).await else { return Machines::default() };
+    let of_claims = volumes.into_iter().map(|(ordinal, volume)| {
+        let missing = volume.is_some_and(|volume| !fits_any(&volume, &nodes.items));
+        let uid = objects.claims.get(&ordinal).and_then(|claim| claim.uid()).unwrap_or_default();
+        let lasts = memory.lasts(&format!("machine of claim {uid}"), missing);
+        let machine = match missing {
+            false => Machine::Exists,
+            true if lasts < GONE_AFTER => Machine::Missing,
+            true => Machine::Gone,
+        };
+        (ordinal, machine)
+    });
+    let of_claims = of_claims.collect();
+    let taken: BTreeSet<&str> =
+        objects.pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
+    let standby = nodes.items.iter().any(|node| is_free(node) && !taken.contains(node.name_any().as_str()));
+    Machines { of_claims, standby }
+}
+
+/// The volumes of claims whose pod does not run.
+fn unused_volumes(objects: &Objects) -> BTreeMap<u32, String> {
+    let unused = objects.claims.iter().filter_map(|(ordinal, claim)| {
+        let runs = objects.pods.get(ordinal).is_some_and(|pod| super::read::pod(pod).running);
+        let volume = claim.spec.as_ref()?.volume_name.clone()?;
+        (!runs).then_some((*ordinal, volume))
+    });
+    unused.collect()
+}
+
+fn fits_any(volume: &PersistentVolume, nodes: &[Node]) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
+    affinity.is_none_or(|required| {
+        required.node_selector_terms.iter().any(|term| nodes.iter().any(|node| fits(term, node)))
+    })
+}
+
+fn fits(term: &NodeSelectorTerm, node: &Node) -> bool {
+    let label = |key: &str| node.labels().get(key).cloned();
+    let field = |key: &str| (key == "metadata.name").then(|| node.name_any());
+    let labels = term.match_expressions.iter().flatten().all(|wanted| holds(wanted, label(&wanted.key)));
+    let fields = term.match_fields.iter().flatten().all(|wanted| holds(wanted, field(&wanted.key)));
+    labels && fields
+}
+
+fn holds(wanted: &NodeSelectorRequirement, found: Option<String>) -> bool {
+    let listed =
+        || found.as_ref().is_some_and(|found| wanted.values.iter().flatten().any(|value| value == found));
+    match wanted.operator.as_str() {
+        "In" => listed(),
+        "NotIn" => !listed(),
+        "Exists" => found.is_some(),
+        "DoesNotExist" => found.is_none(),
+        // Comparisons are not used by volumes; a machine is not called gone for one.
+        _ => true,
+    }
+}
+
+fn is_free(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let spec = node.spec.as_ref();
+    let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let taints = spec.and_then(|spec| spec.taints.as_ref());
+    let tainted = taints.into_iter().flatten().any(|taint| taint.effect != "PreferNoSchedule");
+    ready && !cordoned && !tainted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{from_value, json};
+
+    /// Goal: a machine counts as gone only when no machine could use the volume.
+    #[test]
+    fn volumes_fit_the_machines_they_name() {
+        let node = |name: &str| -> Node {
+            from_value(json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}))
+                .unwrap()
+        };
+        let volume = |key: &str, operator: &str| -> PersistentVolume {
+            let term = json!({"key": key, "operator": operator, "values": ["a"]});
+            from_value(json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [
+                {"matchExpressions": [term]}
+            ]}}}}))
+            .unwrap()
+        };
+        let host = "kubernetes.io/hostname";
+        assert!(fits_any(&volume(host, "In"), &[node("b"), node("a")]));
+        assert!(!fits_any(&volume(host, "In"), &[node("b")]));
+        assert!(fits_any(&volume(host, "NotIn"), &[node("b")]));
+        assert!(!fits_any(&volume("zone", "Exists"), &[node("a")]));
+        assert!(fits_any(&from_value(json!({"spec": {}})).unwrap(), &[]), "a network volume");
+    }
+}

@@ -1,0 +1,249 @@
+//! All reads: Kubernetes' objects, uncached, and every node's `admin.v1.Status`.
+
+mod machines;
+mod nodes;
+mod read;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::ListParams;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use rand::Rng as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::fmt::Debug;
+use tokio::try_join;
+
+use crate::build::{Inputs, Template, bytes, hash};
+use crate::controller::Options;
+use crate::crd::{KvCluster, KvClusterSpec};
+use crate::memory::Memory;
+use crate::names;
+use crate::observed::{Observed, Wanted};
+use crate::step::Risky;
+
+/// A namespace has at most so many pods and claims of one cluster: members, and some that left.
+const LIST_MAX: u32 = 100;
+
+/// What was seen, and what it was seen of.
+#[derive(Debug)]
+pub struct Seen {
+    /// The KvCluster as it was read; its resource version fences what is written back.
+    pub cluster: KvCluster,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The plan's input.
+    pub observed: Observed,
+    /// The pods' addresses, by ordinal.
+    pub addresses: BTreeMap<u32, String>,
+    /// The members' image.
+    pub image: String,
+    /// The pod template that is wanted.
+    pub template: Template,
+    /// A newer template waits until somebody wants pods to be replaced.
+    pub update_pending: bool,
+    /// The StatefulSet's claim size, as text.
+    pub size: String,
+    /// Services and the like as they should be.
+    pub objects: Vec<(&'static str, Value)>,
+    /// How long no quorum has confirmed a leader.
+    pub leaderless: Duration,
+}
+
+/// Kubernetes could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read {what}: {source}")]
+pub struct ObserveError {
+    what: &'static str,
+    source: Box<kube::Error>,
+}
+
+/// Adds what was read to an error.
+fn reading(what: &'static str) -> impl FnOnce(kube::Error) -> ObserveError {
+    move |source| ObserveError { what, source: Box::new(source) }
+}
+
+/// The keys under which applied objects are remembered.
+pub(crate) const STATEFUL_SET: &str = "StatefulSet";
+
+/// Looks at everything that belongs to a KvCluster; `None` when it is gone.
+pub async fn observe(
+    client: &Client,
+    options: &Options,
+    namespace: &str,
+    name: &str,
+    memory: &mut Memory,
+) -> Result<Option<Seen>, ObserveError> {
+    let clusters: Api<KvCluster> = Api::namespaced(client.clone(), namespace);
+    let Some(cluster) = clusters.get_opt(name).await.map_err(reading("the KvCluster"))? else {
+        return Ok(None);
+    };
+    let objects = read_objects(client, namespace, name).await?;
+    let image = image(&cluster.spec, &objects, &options.image);
+    let uid = cluster.uid().unwrap_or_default();
+    let incarnation =
+        cluster.status.as_ref().and_then(|status| status.incarnation).unwrap_or(1).max(1) as u64;
+    let inputs = Inputs {
+        cluster: &cluster,
+        name,
+        namespace,
+        uid: &uid,
+        image: &image,
+        pull_policy: options.pull_policy.as_deref(),
+        incarnation,
+    };
+    let (template, update_pending) = wanted_template(inputs.template(), &objects, options);
+    let applied = vec![
+        ("Service", inputs.client_service()),
+        ("PeersService", inputs.peers_service()),
+        ("PodDisruptionBudget", inputs.disruption_budget()),
+    ];
+    let objects_current = applied.iter().all(|(kind, object)| {
+        let version = objects.version(kind);
+        version.is_some_and(|version| memory.is_applied(kind, &hash(object), &version))
+    });
+    let size = objects.set.as_ref().and_then(read::claim_size);
+    let size = size.unwrap_or_else(|| cluster.spec.storage.size.0.clone());
+    let stateful_set = objects.set.as_ref().map(|set| {
+        let hash = hash(&inputs.stateful_set(0, &template, &size));
+        let current = memory.is_applied(STATEFUL_SET, &hash, &read::generation(set));
+        read::stateful_set(set, current)
+    });
+
+    let (nodes, addresses) = nodes::ask(&objects.pods, namespace, name, memory).await;
+    let machines = machines::look(client, &objects, memory).await;
+    let status = cluster.status.clone().unwrap_or_default();
+    let mut observed = Observed {
+        wanted: wanted(&cluster.spec),
+        cluster_id: status.cluster_id.as_deref().and_then(names::unhex),
+        step: status.step.as_ref().and_then(Risky::read),
+        deleting: cluster.metadata.deletion_timestamp.is_some(),
+        finalizer: cluster.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER),
+        fresh_id: rand::rng().next_u64().max(1),
+        objects_current,
+        stateful_set,
+        pods: objects.pods.iter().map(|(ordinal, pod)| (*ordinal, read::pod(pod))).collect(),
+        claims: objects.claims.iter().map(|(ordinal, claim)| (*ordinal, read::claim(claim))).collect(),
+        nodes,
+        standby: machines.standby,
+    };
+    for (ordinal, machine) in machines.of_claims {
+        if let Some(claim) = observed.claims.get_mut(&ordinal) {
+            claim.machine = machine;
+        }
+    }
+    let confirmed = crate::plan::View::of(&observed).is_some();
+    let leaderless = memory.lasts("leaderless", observed.cluster_id.is_some() && !confirmed);
+    Ok(Some(Seen {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        observed,
+        addresses,
+        template,
+        update_pending,
+        size,
+        objects: applied,
+        leaderless,
+        image: image.clone(),
+        cluster,
+    }))
+}
+
+fn wanted(spec: &KvClusterSpec) -> Wanted {
+    Wanted {
+        members: spec.members.max(1) as u32,
+        paused: spec.paused,
+        storage_bytes: bytes(&spec.storage.size.0).unwrap_or_default(),
+        when_scaled: spec.storage.when_scaled,
+        when_deleted: spec.storage.when_deleted,
+    }
+}
+
+/// The objects that belong to a KvCluster, as Kubernetes has them.
+struct Objects {
+    set: Option<StatefulSet>,
+    pods: BTreeMap<u32, Pod>,
+    claims: BTreeMap<u32, PersistentVolumeClaim>,
+    service: Option<Service>,
+    peers: Option<Service>,
+    budget: Option<PodDisruptionBudget>,
+}
+
+impl Objects {
+    fn version(&self, kind: &str) -> Option<String> {
+        match kind {
+            "Service" => self.service.as_ref()?.resource_version(),
+            "PeersService" => self.peers.as_ref()?.resource_version(),
+            // Its status changes all the time; its generation follows its spec.
+            _ => self.budget.as_ref()?.metadata.generation.map(|generation| generation.to_string()),
+        }
+    }
+}
+
+async fn read_objects(client: &Client, namespace: &str, name: &str) -> Result<Objects, ObserveError> {
+    async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, kube::Error>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+        K::DynamicType: Default,
+    {
+        Api::<K>::namespaced(client.clone(), namespace).get_opt(name).await
+    }
+    let list = ListParams::default().labels(&names::selector_text(name)).limit(LIST_MAX);
+    let peers = names::peers_service(name);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let (set, pods, claims, service, peers, budget) = try_join!(
+        async { get(client, namespace, name).await.map_err(reading("the StatefulSet")) },
+        async { pods.list(&list).await.map_err(reading("pods")) },
+        async { claims.list(&list).await.map_err(reading("claims")) },
+        async { get(client, namespace, name).await.map_err(reading("the Service")) },
+        async { get(client, namespace, &peers).await.map_err(reading("the peers' Service")) },
+        async { get(client, namespace, name).await.map_err(reading("the disruption budget")) },
+    )?;
+    let claim_prefix = format!("data-{name}");
+    Ok(Objects {
+        set,
+        pods: by_ordinal(pods.items, name),
+        claims: by_ordinal(claims.items, &claim_prefix),
+        service,
+        peers,
+        budget,
+    })
+}
+
+fn by_ordinal<K: Resource>(items: Vec<K>, prefix: &str) -> BTreeMap<u32, K> {
+    let ordinal = |item: &K| names::ordinal(item.meta().name.as_deref()?, prefix);
+    items.into_iter().filter_map(|item| Some((ordinal(&item)?, item))).collect()
+}
+
+/// The spec's image, or the one the cluster was made with, or the operator's own.
+fn image(spec: &KvClusterSpec, objects: &Objects, own: &str) -> String {
+    let of_claim = objects.claims.values().find_map(|claim| claim.annotations().get(names::IMAGE).cloned());
+    let of_set = || objects.set.as_ref().and_then(|set| set.annotations().get(names::IMAGE).cloned());
+    spec.image.clone().or_else(of_set).or(of_claim).unwrap_or_else(|| own.to_owned())
+}
+
+/// The template that is wanted; and whether this operator would make another one, though nothing in
+/// the spec has changed: that alone replaces no pod.
+fn wanted_template(made: Template, objects: &Objects, options: &Options) -> (Template, bool) {
+    let Some(set) = &objects.set else { return (made, false) };
+    let same_inputs = set.annotations().get(names::INPUTS) == Some(&made.inputs);
+    match read::template(set) {
+        Some(there) if same_inputs && there.hash != made.hash && !options.upgrade_clusters => {
+            (Template { inputs: made.inputs, ..there }, true)
+        }
+        _ => (made, false),
+    }
+}
+
+/// Waits for all and gives up with the first error.
+async fn all<T, E>(futures: Vec<impl Future<Output = Result<T, E>>>) -> Result<Vec<T>, E> {
+    try_join_all(futures).await
+}

@@ -1,0 +1,81 @@
+//! What every node says of itself.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kvorum_client::admin::{AdminClient, v1};
+
+use crate::memory::Memory;
+use crate::names;
+use crate::observed::{LogId, Membership, Node, Progress, Role};
+
+/// Asks all pods that have an address, at the same time; and has whoever leads confirm it.
+pub async fn ask(
+    pods: &BTreeMap<u32, Pod>,
+    namespace: &str,
+    name: &str,
+    memory: &mut Memory,
+) -> (BTreeMap<u32, Node>, BTreeMap<u32, String>) {
+    let address = |pod: &Pod| pod.status.as_ref()?.pod_ip.clone().filter(|address| !address.is_empty());
+    let addresses: BTreeMap<u32, String> =
+        pods.iter().filter_map(|(ordinal, pod)| Some((*ordinal, address(pod)?))).collect();
+    memory.keep_nodes(&addresses.values().cloned().collect::<Vec<_>>());
+    let asked = addresses.iter().map(|(ordinal, address)| {
+        let node = memory.node(address);
+        async move { Some((*ordinal, read(status(node?).await?, namespace, name))) }
+    });
+    let nodes = join_all(asked).await.into_iter().flatten().collect();
+    (nodes, addresses)
+}
+
+async fn status(node: &AdminClient) -> Option<v1::StatusResponse> {
+    // A node that does not answer is one that is not there: what that means is the plan's affair.
+    let status = node.status().await.ok()?;
+    match status.state() {
+        v1::State::Leader => node.confirmed_status().await.ok().or(Some(status)),
+        _ => Some(status),
+    }
+}
+
+fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
+    let role = match status.state() {
+        v1::State::Leader => Role::Leader,
+        v1::State::Candidate => Role::Candidate,
+        v1::State::Follower => Role::Follower,
+        v1::State::Learner => Role::Learner,
+        v1::State::Unjoined | v1::State::Unspecified => Role::Unjoined,
+    };
+    let progress = status.progress.iter().map(|progress| {
+        let matched = progress.matched.map_or(0, |id| id.index);
+        let (bytes_behind, silent_ms) = (progress.bytes_behind, progress.silent_ms);
+        (progress.node_id, Progress { matched, bytes_behind, silent_ms })
+    });
+    Node {
+        node_id: status.node_id,
+        cluster_id: status.cluster_id,
+        incarnation: status.incarnation,
+        role,
+        term: status.term,
+        confirmed: status.confirmed,
+        last_log: log_id(status.last_log),
+        applied: log_id(status.applied).index,
+        progress: progress.collect(),
+        membership: membership(status.membership.unwrap_or_default(), namespace, name),
+        version: status.version,
+        alarms: status.alarms,
+    }
+}
+
+fn membership(wire: v1::Membership, namespace: &str, name: &str) -> Membership {
+    let ordinal = |node: &v1::Node| names::ordinal_of_address(&node.peer_address, name, namespace);
+    Membership {
+        log_id: log_id(wire.log_id),
+        configs: wire.configs.iter().map(|set| set.node_ids.iter().copied().collect()).collect(),
+        nodes: wire.nodes.iter().map(|node| (node.node_id, ordinal(node))).collect(),
+    }
+}
+
+fn log_id(wire: Option<v1::LogId>) -> LogId {
+    wire.map_or_else(LogId::default, |id| LogId { term: id.term, index: id.index })
+}

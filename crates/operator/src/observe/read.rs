@@ -1,0 +1,120 @@
+//! Kubernetes' objects as the plan's plain data. The wire types stop here.
+
+use k8s_openapi::api::apps::v1 as apps;
+use k8s_openapi::api::core::v1 as core;
+use kube::{Resource, ResourceExt as _};
+
+use crate::build::{Template, bytes};
+use crate::names;
+use crate::observed::{Claim, Disk, Machine, Pod, StatefulSet, Version};
+
+pub fn stateful_set(set: &apps::StatefulSet, current: bool) -> StatefulSet {
+    let spec = set.spec.as_ref();
+    StatefulSet {
+        version: version(set),
+        deleting: set.metadata.deletion_timestamp.is_some(),
+        replicas: spec.and_then(|spec| spec.replicas).unwrap_or(1).max(0) as u32,
+        current,
+        template: template(set).map(|template| template.hash).unwrap_or_default(),
+        storage_bytes: claim_size(set).and_then(|size| bytes(&size)).unwrap_or_default(),
+    }
+}
+
+/// The size of the claims that a StatefulSet makes.
+pub fn claim_size(set: &apps::StatefulSet) -> Option<String> {
+    let claim = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?.spec.as_ref()?;
+    Some(claim.resources.as_ref()?.requests.as_ref()?.get("storage")?.0.clone())
+}
+
+/// Its generation, which follows its spec and nothing else.
+pub fn generation(set: &apps::StatefulSet) -> String {
+    set.metadata.generation.unwrap_or_default().to_string()
+}
+
+/// The pod template that a StatefulSet has.
+pub fn template(set: &apps::StatefulSet) -> Option<Template> {
+    let template = &set.spec.as_ref()?.template;
+    let hash = template.metadata.as_ref()?.annotations.as_ref()?.get(names::TEMPLATE)?.clone();
+    let inputs = set.annotations().get(names::INPUTS).cloned().unwrap_or_default();
+    let template = serde_json::to_value(template).expect("a template is plain data");
+    Some(Template { template, hash, inputs })
+}
+
+pub fn pod(pod: &core::Pod) -> Pod {
+    let status = pod.status.as_ref();
+    let container = status.and_then(|status| status.container_statuses.as_ref()?.first());
+    let running = container.and_then(|container| container.state.as_ref()?.running.as_ref()).is_some();
+    let condition = |kind: &str| {
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        conditions.into_iter().flatten().find(|condition| condition.type_ == kind)
+    };
+    Pod {
+        version: version(pod),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        running,
+        ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
+        template: pod.annotations().get(names::TEMPLATE).cloned().unwrap_or_default(),
+        machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        trouble: container.and_then(trouble).or_else(|| {
+            let scheduled = condition("PodScheduled").filter(|scheduled| scheduled.status == "False")?;
+            Some(format!("it is not scheduled: {}", scheduled.message.as_deref().unwrap_or_default()))
+        }),
+    }
+}
+
+/// Why a container does not run.
+fn trouble(container: &core::ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref()?;
+    let said = |reason: &Option<String>, message: &Option<String>| {
+        let parts: Vec<&str> = [reason.as_deref(), message.as_deref()].into_iter().flatten().collect();
+        parts.join(": ")
+    };
+    let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    match (&state.waiting, &state.terminated, last) {
+        (Some(waiting), _, Some(last)) => {
+            let ended = said(&last.reason, &None);
+            Some(format!(
+                "{} (it ended last with {ended}, code {})",
+                said(&waiting.reason, &waiting.message),
+                last.exit_code
+            ))
+        }
+        (Some(waiting), _, None) => Some(said(&waiting.reason, &waiting.message)),
+        (None, Some(ended), _) => {
+            Some(format!("it ended with {}, code {}", said(&ended.reason, &ended.message), ended.exit_code))
+        }
+        _ => None,
+    }
+}
+
+pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
+    let annotation = |key: &str| claim.annotations().get(key).map(String::as_str);
+    let id = |key: &str| annotation(key).and_then(names::unhex);
+    let storage = |sizes: Option<&std::collections::BTreeMap<String, _>>| {
+        let size: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> = sizes?.get("storage");
+        bytes(&size?.0)
+    };
+    let requested = claim.spec.as_ref().and_then(|spec| storage(spec.resources.as_ref()?.requests.as_ref()));
+    let capacity = claim.status.as_ref().and_then(|status| storage(status.capacity.as_ref()));
+    let founder = annotation(names::FOUNDER) == Some("true");
+    let disk = id(names::CLUSTER_ID).zip(id(names::NODE_ID));
+    Claim {
+        version: version(claim),
+        deleting: claim.metadata.deletion_timestamp.is_some(),
+        disk: disk.map(|(cluster_id, node_id)| Disk { cluster_id, node_id, founder }),
+        retired: annotation(names::RETIRED) == Some("true"),
+        requested_bytes: requested.unwrap_or_default(),
+        capacity_bytes: capacity.unwrap_or_default(),
+        declared_lost: annotation(names::DISK_LOST).is_some()
+            && annotation(names::DISK_LOST) == claim.uid().as_deref(),
+        machine: Machine::Exists,
+    }
+}
+
+fn version(object: &impl Resource) -> Version {
+    let meta = object.meta();
+    Version {
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+    }
+}

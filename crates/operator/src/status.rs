@@ -1,0 +1,302 @@
+//! What the status says: a pure function of what was seen and what was done.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::apply::ApplyError;
+use crate::crd::{KvClusterStatus, MemberStatus};
+use crate::names::{self, CLIENT_PORT, hex};
+use crate::observe::Seen;
+use crate::observed::{Node, Observed, Role};
+use crate::plan::{About, Plan, View};
+use crate::step::Step;
+
+/// Without a confirmed leader for so long, the quorum counts as lost: an election takes less.
+const QUORUM_LOST_AFTER: Duration = Duration::from_secs(15);
+
+/// A condition before it has a time.
+struct Verdict {
+    kind: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+/// The new status. `outcome` is what became of the plan's step.
+pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: Timestamp) -> KvClusterStatus {
+    let observed = &seen.observed;
+    let view = View::of(observed);
+    let old = seen.cluster.status.clone().unwrap_or_default();
+    let members = members(seen, view.as_ref());
+    let leader = view.as_ref().and_then(|view| view.ordinal(view.leader.node_id));
+    let done = outcome.is_ok();
+    let mut new = KvClusterStatus {
+        observed_generation: seen.cluster.metadata.generation,
+        cluster_id: old.cluster_id.clone(),
+        incarnation: observed
+            .nodes
+            .values()
+            .map(|node| node.incarnation as i64)
+            .max()
+            .filter(|n| *n > 0)
+            .or(old.incarnation),
+        replicas: observed.pods.len() as i32,
+        ready_members: members.iter().filter(|member| member.ready).count() as i32,
+        selector: Some(names::selector_text(&seen.name)),
+        endpoint: Some(format!("{}.{}.svc:{CLIENT_PORT}", seen.name, seen.namespace)),
+        leader: leader.map(|ordinal| names::pod(&seen.name, ordinal)),
+        version: observed.nodes.values().map(|node| node.version.clone()).min().or(old.version.clone()),
+        step: old.step.clone(),
+        members,
+        conditions: Vec::new(),
+    };
+    match &plan.step {
+        Step::Latch { cluster_id } if done => new.cluster_id = Some(hex(*cluster_id)),
+        Step::Record(risky) if done => new.step = Some(risky.record()),
+        Step::Forget(_) | Step::Abandon(_) if done => new.step = None,
+        _ => {}
+    }
+    let verdicts = verdicts(seen, plan, outcome, view.as_ref(), &new);
+    new.conditions = with_times(verdicts, &old.conditions, seen.cluster.metadata.generation, now);
+    new
+}
+
+fn members(seen: &Seen, view: Option<&View>) -> Vec<MemberStatus> {
+    let observed = &seen.observed;
+    let last = view.map(|view| view.leader.last_log.index);
+    let member = |(&ordinal, pod): (&u32, &crate::observed::Pod)| {
+        let node = observed.nodes.get(&ordinal);
+        MemberStatus {
+            pod: names::pod(&seen.name, ordinal),
+            node_id: node.map(|node| hex(node.node_id)),
+            role: node.map_or("Unknown", |node| role(node.role)).to_owned(),
+            ready: pod.ready && !pod.deleting,
+            lag: node.zip(last).map(|(node, last)| lag(node, last)),
+            // They change all the time, and matter when there is no leader any more.
+            last_log_term: node.filter(|_| view.is_none()).map(|node| node.last_log.term as i64),
+            last_log_index: node.filter(|_| view.is_none()).map(|node| node.last_log.index as i64),
+            claim: names::claim(&seen.name, ordinal),
+            machine: pod.machine.clone(),
+            version: node.map(|node| node.version.clone()),
+        }
+    };
+    observed.pods.iter().map(member).collect()
+}
+
+/// How far a member is behind, to two digits: the status need not change with every write.
+fn lag(node: &Node, last: u64) -> i64 {
+    match last.saturating_sub(node.last_log.index) {
+        behind if behind < 1_000 => 0,
+        behind => (behind / 1_000 * 1_000) as i64,
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Unjoined => "Unjoined",
+        Role::Learner => "Learner",
+        Role::Follower => "Follower",
+        Role::Candidate => "Candidate",
+        Role::Leader => "Leader",
+    }
+}
+
+fn verdicts(
+    seen: &Seen,
+    plan: &Plan,
+    outcome: &Result<(), ApplyError>,
+    view: Option<&View>,
+    new: &KvClusterStatus,
+) -> Vec<Verdict> {
+    let observed = &seen.observed;
+    let quorum = quorum(seen, view);
+    let degraded = degraded(seen, plan, outcome);
+    let settled = plan.step == Step::Rest && !observed.wanted.paused;
+    let full = new.ready_members as u32 == observed.wanted.members;
+    let (ready, why) = match () {
+        () if quorum.status == "True" => (false, "QuorumLost"),
+        () if observed.wanted.paused => (full && view.is_some(), "Paused"),
+        () if observed.cluster_id.is_none()
+            || (view.is_none()
+                && seen.leaderless < QUORUM_LOST_AFTER
+                && !observed.nodes.values().any(|node| !node.is_blank())) =>
+        {
+            (false, "Founding")
+        }
+        () if view.is_none() => (false, "NoLeader"),
+        () if full && (settled || plan.step.is_idle()) => (true, "Ready"),
+        () => (false, progress_of(plan)),
+    };
+    let members = format!("{} of {} members are ready", new.ready_members, observed.wanted.members);
+    let even = observed.wanted.members.is_multiple_of(2);
+    let available = match (view, even) {
+        (Some(_), false) => verdict("Available", true, "HasLeader", "a quorum has confirmed its leader"),
+        (Some(_), true) => {
+            let (n, less) = (observed.wanted.members, observed.wanted.members - 1);
+            let message =
+                format!("{n} members tolerate no more failures than {less}; 1, 3, 5 or 7 are better");
+            verdict("Available", true, "EvenMembers", message)
+        }
+        (None, _) => verdict("Available", false, "NoLeader", "no leader is confirmed by a quorum"),
+    };
+    let progressing = match settled {
+        true => verdict("Progressing", false, "Settled", "all is as wanted"),
+        false => verdict("Progressing", !observed.wanted.paused, progress_of(plan), plan.reason.clone()),
+    };
+    let ready_message = if ready { members } else { format!("{members}; {}", plan.reason) };
+    let pending = match seen.update_pending {
+        true => verdict(
+            "UpdatePending",
+            true,
+            "OperatorUpgraded",
+            "this operator would make pods otherwise; they stay as they are until spec.image, spec.pod or spec.node \
+             changes, or the chart's upgradeClusters is set",
+        ),
+        false => verdict("UpdatePending", false, "UpToDate", "pods are made as this operator makes them"),
+    };
+    let paused = verdict("Paused", observed.wanted.paused, "Spec", "as spec.paused says");
+    vec![
+        verdict("Ready", ready, why, ready_message),
+        available,
+        progressing,
+        degraded,
+        quorum,
+        storage(plan),
+        pending,
+        paused,
+    ]
+}
+
+fn progress_of(plan: &Plan) -> &'static str {
+    match &plan.step {
+        Step::Rest => "Settled",
+        Step::Wait => "Waiting",
+        Step::Record(risky) | Step::Act(risky) | Step::Forget(risky) | Step::Abandon(risky) => risky.kind(),
+        step => step.kind(),
+    }
+}
+
+fn storage(plan: &Plan) -> Verdict {
+    match plan.notes.iter().find(|note| note.about == About::Storage) {
+        Some(note) => verdict("StorageProblem", true, note.reason, note.message.clone()),
+        None => verdict("StorageProblem", false, "None", "no disk needs anybody"),
+    }
+}
+
+fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> Verdict {
+    let observed = &seen.observed;
+    if let Err(error @ (ApplyError::Kubernetes { .. } | ApplyError::Node { .. })) = outcome {
+        return verdict("Degraded", true, "StepFailed", format!("{error}; it is tried again"));
+    }
+    if let Some(note) = plan.notes.iter().find(|note| note.about == About::Degraded) {
+        return verdict("Degraded", true, note.reason, note.message.clone());
+    }
+    let alarm = observed.nodes.iter().find(|(_, node)| !node.alarms.is_empty());
+    if let Some((ordinal, node)) = alarm {
+        let message = format!("member {ordinal} raises {}", node.alarms.join(", "));
+        return verdict("Degraded", true, "Alarm", message);
+    }
+    let broken = observed.pods.iter().find(|(_, pod)| !pod.ready && pod.trouble.is_some());
+    if let Some((ordinal, pod)) = broken {
+        let trouble = pod.trouble.as_deref().unwrap_or_default();
+        return verdict("Degraded", true, "PodNotRunning", format!("pod {ordinal} does not run: {trouble}"));
+    }
+    if let Some(machine) = shared_machine(observed) {
+        let message = format!("two members run on {machine}: its loss costs both; add machines");
+        return verdict("Degraded", true, "SharedMachine", message);
+    }
+    verdict("Degraded", false, "None", "no member is in trouble")
+}
+
+fn shared_machine(observed: &Observed) -> Option<&str> {
+    let mut members: BTreeMap<&str, u32> = BTreeMap::new();
+    for machine in observed.pods.values().filter_map(|pod| pod.machine.as_deref()) {
+        *members.entry(machine).or_default() += 1;
+    }
+    members.into_iter().find(|(_, count)| *count > 1).map(|(machine, _)| machine)
+}
+
+fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
+    let observed = &seen.observed;
+    if view.is_some() || observed.cluster_id.is_none() {
+        return verdict("QuorumLost", false, "Confirmed", "no quorum is lost");
+    }
+    if seen.leaderless < QUORUM_LOST_AFTER {
+        return verdict("QuorumLost", false, "NoLeaderYet", "no leader is confirmed at the moment");
+    }
+    let ready = observed.pods.values().filter(|pod| pod.ready).count();
+    if observed.nodes.is_empty() && ready * 2 > observed.pods.len() {
+        let message = "the kubelets say that most members are ready, but the operator reaches none of them; look at \
+                       its network";
+        return Verdict {
+            kind: "QuorumLost",
+            status: "Unknown",
+            reason: "Unreachable".into(),
+            message: message.into(),
+        };
+    }
+    let silent: Vec<String> = observed
+        .pods
+        .keys()
+        .filter(|ordinal| !observed.nodes.contains_key(ordinal))
+        .map(|ordinal| names::pod(&seen.name, *ordinal))
+        .collect();
+    let silent =
+        if silent.is_empty() { String::new() } else { format!(" {} do not answer.", silent.join(", ")) };
+    let advice = match survivor(observed) {
+        Some(token) => format!(
+            "It goes on by itself when most members are back. If they never come back, the best survivor is recovered \
+             with kubectl annotate kvc {} -n {} {}={token}",
+            seen.name,
+            seen.namespace,
+            names::RECOVER_FROM
+        ),
+        None => {
+            "No disk that answers has the data; only a restore of a snapshot helps if none comes back".into()
+        }
+    };
+    verdict("QuorumLost", true, "NoQuorum", format!("no leader is confirmed by a quorum.{silent} {advice}"))
+}
+
+/// The token of the member that has the most of the log: `<incarnation>/<node id>@<term>.<index>`.
+pub fn survivor(observed: &Observed) -> Option<String> {
+    let cluster_id = observed.cluster_id?;
+    let has_data = |node: &&Node| node.cluster_id == cluster_id && !node.is_blank();
+    let node = observed.nodes.values().filter(has_data).max_by_key(|node| node.last_log)?;
+    let at = node.last_log;
+    Some(format!("{}/{}@{}.{}", node.incarnation, hex(node.node_id), at.term, at.index))
+}
+
+fn verdict(
+    kind: &'static str,
+    holds: bool,
+    reason: impl Into<String>,
+    message: impl Into<String>,
+) -> Verdict {
+    let status = if holds { "True" } else { "False" };
+    Verdict { kind, status, reason: reason.into(), message: message.into() }
+}
+
+/// A condition keeps its time as long as its status stays.
+fn with_times(
+    verdicts: Vec<Verdict>,
+    old: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let timed = |Verdict { kind, status, reason, message }| {
+        let before = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason,
+            message,
+            observed_generation: generation,
+            last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
+        }
+    };
+    verdicts.into_iter().map(timed).collect()
+}
