@@ -21,10 +21,11 @@ use crate::crd::{KvCluster, KvClusterStatus};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names;
-use crate::observe::{ObserveError, Seen, observe};
+use crate::observe::{Follow, ObserveError, Seen, observe};
 use crate::plan::{Plan, plan};
 use crate::status::status;
 use crate::step::Step;
+use crate::upgrade::{Key, Look, Upgrades};
 
 /// The next look, after a step.
 const AFTER_STEP: Duration = Duration::from_millis(50);
@@ -59,10 +60,12 @@ pub struct Context {
     /// Held for a moment only; each cluster's memory is locked while that cluster is looked at, so that
     /// none waits for another.
     clusters: std::sync::Mutex<Memories>,
+    /// Held for a moment only.
+    upgrades: std::sync::Mutex<Upgrades>,
 }
 
 /// By namespace and name.
-type Memories = HashMap<(String, String), Arc<Mutex<Memory>>>;
+type Memories = HashMap<Key, Arc<Mutex<Memory>>>;
 
 /// Why a look ended early. It is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,8 @@ impl Context {
     /// For one operator.
     pub fn new(client: Client, options: Options, metrics: Metrics) -> Context {
         let events = Recorder::new(client.clone(), names::FIELD_MANAGER.into());
-        Context { client, options, metrics, events, clusters: std::sync::Mutex::default() }
+        let upgrades = std::sync::Mutex::new(Upgrades::new(Instant::now()));
+        Context { client, options, metrics, events, clusters: std::sync::Mutex::default(), upgrades }
     }
 
     fn memory(&self, namespace: &str, name: &str) -> Arc<Mutex<Memory>> {
@@ -92,7 +96,29 @@ impl Context {
         let conditions: Vec<String> = conditions.map(|condition| condition.type_.clone()).collect();
         self.metrics.forget(namespace, name, &conditions);
         let mut clusters = self.clusters.lock().expect("no thread panics while it holds this lock");
-        clusters.remove(&(namespace.to_owned(), name.to_owned()));
+        let key = (namespace.to_owned(), name.to_owned());
+        clusters.remove(&key);
+        self.upgrades().forget(&key);
+    }
+
+    fn upgrades(&self) -> std::sync::MutexGuard<'_, Upgrades> {
+        self.upgrades.lock().expect("no thread panics while it holds this lock")
+    }
+
+    fn follow(&self, key: &Key) -> Follow {
+        match self.options.upgrade_clusters && self.upgrades().may_follow(key) {
+            true => Follow::Yes,
+            false => Follow::No,
+        }
+    }
+
+    fn looked(&self, key: &Key, seen: &Seen, plan: &Plan) {
+        let look = match plan.step == Step::Rest {
+            true if seen.update_pending => Look::Pending,
+            true => Look::Settled,
+            false => Look::Unsettled,
+        };
+        self.upgrades().looked(key, look, Instant::now());
     }
 }
 
@@ -135,12 +161,15 @@ async fn reconcile(cluster: Arc<KvCluster>, context: Arc<Context>) -> Result<Act
     let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let memory = context.memory(&namespace, &name);
     let mut memory = memory.lock().await;
-    let seen = observe(&context.client, &context.options, &namespace, &name, &mut memory).await?;
+    let key = (namespace.clone(), name.clone());
+    let follow = context.follow(&key);
+    let seen = observe(&context.client, &context.options, &namespace, &name, follow, &mut memory).await?;
     let Some(seen) = seen else {
         context.forget(&cluster, &namespace, &name);
         return Ok(Action::await_change());
     };
     let plan = plan(&seen.observed);
+    context.looked(&key, &seen, &plan);
     let outcome = match begun.elapsed() < LOOK_VALID {
         true => apply(&context.client, &seen, &plan.step, &mut memory).await,
         false => Err(ApplyError::Outdated("what was seen".into())),

@@ -18,3 +18,4 @@ pub mod observed;
 pub mod plan;
 pub mod status;
 pub mod step;
+pub mod upgrade;

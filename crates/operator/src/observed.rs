@@ -106,6 +106,8 @@ pub struct Pod {
     pub machine: Option<String>,
     /// Why its container does not run, as the kubelet or the scheduler says.
     pub trouble: Option<String>,
+    /// It should have been gone for a while.
+    pub stuck: bool,
 }
 
 /// A claim.

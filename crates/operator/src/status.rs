@@ -199,6 +199,14 @@ fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> Verdi
         let message = format!("member {ordinal} raises {}", node.alarms.join(", "));
         return verdict("Degraded", true, "Alarm", message);
     }
+    if let Some((ordinal, pod)) = observed.pods.iter().find(|(_, pod)| pod.stuck) {
+        let machine = pod.machine.as_deref().unwrap_or("its machine");
+        let message = format!(
+            "pod {ordinal} is deleted, but {machine} does not say that it has ended; if that machine is gone, delete \
+             its Node, or taint it with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+        );
+        return verdict("Degraded", true, "PodStuck", message);
+    }
     let broken = observed.pods.iter().find(|(_, pod)| !pod.ready && pod.trouble.is_some());
     if let Some((ordinal, pod)) = broken {
         let trouble = pod.trouble.as_deref().unwrap_or_default();

@@ -30,6 +30,9 @@ use crate::step::Risky;
 /// A namespace has at most so many pods and claims of one cluster: members, and some that left.
 const LIST_MAX: u32 = 100;
 
+/// A pod that is still there so long after its deletion began is stuck: its grace period is 30 s.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
 /// What was seen, and what it was seen of.
 #[derive(Debug)]
 pub struct Seen {
@@ -57,6 +60,15 @@ pub struct Seen {
     pub leaderless: Duration,
 }
 
+/// Whether a cluster takes over this operator's own image and template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// Now.
+    Yes,
+    /// Not yet, or never: nobody is restarted by a new operator alone.
+    No,
+}
+
 /// Kubernetes could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("read {what}: {source}")]
@@ -79,6 +91,7 @@ pub async fn observe(
     options: &Options,
     namespace: &str,
     name: &str,
+    follow: Follow,
     memory: &mut Memory,
 ) -> Result<Option<Seen>, ObserveError> {
     let clusters: Api<KvCluster> = Api::namespaced(client.clone(), namespace);
@@ -86,7 +99,8 @@ pub async fn observe(
         return Ok(None);
     };
     let objects = read_objects(client, namespace, name).await?;
-    let image = image(&cluster.spec, &objects, &options.image);
+    let pinned = pinned_image(&objects).filter(|_| follow == Follow::No);
+    let image = cluster.spec.image.clone().or(pinned).unwrap_or_else(|| options.image.clone());
     let uid = cluster.uid().unwrap_or_default();
     let incarnation =
         cluster.status.as_ref().and_then(|status| status.incarnation).unwrap_or(1).max(1) as u64;
@@ -99,7 +113,9 @@ pub async fn observe(
         pull_policy: options.pull_policy.as_deref(),
         incarnation,
     };
-    let (template, update_pending) = wanted_template(inputs.template(), &objects, options);
+    let own_image = cluster.spec.image.as_ref().unwrap_or(&options.image);
+    let (template, outdated) = wanted_template(inputs.template(), &objects, follow);
+    let update_pending = outdated || image != *own_image;
     let applied = vec![
         ("Service", inputs.client_service()),
         ("PeersService", inputs.peers_service()),
@@ -134,6 +150,10 @@ pub async fn observe(
         nodes,
         standby: machines.standby,
     };
+    for pod in observed.pods.values_mut() {
+        let lasts = memory.lasts(&format!("deletion of pod {}", pod.version.uid), pod.deleting);
+        pod.stuck = lasts > STUCK_AFTER;
+    }
     for (ordinal, machine) in machines.of_claims {
         if let Some(claim) = observed.claims.get_mut(&ordinal) {
             claim.machine = machine;
@@ -223,20 +243,20 @@ fn by_ordinal<K: Resource>(items: Vec<K>, prefix: &str) -> BTreeMap<u32, K> {
     items.into_iter().filter_map(|item| Some((ordinal(&item)?, item))).collect()
 }
 
-/// The spec's image, or the one the cluster was made with, or the operator's own.
-fn image(spec: &KvClusterSpec, objects: &Objects, own: &str) -> String {
-    let of_claim = objects.claims.values().find_map(|claim| claim.annotations().get(names::IMAGE).cloned());
-    let of_set = || objects.set.as_ref().and_then(|set| set.annotations().get(names::IMAGE).cloned());
-    spec.image.clone().or_else(of_set).or(of_claim).unwrap_or_else(|| own.to_owned())
+/// The image that the cluster was made with.
+fn pinned_image(objects: &Objects) -> Option<String> {
+    let of_set = objects.set.as_ref().and_then(|set| set.annotations().get(names::IMAGE).cloned());
+    of_set
+        .or_else(|| objects.claims.values().find_map(|claim| claim.annotations().get(names::IMAGE).cloned()))
 }
 
 /// The template that is wanted; and whether this operator would make another one, though nothing in
 /// the spec has changed: that alone replaces no pod.
-fn wanted_template(made: Template, objects: &Objects, options: &Options) -> (Template, bool) {
+fn wanted_template(made: Template, objects: &Objects, follow: Follow) -> (Template, bool) {
     let Some(set) = &objects.set else { return (made, false) };
     let same_inputs = set.annotations().get(names::INPUTS) == Some(&made.inputs);
     match read::template(set) {
-        Some(there) if same_inputs && there.hash != made.hash && !options.upgrade_clusters => {
+        Some(there) if same_inputs && there.hash != made.hash && follow == Follow::No => {
             (Template { inputs: made.inputs, ..there }, true)
         }
         _ => (made, false),

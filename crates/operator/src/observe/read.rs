@@ -55,6 +55,8 @@ pub fn pod(pod: &core::Pod) -> Pod {
         ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
         template: pod.annotations().get(names::TEMPLATE).cloned().unwrap_or_default(),
         machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        // How long a deletion lasts is for whoever looks again and again.
+        stuck: false,
         trouble: container.and_then(trouble).or_else(|| {
             let scheduled = condition("PodScheduled").filter(|scheduled| scheduled.status == "False")?;
             Some(format!("it is not scheduled: {}", scheduled.message.as_deref().unwrap_or_default()))
