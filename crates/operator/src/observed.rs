@@ -45,6 +45,8 @@ pub struct Wanted {
     pub paused: bool,
     /// Each disk's size.
     pub storage_bytes: u64,
+    /// A member that its leader has not heard of for longer is not there.
+    pub silent_ms_max: u64,
     /// What becomes of a disk whose member is gone.
     pub when_scaled: Keep,
     /// What becomes of the disks in the end.
@@ -57,6 +59,7 @@ impl Default for Wanted {
             members: 3,
             paused: false,
             storage_bytes: 0,
+            silent_ms_max: 1_000,
             when_scaled: Keep::Delete,
             when_deleted: Keep::Retain,
         }

@@ -21,7 +21,7 @@ use tokio::try_join;
 
 use crate::build::{Inputs, Template, bytes, hash};
 use crate::controller::Options;
-use crate::crd::{KvCluster, KvClusterSpec};
+use crate::crd::{KvCluster, KvClusterSpec, Node};
 use crate::memory::Memory;
 use crate::names;
 use crate::observed::{Observed, Wanted};
@@ -181,9 +181,17 @@ fn wanted(spec: &KvClusterSpec) -> Wanted {
         members: spec.members.max(1) as u32,
         paused: spec.paused,
         storage_bytes: bytes(&spec.storage.size.0).unwrap_or_default(),
+        silent_ms_max: silent_ms_max(&spec.node),
         when_scaled: spec.storage.when_scaled,
         when_deleted: spec.storage.when_deleted,
     }
+}
+
+/// A second, or three of the leader's heartbeats where they are slower.
+fn silent_ms_max(node: &Node) -> u64 {
+    let election = node.election_timeout_ms.unwrap_or_default();
+    let heartbeat = node.heartbeat_interval_ms.unwrap_or(election / 5);
+    1_000.max(3 * heartbeat.max(0) as u64)
 }
 
 /// The objects that belong to a KvCluster, as Kubernetes has them.

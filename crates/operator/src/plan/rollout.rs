@@ -1,7 +1,5 @@
 //! Replacing pods that were made from an older template: one at a time, the leader last.
 
-use std::collections::BTreeSet;
-
 use super::view::View;
 use super::{About, Decided, Notes, risky, safe, wait};
 use crate::observed::{Observed, Pod};
@@ -39,8 +37,7 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
     if !may_restart(view, ordinal) {
         return wait(format!("a caught-up majority without member {ordinal}, which is to be restarted"));
     }
-    let heirs: BTreeSet<u64> = view.voters.iter().copied().filter(|id| view.fit(*id)).collect();
-    let heir = heirs.into_iter().find(|id| *id != view.leader.node_id);
+    let heir = view.heir(&view.voters);
     match heir {
         Some(to) if Some(ordinal) == leader => {
             safe(Step::TransferLeader { to }, "the leader is to be restarted, last of all")

@@ -1,5 +1,7 @@
 //! More members, fewer members, and the disks of those that left.
 
+use std::collections::BTreeSet;
+
 use super::view::View;
 use super::{About, Decided, Notes, risky, safe, wait};
 use crate::crd::Keep;
@@ -18,13 +20,13 @@ pub fn down(view: &View, notes: &mut Notes) -> Decided {
     // once: of 3 members with one dead, 2 cannot stay, but 1 can.
     for keep in (wanted..set.replicas).rev() {
         let stays = |id: &u64| view.ordinal(*id).is_none_or(|ordinal| ordinal < keep);
-        let voters: std::collections::BTreeSet<u64> = view.voters.iter().copied().filter(stays).collect();
+        let voters: BTreeSet<u64> = view.voters.iter().copied().filter(stays).collect();
         if voters == view.voters || !view.quorum_of(&voters) {
             continue;
         }
         let reason = format!("the spec wants {wanted} members");
         if !voters.contains(&view.leader.node_id) {
-            let heir = voters.iter().copied().find(|id| view.fit(*id))?;
+            let heir = view.heir(&voters)?;
             return safe(Step::TransferLeader { to: heir }, reason);
         }
         return risky(Risky::ChangeVoters { voters, membership: view.membership.log_id }, reason);

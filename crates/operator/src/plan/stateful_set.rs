@@ -8,7 +8,10 @@ use crate::step::Step;
 /// Makes what is missing and applies what differs.
 pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if !observed.objects_current {
-        return safe(Step::ApplyObjects, "Services or disruption budget differ from the spec");
+        return safe(
+            Step::ApplyObjects,
+            "Services or disruption budget are not known to be as the spec says",
+        );
     }
     let Some(set) = &observed.stateful_set else {
         let replicas = replicas_of_missing(observed);
@@ -27,7 +30,7 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if !set.current {
         return safe(
             Step::UpdateStatefulSet { version: set.version.clone() },
-            "the StatefulSet differs from the spec",
+            "the StatefulSet is not known to be as the spec says",
         );
     }
     None

@@ -6,8 +6,6 @@ use crate::observed::{Membership, Node, Observed, Role};
 
 /// A voter that lacks more of the log than this has not caught up: a fraction of a second of writes.
 const CAUGHT_UP_BYTES: u64 = 1 << 20;
-/// A voter that was silent for longer is not there.
-const SILENT_MS_MAX: u64 = 3_000;
 
 /// The cluster, as its leader sees it.
 #[derive(Debug)]
@@ -75,8 +73,14 @@ impl<'a> View<'a> {
             || self.leader.progress.get(&node_id).is_some_and(|progress| {
                 progress.matched > 0
                     && progress.bytes_behind <= CAUGHT_UP_BYTES
-                    && progress.silent_ms <= SILENT_MS_MAX
+                    && progress.silent_ms <= self.observed.wanted.silent_ms_max
             })
+    }
+
+    /// Who takes over from the leader best, of these.
+    pub fn heir(&self, among: &BTreeSet<u64>) -> Option<u64> {
+        let fit = among.iter().copied().filter(|id| *id != self.leader.node_id && self.fit(*id));
+        fit.max_by_key(|id| self.leader.progress.get(id).map(|progress| progress.matched))
     }
 
     /// How many of these are fit.
