@@ -12,6 +12,7 @@ pub mod http;
 pub mod leader;
 pub mod metrics;
 pub mod raft;
+pub mod recover;
 pub mod restore;
 pub mod server;
 pub mod watch;

@@ -32,6 +32,7 @@ use crate::grpc::{Router, RouterBuilder};
 use crate::http::{self, Health};
 use crate::metrics::Metrics;
 use crate::raft::{Parts, Raft, RaftOptions};
+use crate::recover::{self, RecoverError};
 use crate::restore::{self, RestoreError};
 use crate::watch::WatchHub;
 
@@ -66,6 +67,9 @@ pub enum StartError {
     /// A restored snapshot.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// A recovery.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
     /// Consensus.
     #[error(transparent)]
     Raft(#[from] crate::raft::StartError),
@@ -283,7 +287,9 @@ fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Re
     };
     let store = Store::open(dir, options)?;
     let RaftOptions { advertise_peer, advertise_client, .. } = raft_options(config, addresses);
-    restore::found(config, &data_dir, &log, &store, (&advertise_peer, &advertise_client), identity)?;
+    let advertise = (&*advertise_peer, &*advertise_client);
+    restore::found(config, &data_dir, &log, &store, advertise, identity)?;
+    recover::carry_out(dir, &data_dir, &log, &store, advertise, identity)?;
     let hub = WatchHub::new(store.revision());
     Ok(Parts { data_dir, store, log, space, hub, metrics })
 }

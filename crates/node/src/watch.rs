@@ -69,6 +69,11 @@ impl WatchHub {
 
     /// Takes in what a run of entries changed; `revision` is where the store stands after it.
     pub fn publish(&self, events: Vec<Arc<RevisionEvents>>, revision: u64) {
+        if revision != self.revision() + events.len() as u64 {
+            // A new history began: the revisions in between were never written. Whoever asks for one of
+            // them is sent to the disk, which says that they are compacted.
+            return self.reset(revision);
+        }
         if events.is_empty() {
             return;
         }

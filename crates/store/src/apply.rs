@@ -7,7 +7,8 @@ use prost::Message as _;
 use rocksdb::WriteOptions;
 
 use crate::command::{
-    Answer, Command, Done, Kind, OpKind, Outcome, Reason, Record, Refused, SetTtl, SpaceAlarm, TtlSet,
+    Answer, Command, Done, Kind, NewHistory, OpKind, Outcome, Reason, Record, Refused, SetTtl, SpaceAlarm,
+    TtlSet,
 };
 use crate::db;
 use crate::entry::{Batch, Entry, LogId, Payload};
@@ -178,6 +179,7 @@ impl<'db> Applier<'db> {
             Some(Kind::CompactStep(step)) => self.compact_step(step)?,
             Some(Kind::Tick(_)) => Answer::Done(Done {}),
             Some(Kind::SpaceAlarm(alarm)) => self.space_alarm(alarm),
+            Some(Kind::NewHistory(new)) => self.new_history(new),
             Some(Kind::SetQuota(quota)) => {
                 self.rows.head.quota_bytes = quota.bytes;
                 Answer::Done(Done {})
@@ -201,6 +203,16 @@ impl<'db> Applier<'db> {
         if changed {
             self.rows.put_meta(meta::SPACE_ALARMS, &layout::encode_alarms(alarms.iter()));
         }
+        Answer::Done(Done {})
+    }
+
+    fn new_history(&mut self, new: NewHistory) -> Answer {
+        let head = &mut self.rows.head;
+        head.revision = head.revision.saturating_add(new.revisions);
+        head.compacted = head.revision;
+        // Whoever raised an alarm may be gone for good; who is not raises it again.
+        self.published.space_alarms.clear();
+        self.rows.put_meta(meta::SPACE_ALARMS, &layout::encode_alarms([].iter()));
         Answer::Done(Done {})
     }
 

@@ -12,7 +12,7 @@ use prost::Message as _;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
     /// What is to be done; absent only in a command from a release that this one does not know.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: Option<Kind>,
 }
 
@@ -43,6 +43,9 @@ pub enum Kind {
     /// Sets how many logical bytes the store may hold.
     #[prost(message, tag = "8")]
     SetQuota(SetQuota),
+    /// Begins a new history after a quorum was lost for good.
+    #[prost(message, tag = "9")]
+    NewHistory(NewHistory),
 }
 
 /// Conditions and operations, all or nothing.
@@ -126,6 +129,15 @@ pub struct SetTtl {
     /// Milliseconds to live from the batch's stamp; 0: drop the TTL.
     #[prost(uint64, tag = "2")]
     pub ttl_ms: u64,
+}
+
+/// Raises the revision by so much that no revision of the new history can be one of the old, whose
+/// last changes may be lost, and makes the new one the oldest that can be read.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NewHistory {
+    /// By how much.
+    #[prost(uint64, tag = "1")]
+    pub revisions: u64,
 }
 
 /// Makes a revision the oldest one that can be read.

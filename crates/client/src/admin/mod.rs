@@ -70,6 +70,7 @@ admin! {
     remove_learner(RemoveLearnerRequest) -> v1::MembershipResponse, true;
     change_membership(ChangeMembershipRequest) -> v1::MembershipResponse, true;
     transfer_leader(TransferLeaderRequest) -> v1::TransferLeaderResponse, true;
+    recover(RecoverRequest) -> v1::RecoverResponse, true;
     snapshot(SnapshotRequest) -> Streaming<v1::SnapshotChunk>, false;
 }
 
@@ -141,6 +142,11 @@ impl AdminClient {
     pub async fn transfer_leader(&self, to: Option<u64>) -> Result<u64, Error> {
         let request = v1::TransferLeaderRequest { to: to.unwrap_or_default() };
         Ok(self.call(&request).await?.leader_id)
+    }
+
+    /// Makes the node, whose quorum is lost for good, the only voter of a new incarnation.
+    pub async fn recover(&self, request: v1::RecoverRequest) -> Result<(), Error> {
+        self.call(&request).await.map(drop)
     }
 
     /// The whole store as of one log position.

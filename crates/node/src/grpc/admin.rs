@@ -104,6 +104,14 @@ impl Admin for AdminService {
         Ok(Response::new(admin::TransferLeaderResponse { leader_id }))
     }
 
+    async fn recover(
+        &self,
+        request: Request<admin::RecoverRequest>,
+    ) -> Result<Response<admin::RecoverResponse>, Status> {
+        self.raft.recover(request.into_inner()).await?;
+        Ok(Response::new(admin::RecoverResponse {}))
+    }
+
     async fn snapshot(
         &self,
         _request: Request<admin::SnapshotRequest>,

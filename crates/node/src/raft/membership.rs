@@ -9,12 +9,15 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError,
 use openraft::raft::{ClientWriteResponse, Precondition};
 use prost::Message as _;
 use rand::Rng as _;
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::network::Identity;
 use super::types::{Address, TypeConfig, read_log_id, store_log_id, wire_membership};
 use super::{OpenRaft, Raft};
 use crate::error::RequestError;
 use crate::grpc::transport;
+use crate::recover::{self, Order};
 
 /// A voter counts as caught up when no more than this is missing: less than a second's worth on a
 /// slow disk, so that the change of voters does not wait for it.
@@ -32,6 +35,9 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a node may take to answer `Join`, which syncs its identity to disk.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The answer to `Recover` gets out before the node stops.
+const ANSWER_FIRST: Duration = Duration::from_millis(200);
 
 /// Between two looks at something that is on its way.
 const POLL: Duration = Duration::from_millis(10);
@@ -311,6 +317,48 @@ impl Raft {
         // Adding nobody leaves the joint configuration for its second half.
         let change = ChangeMembers::AddVoterIds(BTreeSet::new());
         self.change(&core.raft, change, false, None).await.map(drop)
+    }
+
+    /// Makes this node, whose quorum is lost for good, the only voter of a new incarnation, if all is
+    /// exactly as the caller saw it. That takes a restart, which is begun here.
+    pub async fn recover(&self, wanted: admin::RecoverRequest) -> Result<(), MembershipError> {
+        let core = self.core()?;
+        let admin::RecoverRequest { node_id, last_log_id, from_incarnation, to_incarnation } = wanted;
+        let refused = |reason: String| Err(MembershipError::Refused(reason));
+        let Identity { node_id: own, incarnation, .. } = core.identity;
+        if node_id != own {
+            return refused(format!("the disk here is node {own:016x}, not {node_id:016x}"));
+        }
+        if incarnation == to_incarnation {
+            return Ok(());
+        }
+        if incarnation != from_incarnation || to_incarnation != from_incarnation + 1 {
+            return refused(format!(
+                "this is incarnation {incarnation}; the next one is {}",
+                incarnation + 1
+            ));
+        }
+        if self.confirm().await {
+            return refused(
+                "a quorum is there and has confirmed its leader: nothing is to be recovered".into(),
+            );
+        }
+        let last = self.inner.log.state().last.unwrap_or_default();
+        let wanted = last_log_id.map(|id| (id.term, id.index));
+        if wanted != Some((last.term, last.index)) {
+            return refused(format!("the log here ends at {last}; look again, and repeat the request"));
+        }
+        let order = Order { last, incarnation: to_incarnation };
+        recover::order(self.inner.data_dir.path(), order)
+            .map_err(|error| MembershipError::Io(format!("write the order to recover: {error}")))?;
+        tracing::warn!(%last, "this node is to recover its cluster alone, and restarts for that");
+        tokio::spawn(async {
+            sleep(ANSWER_FIRST).await;
+            if let Err(error) = kill_process(getpid(), Signal::TERM) {
+                tracing::error!(%error, "stop this node; restart it to recover");
+            }
+        });
+        Ok(())
     }
 
     /// Hands leadership to a voter that is live and caught up (0: the one that is furthest), and

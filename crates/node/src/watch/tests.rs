@@ -45,6 +45,20 @@ fn a_look_finds_what_concerns_the_range() {
     assert!(matches!(hub.look(5, &range), Look::Behind), "from before the ring");
 }
 
+/// Goal: after a new history began nobody reads on across the gap as if nothing had been.
+#[test]
+fn a_gap_in_the_revisions_empties_the_ring() {
+    let hub = WatchHub::new(5);
+    publish(&hub, 6, "a");
+    hub.publish(Vec::new(), 6);
+    assert_eq!(revisions(hub.look(6, &KeyRange::key("a"))), (vec![6], 7), "nothing new is no gap");
+    hub.publish(vec![change(7, "a", 1), change(1_000_000_008, "a", 1)], 1_000_000_008);
+    for from in [6, 7, 8, 1_000_000_008] {
+        assert!(matches!(hub.look(from, &KeyRange::key("a")), Look::Behind), "{from}");
+    }
+    assert!(matches!(hub.look(1_000_000_009, &KeyRange::key("a")), Look::CaughtUp));
+}
+
 /// Goal: one look is bounded, and the next goes on without a gap.
 #[test]
 fn a_long_ring_is_read_in_parts() {
