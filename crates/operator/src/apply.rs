@@ -51,7 +51,12 @@ pub enum ApplyError {
 pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memory) -> Result<(), ApplyError> {
     let effects = Effects { client, seen };
     match step {
-        Step::Rest | Step::Wait | Step::Latch { .. } | Step::Record(_) | Step::Forget(_) => Ok(()),
+        Step::Rest
+        | Step::Wait
+        | Step::Latch { .. }
+        | Step::RaiseIncarnation { .. }
+        | Step::Record(_)
+        | Step::Forget(_) => Ok(()),
         Step::ApplyObjects => effects.apply_objects(memory).await,
         Step::AddFinalizer => effects.set_finalizers(&[names::FINALIZER]).await,
         Step::RemoveFinalizer => effects.set_finalizers(&[]).await,
@@ -114,6 +119,16 @@ impl Effects<'_> {
                 self.delete::<PersistentVolumeClaim>(&claim, version, DeleteParams::background()).await
             }
             Risky::Shrink { replicas, version } => self.apply_stateful_set(*replicas, version, memory).await,
+            Risky::Recover { ordinal, token } => {
+                let request = v1::RecoverRequest {
+                    node_id: token.node_id,
+                    last_log_id: wire(&token.last_log),
+                    from_incarnation: token.incarnation,
+                    to_incarnation: token.incarnation + 1,
+                };
+                let recovered = self.node(*ordinal)?.recover(request).await;
+                recovered.map_err(|source| node_error("recover the cluster", source))
+            }
             Risky::RecreateStatefulSet { version } => {
                 self.delete::<StatefulSet>(name, version, DeleteParams::orphan()).await
             }
@@ -134,7 +149,11 @@ impl Effects<'_> {
             Risky::Shrink { .. } | Risky::RecreateStatefulSet { .. } => {
                 self.merge::<StatefulSet>(name, &mark).await
             }
-            Risky::AddLearner { .. } | Risky::RemoveLearner { .. } | Risky::ChangeVoters { .. } => Ok(()),
+            // The log ids and the incarnation refuse whoever is late.
+            Risky::AddLearner { .. }
+            | Risky::RemoveLearner { .. }
+            | Risky::ChangeVoters { .. }
+            | Risky::Recover { .. } => Ok(()),
         };
         match marked {
             Err(ApplyError::Outdated(_)) => Ok(()),

@@ -300,7 +300,8 @@ pub struct StepRecord {
     /// The object's version that the step was planned for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
-    /// The membership's log id, term and index, that the step was planned for.
+    /// The log id, term and index, that the step was planned for: the membership's, or in a recovery the
+    /// survivor's last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub membership: Option<String>,
 }

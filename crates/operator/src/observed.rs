@@ -3,8 +3,10 @@
 //! It holds no clock either: where time matters, whoever observed says how long something has lasted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::crd::Keep;
+use crate::names::hex;
 use crate::step::Risky;
 
 /// Everything a plan is made of.
@@ -20,6 +22,10 @@ pub struct Observed {
     pub deleting: bool,
     /// The KvCluster carries our finalizer.
     pub finalizer: bool,
+    /// The incarnation that pods are made for; 1 until a recovery.
+    pub incarnation: u64,
+    /// The token of a recovery that a person asks for.
+    pub recover_from: Option<String>,
     /// A random number for a cluster id, in case one is needed.
     pub fresh_id: u64,
     /// Services, disruption budget and the like are as they should be.
@@ -111,6 +117,8 @@ pub struct Pod {
     pub trouble: Option<String>,
     /// It should have been gone for a while.
     pub stuck: bool,
+    /// Its machine is Ready, as far as that is known.
+    pub machine_ready: bool,
 }
 
 /// A claim.
@@ -240,7 +248,30 @@ impl Claim {
     }
 }
 
+/// Which disk a recovery begins with, in which state: `<incarnation>/<node id>@<term>.<index>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The incarnation that lost its quorum.
+    pub incarnation: u64,
+    /// The survivor.
+    pub node_id: u64,
+    /// Its last log entry.
+    pub last_log: LogId,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Token { incarnation, node_id, last_log } = self;
+        write!(f, "{incarnation}/{}@{}.{}", hex(*node_id), last_log.term, last_log.index)
+    }
+}
+
 impl Node {
+    /// The token for a recovery from this node.
+    pub fn token(&self) -> Token {
+        Token { incarnation: self.incarnation, node_id: self.node_id, last_log: self.last_log }
+    }
+
     /// It has never been part of any cluster's membership.
     pub fn is_blank(&self) -> bool {
         self.last_log.index == 0 && self.membership.configs.iter().all(BTreeSet::is_empty)

@@ -10,7 +10,7 @@ use crate::apply::ApplyError;
 use crate::crd::{KvClusterStatus, MemberStatus};
 use crate::names::{self, CLIENT_PORT, hex};
 use crate::observe::Seen;
-use crate::observed::{Node, Observed, Role};
+use crate::observed::{Node, Observed, Role, Token};
 use crate::plan::{About, Plan, View};
 use crate::step::Step;
 
@@ -36,13 +36,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
     let mut new = KvClusterStatus {
         observed_generation: seen.cluster.metadata.generation,
         cluster_id: old.cluster_id.clone(),
-        incarnation: observed
-            .nodes
-            .values()
-            .map(|node| node.incarnation as i64)
-            .max()
-            .filter(|n| *n > 0)
-            .or(old.incarnation),
+        incarnation: incarnation(observed, &old),
         replicas: observed.pods.len() as i32,
         ready_members: members.iter().filter(|member| member.ready).count() as i32,
         selector: Some(names::selector_text(&seen.name)),
@@ -55,6 +49,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
     };
     match &plan.step {
         Step::Latch { cluster_id } if done => new.cluster_id = Some(hex(*cluster_id)),
+        Step::RaiseIncarnation { to } if done => new.incarnation = Some(*to as i64),
         Step::Record(risky) if done => new.step = Some(risky.record()),
         Step::Forget(_) | Step::Abandon(_) if done => new.step = None,
         _ => {}
@@ -62,6 +57,12 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
     let verdicts = verdicts(seen, plan, outcome, view.as_ref(), &new);
     new.conditions = with_times(verdicts, &old.conditions, seen.cluster.metadata.generation, now);
     new
+}
+
+/// It never goes back.
+fn incarnation(observed: &Observed, old: &KvClusterStatus) -> Option<i64> {
+    let of_nodes = observed.nodes.values().map(|node| node.incarnation as i64).filter(|n| *n > 0);
+    of_nodes.chain(old.incarnation).max()
 }
 
 fn members(seen: &Seen, view: Option<&View>) -> Vec<MemberStatus> {
@@ -269,13 +270,11 @@ fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
     verdict("QuorumLost", true, "NoQuorum", format!("no leader is confirmed by a quorum.{silent} {advice}"))
 }
 
-/// The token of the member that has the most of the log: `<incarnation>/<node id>@<term>.<index>`.
-pub fn survivor(observed: &Observed) -> Option<String> {
+/// The token of the member that has the most of the log.
+pub fn survivor(observed: &Observed) -> Option<Token> {
     let cluster_id = observed.cluster_id?;
     let has_data = |node: &&Node| node.cluster_id == cluster_id && !node.is_blank();
-    let node = observed.nodes.values().filter(has_data).max_by_key(|node| node.last_log)?;
-    let at = node.last_log;
-    Some(format!("{}/{}@{}.{}", node.incarnation, hex(node.node_id), at.term, at.index))
+    observed.nodes.values().filter(has_data).max_by_key(|node| node.last_log).map(Node::token)
 }
 
 fn verdict(

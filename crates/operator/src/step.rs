@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::crd::StepRecord;
 use crate::names::{hex, unhex};
-use crate::observed::{Disk, LogId, Version};
+use crate::observed::{Disk, LogId, Token, Version};
 
 /// One step. Each is one idempotent effect.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +71,11 @@ pub enum Step {
         node_id: u64,
         /// The cluster's id.
         cluster_id: u64,
+    },
+    /// Make pods and Services for the next incarnation only.
+    RaiseIncarnation {
+        /// Which.
+        to: u64,
     },
     /// Hand leadership over.
     TransferLeader {
@@ -140,6 +145,13 @@ pub enum Risky {
         /// The StatefulSet as it was seen.
         version: Version,
     },
+    /// Make the survivor of a quorum that is lost for good the only voter of the next incarnation.
+    Recover {
+        /// Where it is.
+        ordinal: u32,
+        /// The survivor as it was seen.
+        token: Token,
+    },
     /// Delete the StatefulSet without its pods, to make it again.
     RecreateStatefulSet {
         /// As it was seen.
@@ -157,6 +169,7 @@ impl Risky {
             Risky::DeletePod { .. } => "DeletePod",
             Risky::DeleteClaim { .. } => "DeleteClaim",
             Risky::Shrink { .. } => "Shrink",
+            Risky::Recover { .. } => "Recover",
             Risky::RecreateStatefulSet { .. } => "RecreateStatefulSet",
         }
     }
@@ -170,6 +183,9 @@ impl Risky {
             }
             Risky::DeletePod { ordinal, .. } | Risky::DeleteClaim { ordinal, .. } => ordinal.to_string(),
             Risky::Shrink { replicas, .. } => replicas.to_string(),
+            Risky::Recover { ordinal, token } => {
+                format!("{ordinal}:{}/{}", token.incarnation, hex(token.node_id))
+            }
             Risky::RecreateStatefulSet { .. } => String::new(),
         }
     }
@@ -180,7 +196,10 @@ impl Risky {
             | Risky::DeleteClaim { version, .. }
             | Risky::Shrink { version, .. }
             | Risky::RecreateStatefulSet { version } => Some(version),
-            Risky::AddLearner { .. } | Risky::RemoveLearner { .. } | Risky::ChangeVoters { .. } => None,
+            Risky::AddLearner { .. }
+            | Risky::RemoveLearner { .. }
+            | Risky::ChangeVoters { .. }
+            | Risky::Recover { .. } => None,
         }
     }
 
@@ -189,6 +208,7 @@ impl Risky {
             Risky::AddLearner { membership, .. }
             | Risky::RemoveLearner { membership, .. }
             | Risky::ChangeVoters { membership, .. } => Some(*membership),
+            Risky::Recover { token, .. } => Some(token.last_log),
             _ => None,
         }
     }
@@ -229,6 +249,13 @@ impl Risky {
             "DeletePod" => Risky::DeletePod { ordinal: number()?, version: version()? },
             "DeleteClaim" => Risky::DeleteClaim { ordinal: number()?, version: version()? },
             "Shrink" => Risky::Shrink { replicas: number()?, version: version()? },
+            "Recover" => {
+                let (ordinal, survivor) = record.target.split_once(':')?;
+                let (incarnation, id) = survivor.split_once('/')?;
+                let (incarnation, node_id) = (incarnation.parse().ok()?, unhex(id)?);
+                let token = Token { incarnation, node_id, last_log: membership()? };
+                Risky::Recover { ordinal: ordinal.parse().ok()?, token }
+            }
             "RecreateStatefulSet" => Risky::RecreateStatefulSet { version: version()? },
             _ => return None,
         })
@@ -252,6 +279,7 @@ impl Step {
             Step::GrowClaim { .. } => "GrowClaim",
             Step::Latch { .. } => "Latch",
             Step::Initialize { .. } => "Initialize",
+            Step::RaiseIncarnation { .. } => "RaiseIncarnation",
             Step::TransferLeader { .. } => "TransferLeader",
             Step::DeleteStatefulSet { .. } => "DeleteStatefulSet",
             Step::Record(_) => "Record",
@@ -281,6 +309,7 @@ impl fmt::Display for Step {
             Step::Initialize { ordinal, cluster_id, .. } => {
                 write!(f, "found cluster {} on member {ordinal}", hex(*cluster_id))
             }
+            Step::RaiseIncarnation { to } => write!(f, "make pods for incarnation {to} only"),
             Step::TransferLeader { to } => write!(f, "hand leadership over to {}", hex(*to)),
             Step::Act(risky) => risky.fmt(f),
             Step::Record(risky) => write!(f, "plan to {risky}"),
@@ -302,6 +331,9 @@ impl fmt::Display for Risky {
             Risky::DeletePod { ordinal, .. } => write!(f, "replace pod {ordinal}"),
             Risky::DeleteClaim { ordinal, .. } => write!(f, "delete claim {ordinal} and its disk"),
             Risky::Shrink { replicas, .. } => write!(f, "scale the StatefulSet down to {replicas} pods"),
+            Risky::Recover { token, .. } => {
+                write!(f, "recover the cluster from {} alone", hex(token.node_id))
+            }
             Risky::RecreateStatefulSet { .. } => f.write_str("make the StatefulSet again around its pods"),
         }
     }
@@ -323,6 +355,7 @@ mod tests {
             Risky::DeletePod { ordinal: 2, version: version.clone() },
             Risky::DeleteClaim { ordinal: 2, version: version.clone() },
             Risky::Shrink { replicas: 2, version: version.clone() },
+            Risky::Recover { ordinal: 2, token: Token { incarnation: 1, node_id: 5, last_log: membership } },
             Risky::RecreateStatefulSet { version },
         ];
         for step in steps {

@@ -21,24 +21,29 @@ pub struct Machines {
     pub of_claims: BTreeMap<u32, Machine>,
     /// A Ready, schedulable machine without a member.
     pub standby: bool,
+    /// Machines that are Ready. Where machines cannot be read, all that run pods count as Ready: nobody
+    /// is passed over whose machine may be.
+    pub ready: BTreeSet<String>,
 }
 
-/// Looks at machines and volumes, if some pod does not run. Where that is not allowed, as in an
+/// Looks at machines and volumes, if some pod does not run or is silent. Where that is not allowed, as in an
 /// operator of one namespace, nothing is known, and nothing is done about machines.
-pub async fn look(client: &Client, objects: &Objects, memory: &mut Memory) -> Machines {
+pub async fn look(client: &Client, objects: &Objects, silent: bool, memory: &mut Memory) -> Machines {
+    let machines = objects.pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.clone());
+    let unknown = Machines { ready: machines.collect(), ..Machines::default() };
     let unused = unused_volumes(objects);
-    if unused.is_empty() {
-        return Machines::default();
+    if unused.is_empty() && !silent {
+        return unknown;
     }
     let Ok(nodes) = Api::<Node>::all(client.clone()).list(&ListParams::default()).await else {
-        return Machines::default();
+        return unknown;
     };
     let api: Api<PersistentVolume> = Api::all(client.clone());
     let volumes = unused.iter().map(|(ordinal, volume)| {
         let api = &api;
         async move { Ok::<_, kube::Error>((*ordinal, api.get_opt(volume).await?)) }
     });
-    let Ok(volumes) = all(volumes.collect()).await else { return Machines::default() };
+    let Ok(volumes) = all(volumes.collect()).await else { return unknown };
     let of_claims = volumes.into_iter().map(|(ordinal, volume)| {
         let missing = volume.is_some_and(|volume| !fits_any(&volume, &nodes.items));
         let uid = objects.claims.get(&ordinal).and_then(|claim| claim.uid()).unwrap_or_default();
@@ -54,7 +59,8 @@ pub async fn look(client: &Client, objects: &Objects, memory: &mut Memory) -> Ma
     let taken: BTreeSet<&str> =
         objects.pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
     let standby = nodes.items.iter().any(|node| is_free(node) && !taken.contains(node.name_any().as_str()));
-    Machines { of_claims, standby }
+    let ready = nodes.items.iter().filter(|node| is_ready(node)).map(|node| node.name_any()).collect();
+    Machines { of_claims, standby, ready }
 }
 
 /// The volumes of claims whose pod does not run.
@@ -95,14 +101,17 @@ fn holds(wanted: &NodeSelectorRequirement, found: Option<String>) -> bool {
     }
 }
 
-fn is_free(node: &Node) -> bool {
+fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn is_free(node: &Node) -> bool {
     let spec = node.spec.as_ref();
     let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
     let taints = spec.and_then(|spec| spec.taints.as_ref());
     let tainted = taints.into_iter().flatten().any(|taint| taint.effect != "PreferNoSchedule");
-    ready && !cordoned && !tainted
+    is_ready(node) && !cordoned && !tainted
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ pub async fn observe(
     });
 
     let (nodes, addresses) = nodes::ask(&objects.pods, namespace, name, memory).await;
-    let machines = machines::look(client, &objects, memory).await;
+    let machines = machines::look(client, &objects, nodes.len() < objects.pods.len(), memory).await;
     let status = cluster.status.clone().unwrap_or_default();
     let mut observed = Observed {
         wanted: wanted(&cluster.spec),
@@ -142,6 +142,8 @@ pub async fn observe(
         step: status.step.as_ref().and_then(Risky::read),
         deleting: cluster.metadata.deletion_timestamp.is_some(),
         finalizer: cluster.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER),
+        incarnation,
+        recover_from: cluster.annotations().get(names::RECOVER_FROM).cloned(),
         fresh_id: rand::rng().next_u64().max(1),
         objects_current,
         stateful_set,
@@ -153,6 +155,7 @@ pub async fn observe(
     for pod in observed.pods.values_mut() {
         let lasts = memory.lasts(&format!("deletion of pod {}", pod.version.uid), pod.deleting);
         pod.stuck = lasts > STUCK_AFTER;
+        pod.machine_ready = pod.machine.as_ref().is_some_and(|machine| machines.ready.contains(machine));
     }
     for (ordinal, machine) in machines.of_claims {
         if let Some(claim) = observed.claims.get_mut(&ordinal) {

@@ -57,6 +57,8 @@ pub fn pod(pod: &core::Pod) -> Pod {
         machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         // How long a deletion lasts is for whoever looks again and again.
         stuck: false,
+        // Neither does the pod know its machine's state.
+        machine_ready: false,
         trouble: container.and_then(trouble).or_else(|| {
             let scheduled = condition("PodScheduled").filter(|scheduled| scheduled.status == "False")?;
             Some(format!("it is not scheduled: {}", scheduled.message.as_deref().unwrap_or_default()))

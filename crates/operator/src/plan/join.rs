@@ -30,7 +30,9 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
 pub fn next(view: &View, notes: &mut Notes) -> Decided {
     let set = view.observed.stateful_set.as_ref()?;
     (0..set.replicas.min(view.observed.wanted.members)).find_map(|ordinal| {
-        let node = view.observed.nodes.get(&ordinal)?;
+        let Some(node) = view.observed.nodes.get(&ordinal) else {
+            return before_recovery(view, ordinal, notes);
+        };
         match view.membership.nodes.contains_key(&node.node_id) {
             true if view.voters.contains(&node.node_id) => None,
             true => promote(view, ordinal, node.node_id),
@@ -68,7 +70,7 @@ fn take_in(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> Decided
         return wait(format!("claim {ordinal} is being deleted"));
     }
     if !node.is_blank() {
-        return retired_disk(view, ordinal, node, notes);
+        return retired_disk(view, ordinal, node.node_id, notes);
     }
     let lost = view.voters_at(ordinal);
     if !lost.is_empty() && !view.quorum_without(&lost) {
@@ -82,7 +84,7 @@ fn take_in(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> Decided
 }
 
 /// A disk whose id was removed never takes part again: another must come in its place.
-fn retired_disk(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> Decided {
+fn retired_disk(view: &View, ordinal: u32, node_id: u64, notes: &mut Notes) -> Decided {
     if view.observed.wanted.when_scaled == Keep::Retain {
         notes.add(
             About::Storage,
@@ -90,7 +92,7 @@ fn retired_disk(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> De
             format!(
                 "the disk of member {ordinal} ({}) was removed from the cluster and is kept by whenScaled: Retain; \
                  delete its claim to let a new disk take its place",
-                hex(node.node_id)
+                hex(node_id)
             ),
         );
         return None;
@@ -100,7 +102,20 @@ fn retired_disk(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> De
         return wait("a caught-up quorum before a removed member's claim is deleted");
     }
     let version = view.observed.claims.get(&ordinal)?.version.clone();
-    risky(Risky::DeleteClaim { ordinal, version }, format!("disk {} was removed", hex(node.node_id)))
+    risky(Risky::DeleteClaim { ordinal, version }, format!("disk {} was removed", hex(node_id)))
+}
+
+/// After a recovery the disks of those that were left behind refuse to start, so that they say nothing
+/// themselves; but it is on record whose they are.
+fn before_recovery(view: &View, ordinal: u32, notes: &mut Notes) -> Decided {
+    let claim = view.observed.claims.get(&ordinal)?;
+    let disk = claim.disk.filter(|disk| disk.cluster_id == view.cluster_id)?;
+    let runs = view.observed.pods.get(&ordinal).is_some_and(|pod| pod.running);
+    let left = !view.membership.nodes.contains_key(&disk.node_id);
+    if view.observed.incarnation < 2 || !left || runs || claim.deleting {
+        return None;
+    }
+    retired_disk(view, ordinal, disk.node_id, notes)
 }
 
 /// Removes learners that will never be voters: their disk is gone, or no longer wanted.

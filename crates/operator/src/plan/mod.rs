@@ -7,6 +7,7 @@ mod bootstrap;
 mod deletion;
 mod join;
 mod quorum;
+mod recovery;
 mod repair;
 mod rollout;
 mod scale;
@@ -108,7 +109,7 @@ fn decide(observed: &Observed, notes: &mut Notes) -> Decided {
         .or_else(|| rollout::broken(observed))
         .or_else(|| bootstrap::next(observed, notes))
         .or_else(|| match View::of(observed) {
-            None => quorum::below(observed),
+            None => recovery::next(observed, notes).or_else(|| quorum::below(observed)),
             Some(view) => with_quorum(&view, notes),
         })
 }
@@ -151,6 +152,10 @@ fn is_over(step: &Risky, observed: &Observed) -> bool {
         | Risky::ChangeVoters { membership, .. } => {
             View::of(observed).is_some_and(|view| view.membership.log_id != *membership)
         }
+        Risky::Recover { token, .. } => observed
+            .nodes
+            .values()
+            .any(|node| node.node_id == token.node_id && node.incarnation > token.incarnation),
         Risky::DeletePod { ordinal, version } => {
             observed.pods.get(ordinal).is_none_or(|pod| pod.deleting || pod.version.uid != version.uid)
         }

@@ -259,7 +259,7 @@ impl World {
     pub fn apply(&mut self, step: &Step) -> bool {
         match step {
             Step::Rest | Step::Wait | Step::AddFinalizer | Step::RemoveFinalizer => true,
-            Step::DeleteStatefulSet { .. } => false,
+            Step::DeleteStatefulSet { .. } | Step::RaiseIncarnation { .. } => false,
             Step::ApplyObjects => {
                 self.objects_current = true;
                 true
@@ -374,6 +374,8 @@ impl World {
                 claim.map(|claim| claim.deleting = true).is_some()
             }
             Risky::Shrink { replicas, version } => self.change_set(version, |set| set.replicas = *replicas),
+            // Nobody asks for one here.
+            Risky::Recover { .. } => false,
             Risky::RecreateStatefulSet { version } => self.change_set(version, |set| set.deleting = true),
         }
     }

@@ -1,0 +1,142 @@
+//! Recovery from one survivor, when a person asks for exactly that.
+//!
+//! First pods and Services are for the next incarnation only, and every other pod is replaced: an old
+//! disk that comes back then refuses to start, and the old ones cannot form a quorum beside the new
+//! cluster. Only then the survivor is told.
+
+use super::{About, Decided, Notes, risky, safe, wait};
+use crate::observed::{Node, Observed};
+use crate::step::{Risky, Step};
+
+/// The next step of a recovery that was asked for.
+pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
+    let wanted = observed.recover_from.as_deref()?;
+    let survivor =
+        observed.nodes.iter().find(|(_, node)| !node.is_blank() && node.token().to_string() == wanted);
+    let Some((&ordinal, node)) = survivor else {
+        notes.add(
+            About::Degraded,
+            "RecoverRefused",
+            format!("no member that answers is in the state that the annotation names, {wanted}; take the token that \
+                     the condition QuorumLost names now"),
+        );
+        return None;
+    };
+    if let Some(refusal) = refusal(observed, node) {
+        notes.add(About::Degraded, "RecoverRefused", refusal);
+        return None;
+    }
+    let to = node.incarnation + 1;
+    if observed.incarnation < to {
+        return safe(Step::RaiseIncarnation { to }, "a person asks for a recovery");
+    }
+    let template = &observed.stateful_set.as_ref()?.template;
+    let mut others =
+        observed.pods.iter().filter(|(other, pod)| **other != ordinal && pod.template != *template);
+    if let Some((other, pod)) = others.clone().find(|(_, pod)| !pod.deleting) {
+        let step = Risky::DeletePod { ordinal: *other, version: pod.version.clone() };
+        return risky(step, format!("pod {other} must not come back with the old incarnation"));
+    }
+    if let Some((other, _)) = others.find(|(_, pod)| pod.machine_ready) {
+        return wait(format!("pod {other} of the old incarnation to end"));
+    }
+    risky(Risky::Recover { ordinal, token: node.token() }, "a person asks for a recovery")
+}
+
+/// Why a recovery could lose what another member has.
+fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
+    let voters = survivor.membership.configs.iter().flatten();
+    for voter in voters.filter(|voter| **voter != survivor.node_id) {
+        let ordinal = survivor.membership.nodes.get(voter).copied().flatten();
+        let node = observed.nodes.values().find(|node| node.node_id == *voter);
+        match (node, ordinal.and_then(|ordinal| observed.pods.get(&ordinal))) {
+            (Some(node), _) if node.last_log > survivor.last_log => {
+                return Some(format!("another member has a newer log; recover from {}", node.token()));
+            }
+            (None, Some(pod)) if pod.running && pod.machine_ready => {
+                let ordinal = ordinal.unwrap_or_default();
+                return Some(format!(
+                    "member {ordinal} does not answer, but runs on a machine that is Ready: it may have a newer log; \
+                     bring it back, or delete its claim and pod"
+                ));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: nothing less exact than the token starts a recovery, and nothing that could have more is
+    //! passed over. Method: a table of observations.
+    use super::*;
+    use crate::observed::{LogId, Membership, Pod, StatefulSet};
+
+    fn observed() -> Observed {
+        let membership = Membership {
+            log_id: LogId { term: 1, index: 1 },
+            configs: vec![[1, 2, 3].into()],
+            nodes: [(1, Some(0)), (2, Some(1)), (3, Some(2))].into(),
+        };
+        let node = Node {
+            node_id: 1,
+            cluster_id: 9,
+            incarnation: 1,
+            last_log: LogId { term: 2, index: 7 },
+            membership,
+            ..Node::default()
+        };
+        let pod = |running| Pod { running, template: "old".into(), ..Pod::default() };
+        Observed {
+            cluster_id: Some(9),
+            incarnation: 1,
+            recover_from: Some(node.token().to_string()),
+            stateful_set: Some(StatefulSet { replicas: 3, template: "old".into(), ..StatefulSet::default() }),
+            pods: [(0, pod(true)), (1, pod(true)), (2, pod(true))].into(),
+            nodes: [(0, node)].into(),
+            ..Observed::default()
+        }
+    }
+
+    fn step(observed: &Observed) -> Option<Step> {
+        let mut notes = Notes::default();
+        next(observed, &mut notes).map(|(decision, _)| match decision {
+            super::super::Decision::Safe(step) => step,
+            super::super::Decision::Risky(step) => Step::Record(step),
+        })
+    }
+
+    #[test]
+    fn old_pods_go_before_the_survivor_is_told() {
+        let mut seen = observed();
+        assert_eq!(step(&seen), Some(Step::RaiseIncarnation { to: 2 }));
+        seen.incarnation = 2;
+        seen.stateful_set.as_mut().unwrap().template = "new".into();
+        assert!(matches!(step(&seen), Some(Step::Record(Risky::DeletePod { ordinal: 1, .. }))));
+        for ordinal in [1, 2] {
+            seen.pods.get_mut(&ordinal).unwrap().deleting = true;
+        }
+        assert!(matches!(step(&seen), Some(Step::Record(Risky::Recover { ordinal: 0, .. }))));
+    }
+
+    #[test]
+    fn what_is_not_exact_is_refused() {
+        for token in ["", "1/0000000000000001@2.6", "2/0000000000000001@2.7", "1/0000000000000002@2.7"] {
+            let seen = Observed { recover_from: Some(token.into()), ..observed() };
+            assert_eq!(step(&seen), None, "{token}");
+        }
+        assert_eq!(step(&Observed { recover_from: None, ..observed() }), None);
+    }
+
+    #[test]
+    fn whoever_may_have_more_is_not_passed_over() {
+        let mut newer = observed();
+        let last_log = LogId { term: 2, index: 8 };
+        newer.nodes.insert(1, Node { node_id: 2, last_log, ..newer.nodes[&0].clone() });
+        assert_eq!(step(&newer), None);
+        let mut silent = observed();
+        silent.pods.get_mut(&2).unwrap().machine_ready = true;
+        assert_eq!(step(&silent), None);
+    }
+}
