@@ -227,4 +227,8 @@ impl Admin for Service {
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         Err(Status::unimplemented("there is nothing to save"))
     }
+
+    async fn recover(&self, _: Request<RecoverRequest>) -> Result<Response<RecoverResponse>, Status> {
+        Err(Status::unimplemented("no quorum is lost here"))
+    }
 }
