@@ -78,6 +78,10 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
             let transferred = effects.leader()?.transfer_leader(Some(*to)).await;
             transferred.map(drop).map_err(|source| node_error("hand leadership over", source))
         }
+        Step::DropToken => {
+            let none = json!({"metadata": {"annotations": {names::RECOVER_FROM: null}}});
+            effects.merge::<KvCluster>(&seen.name, &none).await
+        }
         Step::DeleteStatefulSet { version } => {
             effects.delete::<StatefulSet>(&seen.name, version, DeleteParams::background()).await
         }

@@ -77,6 +77,8 @@ pub enum Step {
         /// Which.
         to: u64,
     },
+    /// Take the annotation off that asked for a recovery: there is a quorum.
+    DropToken,
     /// Hand leadership over.
     TransferLeader {
         /// To this node.
@@ -280,6 +282,7 @@ impl Step {
             Step::Latch { .. } => "Latch",
             Step::Initialize { .. } => "Initialize",
             Step::RaiseIncarnation { .. } => "RaiseIncarnation",
+            Step::DropToken => "DropToken",
             Step::TransferLeader { .. } => "TransferLeader",
             Step::DeleteStatefulSet { .. } => "DeleteStatefulSet",
             Step::Record(_) => "Record",

@@ -119,7 +119,8 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
     if view.membership.configs.len() != 1 {
         return wait("the leader completes a change of the membership");
     }
-    stateful_set::hold_members(view)
+    recovery::over(view.observed)
+        .or_else(|| stateful_set::hold_members(view))
         .or_else(|| join::record_members(view))
         .or_else(|| repair::finish_deletion(view))
         .or_else(|| join::next(view, notes))

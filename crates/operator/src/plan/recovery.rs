@@ -4,7 +4,9 @@
 //! disk that comes back then refuses to start, and the old ones cannot form a quorum beside the new
 //! cluster. Only then the survivor is told.
 
+use super::view::View;
 use super::{About, Decided, Notes, risky, safe, wait};
+use crate::names::hex;
 use crate::observed::{Node, Observed};
 use crate::step::{Risky, Step};
 
@@ -41,6 +43,20 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
         return wait(format!("pod {other} of the old incarnation to end"));
     }
     risky(Risky::Recover { ordinal, token: node.token() }, "a person asks for a recovery")
+}
+
+/// With a quorum nothing is to be recovered, and what was asked for must not start anything later.
+pub fn over(observed: &Observed) -> Decided {
+    observed.recover_from.as_ref()?;
+    safe(Step::DropToken, "a quorum is there, and nothing is to be recovered any more")
+}
+
+/// Whether a recovery that is under way needs this pod as it is: a new one would be for the next
+/// incarnation only, and refuse the survivor's disk.
+pub fn holds(observed: &Observed, ordinal: u32) -> bool {
+    let disk = observed.claims.get(&ordinal).and_then(|claim| claim.disk);
+    let survivor = observed.recover_from.as_ref().zip(disk);
+    survivor.is_some_and(|(token, disk)| token.contains(&hex(disk.node_id))) && View::of(observed).is_none()
 }
 
 /// Why a recovery could lose what another member has.
@@ -118,6 +134,16 @@ mod tests {
             seen.pods.get_mut(&ordinal).unwrap().deleting = true;
         }
         assert!(matches!(step(&seen), Some(Step::Record(Risky::Recover { ordinal: 0, .. }))));
+    }
+
+    #[test]
+    fn the_survivor_keeps_its_pod() {
+        let mut seen = observed();
+        let disk = crate::observed::Disk { cluster_id: 9, node_id: 1, founder: false };
+        seen.claims.insert(0, crate::observed::Claim { disk: Some(disk), ..Default::default() });
+        assert!(holds(&seen, 0) && !holds(&seen, 1));
+        seen.recover_from = None;
+        assert!(!holds(&seen, 0));
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Replacing pods that were made from an older template: one at a time, the leader last.
 
 use super::view::View;
-use super::{About, Decided, Notes, risky, safe, wait};
+use super::{About, Decided, Notes, recovery, risky, safe, wait};
 use crate::observed::{Observed, Pod};
 use crate::step::{Risky, Step};
 
 /// Outdated pods that do not run are replaced whatever else is the matter: nothing is lost by it, and
 /// a corrected spec heals what a bad one broke.
 pub fn broken(observed: &Observed) -> Decided {
-    let mut outdated = outdated(observed);
-    let (&ordinal, pod) = outdated.find(|(_, pod)| !pod.running && !pod.deleting)?;
+    let mut broken = outdated(observed).filter(|(_, pod)| !pod.running && !pod.deleting);
+    let (&ordinal, pod) = broken.find(|(ordinal, _)| !recovery::holds(observed, **ordinal))?;
     let version = pod.version.clone();
     risky(Risky::DeletePod { ordinal, version }, format!("pod {ordinal} is outdated and does not run"))
 }

@@ -259,7 +259,7 @@ impl World {
     pub fn apply(&mut self, step: &Step) -> bool {
         match step {
             Step::Rest | Step::Wait | Step::AddFinalizer | Step::RemoveFinalizer => true,
-            Step::DeleteStatefulSet { .. } | Step::RaiseIncarnation { .. } => false,
+            Step::DeleteStatefulSet { .. } | Step::RaiseIncarnation { .. } | Step::DropToken => false,
             Step::ApplyObjects => {
                 self.objects_current = true;
                 true
