@@ -177,7 +177,7 @@ async fn reconcile(cluster: Arc<KvCluster>, context: Arc<Context>) -> Result<Act
     tell(&context, &seen, &plan, &outcome, &mut memory).await;
     let status = status(&seen, &plan, &outcome, Timestamp::now());
     context.metrics.cluster(&seen, &status);
-    write(&context.client, &seen, status).await.map_err(ReconcileError::Status)?;
+    write(&context.client, &seen, &plan, status).await.map_err(ReconcileError::Status)?;
     context.metrics.reconciled(if outcome.is_ok() { "ok" } else { "step_failed" }, begun.elapsed());
     Ok(Action::requeue(pause(&plan, &outcome)))
 }
@@ -203,10 +203,12 @@ fn after_error(cluster: Arc<KvCluster>, error: &ReconcileError, context: Arc<Con
 }
 
 /// Writes the status, if it differs from the one that was seen, and nobody wrote another one since.
-async fn write(client: &Client, seen: &Seen, status: KvClusterStatus) -> Result<(), ApplyError> {
+async fn write(client: &Client, seen: &Seen, plan: &Plan, status: KvClusterStatus) -> Result<(), ApplyError> {
     let changed = seen.cluster.status.as_ref() != Some(&status);
-    // A KvCluster without a finalizer may be gone by now.
-    if !changed || seen.observed.deleting {
+    // A KvCluster that is deleted is gone with its last finalizer. Until then a risky step, such as the
+    // deletion of a claim, is written down first as always.
+    let gone = seen.observed.deleting && (!seen.observed.finalizer || plan.step == Step::RemoveFinalizer);
+    if !changed || gone {
         return Ok(());
     }
     let mut cluster = seen.cluster.clone();
