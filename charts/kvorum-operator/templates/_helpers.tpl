@@ -1,0 +1,88 @@
+{{/* The name of everything in the release. */}}
+{{- define "kvorum-operator.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Objects without a namespace are the same for all releases: the namespace keeps two apart. */}}
+{{- define "kvorum-operator.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "kvorum-operator.name" .) -}}
+{{- end -}}
+
+{{- define "kvorum-operator.selector" -}}
+app.kubernetes.io/name: kvorum-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "kvorum-operator.labels" -}}
+{{ include "kvorum-operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "kvorum-operator.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "kvorum-operator.name" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kvorum-operator.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The namespace of the clusters that `helm test` makes and that NOTES.txt speaks of. */}}
+{{- define "kvorum-operator.clusterNamespace" -}}
+{{- .Values.watchNamespace | default .Release.Namespace -}}
+{{- end -}}
+
+{{/* What the operator does to the objects of clusters, and no more: it has no right to read Secrets,
+     and none to change what it only looks at. */}}
+{{- define "kvorum-operator.rules" -}}
+- apiGroups: [kvorum.io]
+  resources: [kvclusters]
+  verbs: [get, list, watch, patch]
+- apiGroups: [kvorum.io]
+  resources: [kvclusters/status]
+  verbs: [update]
+# Owner references that block deletion need it where the API server enforces that.
+- apiGroups: [kvorum.io]
+  resources: [kvclusters/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods, persistentvolumeclaims]
+  verbs: [list, watch, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, create, patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* Whether a machine is gone for good. */}}
+{{- define "kvorum-operator.machineRules" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list]
+- apiGroups: [""]
+  resources: [persistentvolumes]
+  verbs: [get]
+{{- end -}}
