@@ -65,11 +65,13 @@ fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
     for voter in voters.filter(|voter| **voter != survivor.node_id) {
         let ordinal = survivor.membership.nodes.get(voter).copied().flatten();
         let node = observed.nodes.values().find(|node| node.node_id == *voter);
+        // Where its pod answers with another disk, there is nothing left that could answer.
+        let replaced = ordinal.is_some_and(|ordinal| observed.nodes.contains_key(&ordinal));
         match (node, ordinal.and_then(|ordinal| observed.pods.get(&ordinal))) {
             (Some(node), _) if node.last_log > survivor.last_log => {
                 return Some(format!("another member has a newer log; recover from {}", node.token()));
             }
-            (None, Some(pod)) if pod.running && pod.machine_ready => {
+            (None, Some(pod)) if pod.running && pod.machine_ready && !replaced => {
                 let ordinal = ordinal.unwrap_or_default();
                 return Some(format!(
                     "member {ordinal} does not answer, but runs on a machine that is Ready: it may have a newer log; \
@@ -164,5 +166,7 @@ mod tests {
         let mut silent = observed();
         silent.pods.get_mut(&2).unwrap().machine_ready = true;
         assert_eq!(step(&silent), None);
+        silent.nodes.insert(2, Node { node_id: 4, ..Node::default() });
+        assert_eq!(step(&silent), Some(Step::RaiseIncarnation { to: 2 }), "member 2's disk is gone");
     }
 }
