@@ -6,7 +6,7 @@ NODES ?= 3
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&)
 
-.PHONY: help deps image run build test test-all lint fmt bench torture clean
+.PHONY: help deps image manifests run build test test-all lint fmt bench torture clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -19,6 +19,12 @@ build: deps ## Builds the release binaries
 
 image: build ## Builds the container image localhost/kvorum:dev and target/kvorum-image.tar
 	./scripts/image
+
+manifests: deps ## Generates the definition of KvCluster (from the operator) and manifests/install.yaml (by helm)
+	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-operator
+	"$${CARGO_TARGET_DIR:-target}/debug/kvorum-operator" crd > charts/kvorum-operator/files/crd.yaml
+	cp charts/kvorum-operator/files/crd.yaml manifests/crd.yaml
+	./scripts/manifests > manifests/install.yaml
 
 run: deps ## Runs a cluster of NODES (3) on 127.0.0.1 until Ctrl-C; its data stays in target/cluster
 	$(WITH_ROCKSDB) NODES=$(NODES) ./scripts/run
