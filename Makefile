@@ -6,7 +6,7 @@ NODES ?= 3
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&)
 
-.PHONY: help deps image manifests run build test test-all lint fmt bench torture clean
+.PHONY: help deps image manifests run build test lint fmt bench torture clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'

@@ -105,6 +105,9 @@ impl<'db> Overlay<'db> {
             }
             None => true,
         });
+        if keys.is_empty() {
+            return Ok(());
+        }
         let rows = self.db.batched_multi_get_cf_opt(self.current, keys.iter(), true, &ReadOptions::default());
         for (key, row) in keys.into_iter().zip(rows) {
             let row = row.map_err(StoreError::database("read keys", self.db.path()))?;
