@@ -129,8 +129,6 @@ pub(crate) fn family<'db>(db: &'db DB, name: &str) -> &'db ColumnFamily {
 pub(crate) fn write_options() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
-    // The changes of a run are neighbours: each insert begins where the last one ended.
-    options.set_memtable_insert_hint_per_batch(true);
     options
 }
 

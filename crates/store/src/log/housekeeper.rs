@@ -90,7 +90,8 @@ impl Housekeeper {
             return (file, bytes);
         }
         // A single write larger than a segment, which is rare: it gets a segment of its own size.
-        self.desk.until_there_is_room(|| files::extend_zeros(&file, bytes, bytes_min));
+        let path = self.desk.dir.join(SPARE);
+        self.desk.until_there_is_room(|| files::extend_zeros(&file, &path, bytes, bytes_min));
         (file, bytes_min)
     }
 
