@@ -201,10 +201,7 @@ impl Pool {
                 options.deadline.min(now + (left / 2).max(READ_ATTEMPT_MIN))
             }
         };
-        let connected = node.connected(until, self.settings().connect_timeout).await?;
-        if connected.fresh {
-            self.verify(node, &connected, until).await?;
-        }
+        let connected = self.connected(node, until).await?;
         let outcome = send(&connected.channel, request, until, now, node).await;
         if outcome.as_ref().is_err_and(|setback| setback.broken) {
             node.discard(&connected);
@@ -216,12 +213,22 @@ impl Pool {
         Ok(answer)
     }
 
-    /// Makes sure that a new connection leads to the cluster this client knows, before anything is
-    /// written there.
+    /// A connection to a node that has answered on it.
+    pub(crate) async fn connected(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        until: Instant,
+    ) -> Result<Connected, Setback> {
+        let check = |channel| self.verify(node, channel, until);
+        node.connected(until, self.settings().connect_timeout, check).await
+    }
+
+    /// Makes sure that a new connection leads to the cluster this client knows, and to a node that is not
+    /// about to leave, before anything is written there.
     async fn verify(
         self: &Arc<Self>,
         node: &Arc<Node>,
-        connected: &Connected,
+        channel: Channel,
         until: Instant,
     ) -> Result<(), Setback> {
         if self.cluster_id() == 0 {
@@ -229,14 +236,10 @@ impl Pool {
         }
         // Any key does; whether it exists does not matter.
         let probe = wire::GetRequest { key: Bytes::from_static(b"\0"), revision: 0, serializable: true };
-        let checked = match send(&connected.channel, &probe, until, Instant::now(), node).await {
+        match send(&channel, &probe, until, Instant::now(), node).await {
             Ok(answer) => self.learn(node, &answer.header.unwrap_or_default()).map_err(Setback::answered),
             Err(setback) => Err(setback.of_probe()),
-        };
-        if checked.is_err() {
-            node.discard(connected);
         }
-        checked
     }
 }
 

@@ -32,9 +32,10 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// share, since streams whose consumer is slow must not starve the calls beside them.
 const CONNECTION_WINDOW_BYTES: u32 = 64 * STREAM_WINDOW_BYTES;
 /// How long a connection with open calls may be silent before it is probed, and how long the probe
-/// may take. Together they bound how long a watch hangs on a machine that is gone.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// may take. Together they bound how long a call or a watch hangs on a machine that is gone: by then
+/// the others have elected a leader.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The largest answer that is taken: well above the largest request a node takes, since an answer may
 /// hold the previous values of a deleted range.

@@ -12,7 +12,7 @@ use crate::channel::{self, Channel};
 use crate::judge::{Setback, root_cause};
 
 /// An endpoint. It is connected when it is first used, and anew once its connection has failed, always
-/// as a step of its own: while that step has not succeeded, surely no request was sent.
+/// as a step of its own: while that step has not succeeded, surely no request of a caller was sent.
 #[derive(Debug)]
 pub(crate) struct Node {
     address: Address,
@@ -28,8 +28,6 @@ pub(crate) struct Node {
 pub(crate) struct Connected {
     pub(crate) channel: Channel,
     slot: Arc<OnceCell<Channel>>,
-    /// Nothing has been said on it yet.
-    pub(crate) fresh: bool,
 }
 
 impl Node {
@@ -52,31 +50,33 @@ impl Node {
         }
     }
 
-    /// The channel, connected if need be. Callers that come at the same time share one attempt.
-    pub(crate) async fn connected(
+    /// The channel, connected if need be. Callers that come at the same time share one attempt, and nobody
+    /// gets a new connection before it has passed the check.
+    pub(crate) async fn connected<Check: Future<Output = Result<(), Setback>>>(
         &self,
         until: Instant,
         connect_timeout: Duration,
+        check: impl FnOnce(Channel) -> Check,
     ) -> Result<Connected, Setback> {
         let mut slot = Arc::clone(&self.slot.read().unwrap_or_else(PoisonError::into_inner));
         if let Some(channel) = slot.get() {
             if !channel.is_closed() {
-                return Ok(Connected { channel: channel.clone(), slot, fresh: false });
+                return Ok(Connected { channel: channel.clone(), slot });
             }
             slot = self.replace(&slot);
         }
         let until = until.min(Instant::now() + connect_timeout);
-        let mut fresh = false;
-        let connecting = slot.get_or_try_init(async || {
-            fresh = true;
-            channel::connect(&self.address).await
+        let connecting = slot.get_or_try_init(async move || {
+            let connected = channel::connect(&self.address).await;
+            let channel = connected.map_err(|error| Setback::not_sent(root_cause(&error)))?;
+            check(channel.clone()).await.map(|()| channel)
         });
         match timeout_at(until, connecting).await {
             Ok(Ok(channel)) => {
                 let channel = channel.clone();
-                Ok(Connected { channel, slot, fresh })
+                Ok(Connected { channel, slot })
             }
-            Ok(Err(error)) => Err(Setback::not_sent(root_cause(&error))),
+            Ok(Err(setback)) => Err(setback),
             Err(_) => Err(Setback::not_sent("cannot be connected to in time".to_owned())),
         }
     }

@@ -204,7 +204,7 @@ impl Pool {
         // An endpoint that cannot be reached from here, such as an address inside the cluster, stays
         // out of the way: every node takes every request.
         let until = Instant::now() + self.settings.connect_timeout;
-        if node.connected(until, self.settings.connect_timeout).await.is_ok() {
+        if self.connected(&node, until).await.is_ok() {
             self.prefer(&node);
         }
         Ok(true)

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kvorum_client::{Client, Error, KeyRange};
+use tokio::io::AsyncReadExt as _;
 use tonic::Code;
 
 use crate::mock::{Act, Mock, Store};
@@ -195,6 +196,34 @@ async fn endpoints_that_are_down_are_passed_over() {
     }
     assert_eq!(up.count("set"), 20);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// What accepts, reads and closes without a word, as the way to a pod that is just going does, has seen
+/// nothing of any writer, however many of them share the new connection.
+#[tokio::test]
+async fn nobody_writes_on_a_connection_before_the_node_has_answered_on_it() {
+    let (first, second) = (Mock::start(), Mock::start());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let client = Client::builder([first.endpoint(), silent, second.endpoint()])
+        .timeout(Duration::from_secs(2))
+        .without_leader_search()
+        .connect_lazy()
+        .unwrap();
+    client.get("k").await.unwrap();
+    first.node().otherwise = Act::Refuse("NO_LEADER");
+    let writes = (0..50).map(|key| client.set(format!("{key}"), "v").into_future());
+    for written in futures_util::future::join_all(writes).await {
+        written.unwrap();
+    }
+    assert_eq!(second.count("set"), 50);
 }
 
 /// Many writers, two nodes with one store, the one they use stops as a leader does on SIGTERM.

@@ -158,7 +158,8 @@ impl AdminClient {
     async fn call<R: Rpc>(&self, request: &R) -> Result<R::Answer, Error> {
         let now = Instant::now();
         let until = now + self.timeout;
-        let outcome = match self.node.connected(until, CONNECT_TIMEOUT).await {
+        let unchecked = async |_| Ok(());
+        let outcome = match self.node.connected(until, CONNECT_TIMEOUT, unchecked).await {
             Ok(connected) => {
                 let outcome = send(&connected.channel, request, until, now, &self.node).await;
                 if outcome.as_ref().is_err_and(|setback| setback.broken) {
