@@ -79,6 +79,8 @@ pub enum Role {
     Candidate,
     /// It leads.
     Leader,
+    /// Its disk is one that the cluster does not count on: it answers its status and nothing else.
+    StatusOnly,
 }
 
 impl Role {
@@ -91,6 +93,7 @@ impl Role {
             Role::Follower => "follower",
             Role::Candidate => "candidate",
             Role::Leader => "leader",
+            Role::StatusOnly => "status-only",
         }
     }
 }
@@ -134,6 +137,7 @@ impl From<wire::Member> for Member {
             wire::member::Role::Follower => Role::Follower,
             wire::member::Role::Candidate => Role::Candidate,
             wire::member::Role::Leader => Role::Leader,
+            wire::member::Role::StatusOnly => Role::StatusOnly,
         };
         Member {
             node_id: member.node_id,

@@ -41,8 +41,12 @@ const HEALTH_PERIOD: Duration = Duration::from_millis(500);
 
 /// The steps of a stop, together well under the 10 s that a stop may take.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
-/// See [`HAND_OVER_MAX`]. Calls that are still waiting for a leader then are cut off.
-const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// See [`HAND_OVER_MAX`]. Calls that are still waiting for a leader then are told that there is none.
+const DRAIN_MAX: Duration = Duration::from_millis(2500);
+/// See [`HAND_OVER_MAX`]. Calls that are not answered then are cut off.
+const LAST_ANSWERS_MAX: Duration = Duration::from_millis(500);
+/// See [`HAND_OVER_MAX`]. Writes that are not answered by then have an unknown outcome.
+const SETTLE_MAX: Duration = Duration::from_millis(500);
 /// See [`HAND_OVER_MAX`].
 const SHUTDOWN_MAX: Duration = Duration::from_secs(4);
 
@@ -245,16 +249,21 @@ impl Node {
 
     /// Hands leadership over, ends clients' calls, and closes the store so that the next start is
     /// quick. Takes less than 10 s whatever happens.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         // Clients are served all through the transfer: once there is a new leader, what they ask
         // for here is forwarded, and nobody sees an error.
         self.raft.hand_over(HAND_OVER_MAX).await;
         self.stopping.store(true, Ordering::SeqCst);
         self.hub.stop();
         self.stop_clients.send_replace(true);
-        if timeout(DRAIN_MAX, self.clients).await.is_err() {
-            tracing::warn!("some clients' calls did not end in time and are cut off");
+        if timeout(DRAIN_MAX, &mut self.clients).await.is_err() {
+            self.raft.stop_waiting();
+            if timeout(LAST_ANSWERS_MAX, &mut self.clients).await.is_err() {
+                tracing::warn!("some clients' calls did not end in time and are cut off");
+            }
         }
+        // What other members sent here while this node led has its answer on the way.
+        self.raft.settle(SETTLE_MAX).await;
         // Members are served until the end: as a follower this node still acknowledges writes.
         self.gone.store(true, Ordering::SeqCst);
         if timeout(SHUTDOWN_MAX, self.raft.shutdown()).await.is_err() {

@@ -11,6 +11,7 @@ use kvorum_proto::kv::v1 as wire;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
@@ -45,9 +46,12 @@ impl Generation {
     }
 }
 
+/// Under this prefix are the registers.
+pub const PREFIX: &str = "register/";
+
 /// The key of a register.
 pub fn key(register: u32) -> Bytes {
-    format!("register/{register:08}").into()
+    format!("{PREFIX}{register:08}").into()
 }
 
 /// What a client recorded.
@@ -57,6 +61,17 @@ pub struct History {
     pub records: Vec<Record>,
     /// For [`crate::timeline::check`].
     pub marks: Vec<Mark>,
+}
+
+/// What all these clients recorded, once they have ended.
+pub async fn gather(clients: Vec<JoinHandle<Result<History>>>) -> Result<History> {
+    let mut history = History::default();
+    for client in clients {
+        let of_client = client.await??;
+        history.records.extend(of_client.records);
+        history.marks.extend(of_client.marks);
+    }
+    Ok(history)
 }
 
 /// A client of the registers.

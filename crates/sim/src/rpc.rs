@@ -59,7 +59,16 @@ impl RawClient {
 
     /// Every key of this node at a revision, from its own state.
     pub async fn scan(&self, revision: u64) -> Result<Vec<wire::KeyValue>, Status> {
-        let range = Some(everything());
+        self.scan_range(everything(), revision).await
+    }
+
+    /// The keys of a range that this node has at a revision, from its own state.
+    pub async fn scan_range(
+        &self,
+        range: wire::KeyRange,
+        revision: u64,
+    ) -> Result<Vec<wire::KeyValue>, Status> {
+        let range = Some(range);
         let request = wire::ScanRequest { range, revision, serializable: true, ..Default::default() };
         let mut pages = self.kv.clone().scan(request).await?.into_inner();
         let mut found = Vec::new();
@@ -70,7 +79,13 @@ impl RawClient {
     }
 }
 
+pub use wire::KeyValue;
 pub use wire::condition::Expect;
+
+/// The keys from `start` on, up to and without `end`.
+pub fn range(start: &'static str, end: &'static str) -> wire::KeyRange {
+    wire::KeyRange { start: start.into(), end: end.into(), unbounded: false }
+}
 
 /// What a read may answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

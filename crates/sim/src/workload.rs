@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::journal::Journal;
-use crate::registers::{Generation, History, Worker};
-use crate::rpc::RawClient;
-use crate::writers::{self, Style, Tally, Writers};
+use crate::registers::{self, Generation, History, Worker};
+use crate::rpc::{self, RawClient};
+use crate::writers::{self, Ledger, Style, Tally, Writers};
 use crate::{Cluster, Context as _, Failure, Result, ensure, linear, readers, timeline, watchers};
 
 /// Clients of each kind. Together they keep two cores busy and leave room for nodes that start.
@@ -88,12 +88,7 @@ impl Workload {
     pub async fn finish(self, cluster: &Cluster) -> Result<Report> {
         self.stop.send_replace(true);
         let ledgers = self.writers.finish().await?;
-        let mut history = History::default();
-        for task in self.registers {
-            let of_client = task.await??;
-            history.records.extend(of_client.records);
-            history.marks.extend(of_client.marks);
-        }
+        let history = registers::gather(self.registers).await?;
         let mut stale_reads = 0;
         for task in self.readers {
             stale_reads += task.await??;
@@ -103,15 +98,28 @@ impl Workload {
         self.target.send_replace(revision);
         check_watchers(cluster, self.watchers, revision).await?;
         let kvs = RawClient::new(cluster.nodes()[0].client_address())?.scan(revision).await?;
-        let tally = writers::check(&ledgers, &kvs)?;
-        history.marks.extend(ledgers.iter().flat_map(|ledger| ledger.marks()));
-        timeline::check(&history.marks)?;
         let unknown = history.records.iter().filter(|record| record.returned.is_none()).count();
         let operations = history.records.len();
-        let records = history.records;
-        tokio::task::spawn_blocking(move || linear::check(&records, SEARCH_LIMIT)).await??;
+        let tally = check(&ledgers, history, &kvs, SEARCH_LIMIT).await?;
         Ok(Report { revision, tally, operations, unknown, stale_reads })
     }
+}
+
+/// Fails unless every acknowledged write is there once, no answer went back in time, and the registers
+/// are linearizable. `kvs` holds at least all keys of the writers; the search through one register's
+/// history may take so long.
+pub async fn check(
+    ledgers: &[Ledger],
+    history: History,
+    kvs: &[rpc::KeyValue],
+    search_limit: Duration,
+) -> Result<Tally> {
+    let tally = writers::check(ledgers, kvs)?;
+    let History { records, mut marks } = history;
+    marks.extend(ledgers.iter().flat_map(Ledger::marks));
+    timeline::check(&marks)?;
+    tokio::task::spawn_blocking(move || linear::check(&records, search_limit)).await??;
+    Ok(tally)
 }
 
 /// Every watcher saw what every node tells now.

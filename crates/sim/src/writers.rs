@@ -14,6 +14,8 @@ use crate::{Context as _, Failure, Result, ensure};
 
 /// Under this prefix are the writers' keys.
 pub const PREFIX: &str = "unique/";
+/// The first key behind them.
+pub const PREFIX_END: &str = "unique0";
 
 /// How a writer goes about it.
 #[derive(Clone, Copy, Debug)]

@@ -63,6 +63,9 @@ async fn no_acknowledged_write_is_lost_while_members_come_and_go() -> Result<()>
     let tally = writers::check(&ledgers, &kvs)?;
     timeline::check(&ledgers.iter().flat_map(|ledger| ledger.marks()).collect::<Vec<_>>())?;
     eprintln!("membership: {tally:?}; {failures} writes failed");
+    for (at, how) in ledgers.iter().flat_map(|ledger| ledger.failures()) {
+        eprintln!("membership: failed after {at:?}: {how}");
+    }
     cluster.close()
 }
 

@@ -52,7 +52,8 @@ async fn a_survivor_goes_on_alone() -> Result<()> {
         v1::RecoverRequest { node_id: right.node_id + 1, ..right },
         v1::RecoverRequest { last_log_id: Some(v1::LogId { index: at.index + 1, ..at }), ..right },
         v1::RecoverRequest { from_incarnation: 2, to_incarnation: 3, ..right },
-        v1::RecoverRequest { to_incarnation: 3, ..right },
+        v1::RecoverRequest { to_incarnation: 0, ..right },
+        v1::RecoverRequest { from_incarnation: 0, ..right },
     ];
     for request in wrong {
         assert!(admin.recover(request).await.is_err(), "{request:?}");
@@ -79,6 +80,40 @@ async fn a_survivor_goes_on_alone() -> Result<()> {
     let status = survivor.status().await?;
     assert_eq!((status.state(), status.incarnation), (v1::State::Leader, 2));
     assert_eq!(status.membership.map(|membership| membership.nodes.len()), Some(1));
+    cluster.close()
+}
+
+/// It was restarted for an incarnation that it had not begun yet, and so serves nothing but its status.
+#[tokio::test]
+async fn a_survivor_that_was_set_aside_goes_on_alone() -> Result<()> {
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    cluster.client().await?.set("key", "old").await?;
+    let survivor = cluster.leader().await?;
+    for node in cluster.nodes() {
+        node.kill()?;
+    }
+    let aside = survivor.with_flags(["--incarnation-min", "3"]);
+    aside.start().await?;
+    let status = aside.status().await?;
+    assert_ne!(status.status_only, "");
+    let right = v1::RecoverRequest {
+        node_id: status.node_id,
+        last_log_id: status.last_log,
+        from_incarnation: 1,
+        to_incarnation: 3,
+    };
+    let mut admin = aside.admin();
+    let taken = v1::RecoverRequest { to_incarnation: 2, ..right };
+    assert!(admin.recover(taken).await.is_err(), "another disk may be of incarnation 2");
+    admin.recover(right).await?;
+    assert!(aside.wait_ended(STOP_MAX).await?.success());
+    aside.start().await?;
+    let raw = RawClient::new(aside.client_address())?;
+    raw.set(Bytes::from("new"), Bytes::from("new"), None).await?;
+    assert_eq!(raw.scan(0).await?.len(), 2, "what the survivor had is there, and it takes writes");
+    let status = aside.status().await?;
+    assert_eq!((status.incarnation, status.status_only.as_str()), (3, ""));
+    aside.kill()?;
     cluster.close()
 }
 

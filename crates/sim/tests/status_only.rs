@@ -44,6 +44,9 @@ async fn a_disk_of_an_older_incarnation_tells_its_status_and_takes_no_part() -> 
     ensure!(status.membership == before.membership, "it forgot the members: {:?}", status.membership);
     check_refusals(&aside).await?;
     check_health(&aside).await?;
+    let table = program::tool(&[leader.client_address().to_owned()], &["status"]).await?;
+    let table = String::from_utf8_lossy(table.output()?);
+    ensure!(table.contains("status-only"), "the tool says {table}");
 
     let third = cluster.nodes().iter().find(|node| node.is_running() && node.name() != leader.name());
     let third = third.context("two nodes run")?;
@@ -86,6 +89,13 @@ async fn a_copy_of_a_disk_is_known_by_its_address() -> Result<()> {
     ensure!(status.membership == before.membership, "it forgot the members: {:?}", status.membership);
     check_refusals(&copy).await?;
     check_health(&copy).await?;
+    let recover = admin::RecoverRequest {
+        node_id: status.node_id,
+        last_log_id: status.last_log,
+        from_incarnation: status.incarnation,
+        to_incarnation: status.incarnation + 1,
+    };
+    ensure!(copy.admin().recover(recover).await.is_err(), "a copy becomes a cluster beside the original's");
     let refused = program::tool(&[copy.client_address().to_owned()], &["get", "k"]).await?;
     refused.expect(1, &["--advertise-peer", node.peer_address()])?;
 
@@ -96,7 +106,7 @@ async fn a_copy_of_a_disk_is_known_by_its_address() -> Result<()> {
     cluster.close()
 }
 
-/// Every call but `Status` is refused, and the refusal says why.
+/// Every call but `Status` and `Recover` is refused, and the refusal says why.
 async fn check_refusals(node: &Node) -> Result<()> {
     let mut refusals: Vec<(&str, Option<Status>)> = Vec::new();
     let mut kv = KvClient::new(rpc::channel(node.client_address())?);
@@ -130,6 +140,7 @@ async fn check_refusals(node: &Node) -> Result<()> {
     refusals.push(("PreVote", peer.pre_vote(peer::VoteRequest::default()).await.err()));
     refusals.push(("Append", peer.append(futures_util::stream::empty()).await.err()));
     refusals.push(("peer Snapshot", peer.snapshot(futures_util::stream::empty()).await.err()));
+    refusals.push(("Term", peer.term(futures_util::stream::empty()).await.err()));
     let lead = peer::TransferLeaderRequest::default();
     refusals.push(("peer TransferLeader", peer.transfer_leader(lead).await.err()));
     refusals.push(("Propose", peer.propose(peer::ProposeRequest::default()).await.err()));

@@ -57,7 +57,7 @@ fn describe(member: &Member, status: Option<admin::StatusResponse>) -> pb::Membe
     let Some(status) = status else { return known };
     let index = |id: Option<admin::LogId>| id.map_or(0, |id| id.index);
     pb::Member {
-        role: role(status.state()).into(),
+        role: role(&status).into(),
         reachable: true,
         applied_index: index(status.applied),
         last_log_index: index(status.last_log),
@@ -70,9 +70,10 @@ fn describe(member: &Member, status: Option<admin::StatusResponse>) -> pb::Membe
     }
 }
 
-fn role(state: admin::State) -> pb::member::Role {
+fn role(status: &admin::StatusResponse) -> pb::member::Role {
     use pb::member::Role;
-    match state {
+    match status.state() {
+        admin::State::Unspecified if !status.status_only.is_empty() => Role::StatusOnly,
         admin::State::Unspecified => Role::Unknown,
         admin::State::Unjoined => Role::Unjoined,
         admin::State::Learner => Role::Learner,

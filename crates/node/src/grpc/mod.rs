@@ -7,6 +7,7 @@ pub mod convert;
 pub mod error;
 pub mod kv;
 pub mod peer;
+pub mod resolve;
 mod scan;
 pub mod transport;
 mod watch;
@@ -34,8 +35,8 @@ type HttpRequest = http::Request<Body>;
 type HttpResponse = http::Response<Body>;
 type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
 
-/// The one call that a node answers whose disk is set aside.
-const STATUS_PATH: &str = "/admin.v1.Admin/Status";
+/// The calls that a node takes whose disk is set aside: what it holds, and that it is all there is left.
+const SET_ASIDE_PATHS: [&str; 2] = ["/admin.v1.Admin/Status", "/admin.v1.Admin/Recover"];
 
 /// The time a call has when its caller names none.
 const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ impl Router {
 pub struct RouterBuilder(Inner);
 
 impl RouterBuilder {
-    /// With a reason, everything but the node's status and health is refused.
+    /// With a reason, everything but the node's status, its recovery and health is refused.
     pub fn status_only(mut self, reason: Option<&StatusOnly>) -> Self {
         self.0.status_only = reason.cloned();
         self
@@ -130,7 +131,7 @@ impl Inner {
         if self.stopping.load(Ordering::Relaxed) {
             return Some(RequestError::ShuttingDown);
         }
-        let reason = self.status_only.as_ref().filter(|_| path != STATUS_PATH)?;
+        let reason = self.status_only.as_ref().filter(|_| !SET_ASIDE_PATHS.contains(&path))?;
         Some(RequestError::StatusOnly(reason.clone()))
     }
 }

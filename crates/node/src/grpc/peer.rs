@@ -4,14 +4,15 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::Stream;
 use futures_util::future::join_all;
+use futures_util::{Stream, StreamExt as _, stream};
 use kvorum_proto::peer::v1 as peer;
 use kvorum_proto::peer::v1::peer_server::Peer;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::deadline;
+use super::transport::Remote;
+use super::{deadline, resolve};
 use crate::raft::{BATCH_COMMANDS_MAX, Raft, wire_result};
 
 /// How long a peer that opens a stream may take to say who it is.
@@ -32,6 +33,7 @@ impl PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<peer::AppendResponse, Status>> + Send>>;
+    type TermStream = Pin<Box<dyn Stream<Item = Result<peer::TermResponse, Status>> + Send>>;
 
     async fn join(
         &self,
@@ -53,8 +55,7 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let mut requests = request.into_inner();
-        let hello = tokio::time::timeout(HELLO_TIMEOUT, requests.message()).await;
-        let hello = hello.map_err(|_| Status::deadline_exceeded("the stream began with nothing"))??;
+        let hello = first_of(&mut requests).await?;
         self.raft.check_envelope(hello.and_then(|hello| hello.envelope))?;
         Ok(Response::new(Box::pin(self.raft.append(requests)?)))
     }
@@ -82,8 +83,7 @@ impl Peer for PeerService {
         request: Request<Streaming<peer::SnapshotRequest>>,
     ) -> Result<Response<peer::SnapshotResponse>, Status> {
         let mut requests = request.into_inner();
-        let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("the stream began with nothing"))??;
+        let first = first_of(&mut requests).await?;
         let Some(peer::snapshot_request::Part::Header(header)) = first.and_then(|first| first.part) else {
             return Err(Status::invalid_argument("a snapshot begins with its header"));
         };
@@ -127,4 +127,28 @@ impl Peer for PeerService {
         let index = self.raft.read_index_here(deadline).await?;
         Ok(Response::new(peer::ReadIndexResponse { index }))
     }
+
+    async fn term(
+        &self,
+        request: Request<Streaming<peer::TermRequest>>,
+    ) -> Result<Response<Self::TermStream>, Status> {
+        let from = request.extensions().get().and_then(|Remote(from)| *from);
+        let mut requests = request.into_inner();
+        let first = first_of(&mut requests).await?;
+        self.raft.check_envelope(first.as_ref().and_then(|first| first.envelope))?;
+        if let (Some(first), Some(from)) = (&first, from) {
+            resolve::learn(&first.address, from);
+        }
+        let raft = self.raft.clone();
+        let answers = stream::iter(first.map(Ok))
+            .chain(requests)
+            .map(move |request| request.and_then(|_| Ok(peer::TermResponse { term: raft.vote_term()? })));
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// What a stream begins with; nothing if it ends at once.
+async fn first_of<T>(requests: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message()).await;
+    first.map_err(|_| Status::deadline_exceeded("the stream began with nothing"))?
 }

@@ -2,20 +2,23 @@
 //! its door here: `Server::tls_config` in [`serve`], `Endpoint::tls_config` in [`peer_channel`].
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use hyper_util::rt::TokioIo;
 use kvorum_proto::peer::v1::peer_client::PeerClient;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Server};
 
-use super::Router;
+use super::{Router, resolve};
 
 /// Connections a port takes at a time; the next ones wait to be accepted. Each costs tens of
 /// kilobytes, and a client needs one.
@@ -48,8 +51,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const PEER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// See [`PEER_KEEPALIVE_INTERVAL`].
 const PEER_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection to a member may take to be made.
-const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection to a member may take to be made. Where a pod was replaced a moment ago, the DNS
+/// still names an address where nobody answers; a packet that was lost is repeated after a second at the
+/// earliest, so that a little more patience would not help.
+const PEER_CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// After an error of `accept`, the next attempt waits so long: out of file descriptors, it would
 /// fail again at once.
@@ -115,15 +120,19 @@ pub async fn serve_connections(
 pub fn peer_channel(address: &str) -> Result<Channel, AddressError> {
     let endpoint =
         Endpoint::from_shared(format!("http://{address}")).map_err(|_| AddressError(address.to_owned()))?;
+    let name: Arc<str> = address.into();
+    let connector = tower::service_fn(move |_| {
+        let name = name.clone();
+        // The limit is here and not the endpoint's own, whose error does not tell that nothing was sent.
+        async move { timeout(PEER_CONNECT_TIMEOUT, resolve::connect(&name)).await?.map(TokioIo::new) }
+    });
     Ok(endpoint
-        .tcp_nodelay(true)
-        .connect_timeout(PEER_CONNECT_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(PEER_KEEPALIVE_INTERVAL)
         .keep_alive_timeout(PEER_KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .connect_lazy())
+        .connect_with_connector_lazy(connector))
 }
 
 /// A client of the peer service with its limits.
@@ -189,10 +198,16 @@ impl Accepted {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = ();
+/// Where a connection comes from, if the system knows: an extension of each request on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote(pub Option<IpAddr>);
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+impl Connected for Connection {
+    type ConnectInfo = Remote;
+
+    fn connect_info(&self) -> Remote {
+        Remote(self.stream.peer_addr().ok().map(|address| address.ip()))
+    }
 }
 
 impl AsyncRead for Connection {

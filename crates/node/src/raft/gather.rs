@@ -58,6 +58,12 @@ impl Gather {
         Gather { queue, room: Arc::new(Semaphore::new(BYTES_WAITING_MAX)) }
     }
 
+    /// Returns when nothing is waiting or under way.
+    pub async fn idle(&self) {
+        // The semaphore is never closed.
+        let _ = self.room.acquire_many(BYTES_WAITING_MAX as u32).await;
+    }
+
     /// Submits a command and waits for its answer.
     ///
     /// When the deadline comes before there was room for it, the answer is [`RequestError::Busy`]

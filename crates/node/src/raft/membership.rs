@@ -12,9 +12,8 @@ use rand::Rng as _;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::network::Identity;
 use super::types::{Address, TypeConfig, read_log_id, store_log_id, wire_membership};
-use super::{OpenRaft, Raft};
+use super::{OpenRaft, Overview, Raft};
 use crate::error::RequestError;
 use crate::grpc::transport;
 use crate::recover::{self, Order};
@@ -322,21 +321,24 @@ impl Raft {
     /// Makes this node, whose quorum is lost for good, the only voter of a new incarnation, if all is
     /// exactly as the caller saw it. That takes a restart, which is begun here.
     pub async fn recover(&self, wanted: admin::RecoverRequest) -> Result<(), MembershipError> {
-        let core = self.core()?;
         let admin::RecoverRequest { node_id, last_log_id, from_incarnation, to_incarnation } = wanted;
         let refused = |reason: String| Err(MembershipError::Refused(reason));
-        let Identity { node_id: own, incarnation, .. } = core.identity;
+        if let Some(reason) = self.never_recovers() {
+            return refused(reason.to_string());
+        }
+        if self.status_only().is_none() {
+            self.core()?;
+        }
+        let Overview { node_id: own, incarnation, .. } = *self.overview();
         if node_id != own {
             return refused(format!("the disk here is node {own:016x}, not {node_id:016x}"));
         }
         if incarnation == to_incarnation {
             return Ok(());
         }
-        if incarnation != from_incarnation || to_incarnation != from_incarnation + 1 {
-            return refused(format!(
-                "this is incarnation {incarnation}; the next one is {}",
-                incarnation + 1
-            ));
+        let next = self.options().incarnation_min.max(incarnation + 1);
+        if incarnation != from_incarnation || to_incarnation < next {
+            return refused(format!("this is incarnation {incarnation}; the next one is {next} or later"));
         }
         if self.confirm().await {
             return refused(

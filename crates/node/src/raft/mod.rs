@@ -5,8 +5,11 @@
 
 mod apply;
 mod clock;
+mod connections;
+mod election;
 mod gather;
 mod housekeeping;
+mod leadership;
 mod log_store;
 #[cfg(test)]
 mod log_store_suite;
@@ -22,7 +25,7 @@ mod status;
 mod status_only;
 pub(crate) mod types;
 
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,22 +34,21 @@ use kvorum_store::command::Outcome;
 use kvorum_store::data_dir::{self, DataDir};
 use kvorum_store::log::Log;
 use kvorum_store::{Store, space::Space};
-use openraft::errors::{LinearizableReadError, RaftError};
-use openraft::raft::ReadPolicy;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::transport::Channel;
 
 use crate::error::RequestError;
-use crate::grpc::transport;
 use crate::metrics::Metrics;
 use crate::watch::WatchHub;
 use apply::Applier;
 use clock::ClusterClock;
+use connections::Connections;
 use gather::Gather;
+use leadership::Leadership;
 use log_store::LogStore;
 use network::{Identity, PeerNetworks};
-use read_index::ReadIndex;
+use read_index::{Confirm, ReadIndex};
 use state_machine::StateMachine;
 use status_only::SetAside;
 use types::{Address, TypeConfig};
@@ -136,8 +138,6 @@ struct Inner {
     set_aside: OnceLock<SetAside>,
     /// Held while the node joins, so that it joins once.
     joining: Mutex<()>,
-    /// The connection on which requests are forwarded, and where it goes.
-    forward: std::sync::Mutex<Option<(String, PeerClient)>>,
     overview: watch::Sender<Arc<Overview>>,
     /// Set when the log is replayed and reads may be served.
     recovered: watch::Sender<bool>,
@@ -148,14 +148,18 @@ struct Inner {
 struct Core {
     raft: OpenRaft,
     identity: Identity,
+    /// The ways to the other members.
+    connections: Connections,
     /// Makes log entries of commands, while this node leads.
     proposer: Gather,
     /// Sends commands to the leader, while another node leads.
     forwarder: Gather,
-    /// Confirms with a quorum, while this node leads.
+    /// Asks a majority, while this node leads.
     leader_index: ReadIndex,
     /// Asks the leader, while another node leads.
     follower_index: ReadIndex,
+    /// Notified when a follower will wait for what the leader has committed.
+    commit_wanted: Arc<Notify>,
 }
 
 impl Raft {
@@ -188,7 +192,6 @@ impl Raft {
                 core: OnceLock::new(),
                 set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
-                forward: std::sync::Mutex::new(None),
                 overview: watch::Sender::new(Arc::new(overview)),
                 recovered: watch::Sender::new(false),
                 stopping: watch::Sender::new(false),
@@ -209,9 +212,13 @@ impl Raft {
         }
         let data_dir::Identity { node_id, cluster_id, incarnation } = disk;
         let identity = Identity { cluster_id, incarnation, node_id };
+        let commit_wanted = Arc::new(Notify::new());
+        let connections = Connections::new(identity, &inner.options.advertise_peer);
         let networks = PeerNetworks {
             identity,
-            append_timeout: Duration::from_millis(inner.options.election_timeout_ms),
+            append_timeout: self.election_timeout(),
+            connections: connections.clone(),
+            commit_wanted: commit_wanted.clone(),
             metrics: inner.metrics.clone(),
             unreachable: Arc::default(),
         };
@@ -227,19 +234,29 @@ impl Raft {
         state_machine.serve_snapshots();
 
         let (proposer, forwarder) = (self.clone(), self.clone());
-        let (leader, follower) = (raft.clone(), self.clone());
+        let leadership = Leadership::new(
+            raft.clone(),
+            inner.log.clone(),
+            identity,
+            connections.clone(),
+            self.election_timeout(),
+        );
         let core = Core {
             identity,
             proposer: Gather::start(move |batch| proposer::commit(proposer.clone(), batch)),
             forwarder: Gather::start(move |batch| proposer::forward(forwarder.clone(), batch)),
-            leader_index: ReadIndex::start(move || confirm_leadership(leader.clone())),
-            follower_index: ReadIndex::start(move || ask_leader(follower.clone())),
+            leader_index: ReadIndex::start(leadership),
+            follower_index: ReadIndex::start(AskLeader(self.clone())),
+            commit_wanted,
+            connections,
             raft,
         };
         if inner.core.set(core).is_err() {
             return Err(StartError::Raft("it was started twice".into()));
         }
         status::follow(self.clone());
+        tokio::spawn(connections::keep(self.clone()));
+        tokio::spawn(election::stand_again(self.clone()));
         recovery::follow(self.clone());
         housekeeping::start(self.clone());
         crate::leader::start(self.clone());
@@ -288,6 +305,10 @@ impl Raft {
         self.inner.clock.now_ms()
     }
 
+    fn election_timeout(&self) -> Duration {
+        Duration::from_millis(self.inner.options.election_timeout_ms)
+    }
+
     /// Proposes an encoded store command, here or at the leader, and waits until it is applied.
     ///
     /// Until the deadline it looks for a leader again as long as the command is surely not in any
@@ -325,18 +346,21 @@ impl Raft {
         self.wait_applied(index, deadline).await
     }
 
-    /// Confirms leadership and answers the index a read must wait for, as the leader only.
+    /// Confirms leadership and answers the index that a read on a follower must wait for, as the leader
+    /// only.
     pub async fn read_index_here(&self, deadline: Instant) -> Result<u64, RequestError> {
         if !self.overview().is_leader() {
             return Err(self.not_leader());
         }
-        self.core()?.leader_index.get(deadline).await
+        let core = self.core()?;
+        let index = core.leader_index.get(deadline).await?;
+        core.commit_wanted.notify_waiters();
+        Ok(index)
     }
 
     /// Whether this node has, within an election timeout, heard from the leader and its quorum again.
     pub async fn confirm(&self) -> bool {
-        let limit = Duration::from_millis(self.inner.options.election_timeout_ms);
-        self.read_barrier(Instant::now() + limit).await.is_ok()
+        self.read_barrier(Instant::now() + self.election_timeout()).await.is_ok()
     }
 
     /// Returns once this node may serve what it holds: a read from its own state that came after
@@ -367,7 +391,8 @@ impl Raft {
 
     /// Waits a moment for a leader, or gives up with the error at the deadline.
     async fn pause(&self, error: RequestError, deadline: Instant) -> Result<(), RequestError> {
-        let in_vain = self.inner.core.get().is_none() || *self.inner.stopping.borrow();
+        let in_vain =
+            self.inner.core.get().is_none() || self.overview().removed || *self.inner.stopping.borrow();
         if in_vain || Instant::now() + RETRY_PAUSE >= deadline {
             return Err(error);
         }
@@ -388,6 +413,7 @@ impl Raft {
         }
     }
 
+    /// The way to the leader. An error says that there is none yet, and nothing was asked.
     fn leader_client(&self) -> Result<(PeerClient, Option<peer::Envelope>), RequestError> {
         let core = self.core()?;
         let overview = self.overview();
@@ -396,21 +422,8 @@ impl Raft {
             // It was just elected, or has just lost an election: the next look tells which.
             return Err(RequestError::NoLeader);
         }
-        let client = self.forward_client(&leader.peer).ok_or(RequestError::NoLeader)?;
+        let client = core.connections.open_client(leader.node_id).ok_or(RequestError::NoLeader)?;
         Ok((client, core.identity.envelope(leader.node_id)))
-    }
-
-    /// The connection to a leader at this address: the one that is open, or a new one.
-    fn forward_client(&self, address: &str) -> Option<PeerClient> {
-        let mut forward = self.inner.forward.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*forward {
-            Some((known, client)) if known == address => Some(client.clone()),
-            _ => {
-                let client = transport::peer_client(transport::peer_channel(address).ok()?);
-                *forward = Some((address.to_owned(), client.clone()));
-                Some(client)
-            }
-        }
     }
 
     /// Hands leadership over, if this node holds it and another voter can take it; returns when
@@ -425,9 +438,24 @@ impl Raft {
         }
     }
 
+    /// Waits until all writes that came to this node, from members too, are answered, or the time is up: one
+    /// that it took as the leader it answers when the next leader has committed it.
+    pub async fn settle(&self, within: Duration) {
+        let Ok(core) = self.core() else { return };
+        let answered = async { tokio::join!(core.proposer.idle(), core.forwarder.idle()) };
+        if timeout(within, answered).await.is_err() {
+            tracing::warn!("some writes were not answered in time");
+        }
+    }
+
+    /// From now on nobody waits for a leader here.
+    pub fn stop_waiting(&self) {
+        self.inner.stopping.send_replace(true);
+    }
+
     /// Stops taking part in consensus, and flushes the store so that the next start is quick.
     pub async fn shutdown(&self) {
-        self.inner.stopping.send_replace(true);
+        self.stop_waiting();
         if let Some(core) = self.inner.core.get()
             && let Err(error) = core.raft.shutdown().await
         {
@@ -448,31 +476,20 @@ impl Raft {
     }
 }
 
-/// Confirms with a quorum that this node leads, and answers the index a read must wait for.
-async fn confirm_leadership(raft: OpenRaft) -> Result<u64, RequestError> {
-    match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-        Ok((read, _)) => Ok(read.log_id().index()),
-        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-            Err(match forward.leader_node {
-                Some(address) => RequestError::NotLeader { client_address: Some(address.client) },
-                None => RequestError::NoLeader,
-            })
-        }
-        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(RequestError::NoLeader),
-        Err(RaftError::Fatal(_)) => Err(RequestError::ShuttingDown),
-    }
-}
+/// Confirms as a follower: it asks the leader for the index.
+struct AskLeader(Raft);
 
-/// Asks the leader for the index a read must wait for.
-async fn ask_leader(raft: Raft) -> Result<u64, RequestError> {
-    let (mut client, envelope) = raft.leader_client()?;
-    let limit = Duration::from_millis(raft.inner.options.election_timeout_ms);
-    let mut request = tonic::Request::new(peer::ReadIndexRequest { envelope });
-    request.set_timeout(limit);
-    match timeout(limit, client.read_index(request)).await {
-        Ok(Ok(response)) => Ok(response.into_inner().index),
-        // A read can be asked again whatever became of it.
-        Ok(Err(_)) | Err(_) => Err(RequestError::NoLeader),
+impl Confirm for AskLeader {
+    async fn confirm(&mut self) -> Result<u64, RequestError> {
+        let (mut client, envelope) = self.0.leader_client()?;
+        let limit = self.0.election_timeout();
+        let mut request = tonic::Request::new(peer::ReadIndexRequest { envelope });
+        request.set_timeout(limit);
+        match timeout(limit, client.read_index(request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner().index),
+            // A read can be asked again whatever became of it.
+            Ok(Err(_)) | Err(_) => Err(RequestError::NoLeader),
+        }
     }
 }
 

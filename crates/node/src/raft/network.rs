@@ -2,7 +2,8 @@
 //!
 //! Entries go over one ordered stream a peer, several requests in flight, which outlives openraft's
 //! sessions. Heartbeats and snapshots have connections of their own, so that neither waits behind
-//! large entries.
+//! large entries. Votes and hand-overs, of which each may decide how long nobody leads, go over the
+//! connections that are open anyway.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -21,23 +22,30 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
+use super::connections::Connections;
 use super::snapshot::send_snapshot;
 use super::state_machine::SnapshotData;
 use super::types::{
     Address, LogId, TypeConfig, Vote, read_log_id, read_vote, store_entry, wire_log_id, wire_vote,
 };
-use crate::grpc::transport;
+use crate::grpc::{resolve, transport};
 use crate::metrics::Metrics;
 
 /// Appends that may wait for their acknowledgement. Each carries at most about 1 MiB, which bounds
 /// what a slow peer holds in memory.
 const APPENDS_IN_FLIGHT_MAX: usize = 16;
+
+/// A request without entries only says how far the cluster has committed, as the next one with entries
+/// says too. It waits so long for that one: while writes come one after the other, a peer gets one
+/// request for each batch instead of two. A watcher on a follower waits with it, when there is no next write;
+/// a linearizable read there ends the wait.
+const COMMIT_DELAY: Duration = Duration::from_millis(1);
 
 /// A peer that was not reached is tried again after so long, however often it fails: a node that
 /// comes back should not wait for the cluster.
@@ -71,6 +79,10 @@ pub struct PeerNetworks {
     pub identity: Identity,
     /// A peer that does not acknowledge an append for so long is taken for unreachable.
     pub append_timeout: Duration,
+    /// What is small goes over these.
+    pub connections: Connections,
+    /// Notified when a peer waits to hear how far the cluster has committed.
+    pub commit_wanted: Arc<Notify>,
     /// Counts what goes over the wire.
     pub metrics: Arc<Metrics>,
     /// The peers that are unreachable, so that it is said once of each.
@@ -85,6 +97,8 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
             identity: self.identity,
             target,
             append_timeout: self.append_timeout,
+            connections: self.connections.clone(),
+            commit_wanted: self.commit_wanted.clone(),
             metrics: self.metrics.clone(),
             unreachable: self.unreachable.clone(),
             failed: false,
@@ -100,6 +114,8 @@ pub struct PeerNetwork {
     identity: Identity,
     target: u64,
     append_timeout: Duration,
+    connections: Connections,
+    commit_wanted: Arc<Notify>,
     metrics: Arc<Metrics>,
     unreachable: Arc<Mutex<HashSet<u64>>>,
     /// The last append failed.
@@ -119,6 +135,11 @@ struct AppendStream {
 impl PeerNetwork {
     fn client(&self) -> Result<PeerClient<Channel>, RaftRpcError> {
         self.client.clone().map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+    }
+
+    /// For what must not wait for a connection to be made; a member that was added just now has none yet.
+    fn ready_client(&self) -> Result<PeerClient<Channel>, RaftRpcError> {
+        self.connections.client(self.target).map_or_else(|| self.client(), Ok)
     }
 
     /// Makes one unary call within the time that openraft gives it.
@@ -152,7 +173,14 @@ impl PeerNetwork {
         let open = client.append(ReceiverStream::new(queue));
         match timeout(self.append_timeout, open).await {
             Ok(Ok(response)) => Ok(AppendStream { requests, responses: response.into_inner() }),
-            Ok(Err(status)) => Err(rpc_error(&status)),
+            Ok(Err(status)) => {
+                if status.code() == Code::FailedPrecondition {
+                    // Another disk is at the other end: the next attempt looks the address up anew.
+                    resolve::forget(&self.address);
+                    self.client = transport::peer_channel(&self.address).map(transport::peer_client);
+                }
+                Err(rpc_error(&status))
+            }
             Err(_) => Err(self.timeout(RPCTypes::AppendEntries, self.append_timeout)),
         }
     }
@@ -239,11 +267,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             // before there is one would be to try a peer that is down again and again, at once.
             let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
             let opened = self.open_appends().await.inspect_err(|error| self.failed(error))?;
+            let input = stream::iter([first]).chain(input);
             let session = AppendSession {
                 stream: Some(opened),
                 deadline: Instant::now() + self.append_timeout,
+                input: hold_commits(input, self.commit_wanted.clone()).fuse(),
                 network: self,
-                input: stream::iter([first]).chain(input).fuse(),
                 in_flight: 0,
             };
             Ok(stream::unfold(session, AppendSession::next).boxed())
@@ -255,7 +284,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
-        let mut client = self.client()?;
+        let mut client = self.ready_client()?;
         let call = client.vote(self.vote_request(rpc));
         self.call(RPCTypes::Vote, &option, call).await.map(read_vote_response)
     }
@@ -265,7 +294,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
-        let mut client = self.client()?;
+        let mut client = self.ready_client()?;
         let call = client.pre_vote(self.vote_request(rpc));
         self.call(RPCTypes::Vote, &option, call).await.map(read_vote_response)
     }
@@ -296,7 +325,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         rpc: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<openraft::raft::TransferLeaderResponse<TypeConfig>, RaftRpcError> {
-        let mut client = self.client()?;
+        let mut client = self.ready_client()?;
         let request = peer::TransferLeaderRequest {
             envelope: self.identity.envelope(self.target),
             from_leader: Some(wire_vote(rpc.from_leader())),
@@ -312,24 +341,22 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     }
 }
 
+type AppendRequest = AppendEntriesRequest<TypeConfig>;
 type AppendResult = Result<StreamAppendResult<TypeConfig>, RaftRpcError>;
 
 /// One of openraft's sessions on the peer's append stream.
-struct AppendSession<'s, S> {
+struct AppendSession<'s> {
     network: &'s mut PeerNetwork,
     /// Absent once the session failed. With requests in flight it can't be used again.
     stream: Option<AppendStream>,
-    input: Fuse<S>,
+    input: Fuse<BoxStream<'static, AppendRequest>>,
     /// Requests that wait for their answers, which come in the same order.
     in_flight: usize,
     /// When the oldest request in flight must have been answered.
     deadline: Instant,
 }
 
-impl<S> AppendSession<'_, S>
-where
-    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
-{
+impl AppendSession<'_> {
     /// Sends what comes in and yields the next answer; ends when all is answered.
     async fn next(mut self) -> Option<(AppendResult, Self)> {
         let mut stream = self.stream.take()?;
@@ -383,7 +410,38 @@ where
     }
 }
 
-fn wire_append(request: AppendEntriesRequest<TypeConfig>) -> peer::AppendRequest {
+/// Holds back requests without entries, see [`COMMIT_DELAY`]. One that was held back is dropped for the
+/// next one, which says the same or more; openraft takes the answer to that for an answer to both.
+fn hold_commits(
+    input: impl Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    wanted: Arc<Notify>,
+) -> BoxStream<'static, AppendRequest> {
+    let requests = stream::unfold((input.fuse(), wanted), async |(mut input, wanted)| {
+        let mut held: Option<(AppendRequest, Instant)> = None;
+        loop {
+            let due = held.as_ref().map(|(_, due)| *due);
+            let next = match due {
+                None => Some(input.next().await),
+                Some(due) => tokio::select! {
+                    next = input.next() => Some(next),
+                    () = sleep_until(due) => None,
+                    () = wanted.notified() => None,
+                },
+            };
+            match next {
+                Some(Some(request)) if request.entries.is_empty() => {
+                    held = Some((request, due.unwrap_or_else(|| Instant::now() + COMMIT_DELAY)));
+                }
+                Some(Some(request)) => return Some((request, (input, wanted))),
+                // There is none for now, or none at all.
+                Some(None) | None => return held.map(|(request, _)| (request, (input, wanted))),
+            }
+        }
+    });
+    requests.boxed()
+}
+
+fn wire_append(request: AppendRequest) -> peer::AppendRequest {
     let entries = request.entries.iter().map(|entry| {
         let entry = store_entry(entry);
         peer::Entry { term: entry.log_id.term, index: entry.log_id.index, payload: entry.payload }
@@ -405,5 +463,51 @@ fn read_append_response(response: peer::AppendResponse) -> StreamAppendResult<Ty
         }
         peer::AppendResponse { conflict: Some(id), .. } => Err(StreamAppendError::Conflict(log_id(id))),
         peer::AppendResponse { acknowledged, .. } => Ok(acknowledged.map(log_id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::EntryPayload;
+
+    fn request(committed: u64, entries: u64) -> AppendRequest {
+        let entry =
+            |index| openraft::Entry { log_id: LogId::new_term_index(1, index), payload: EntryPayload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new(1, 1),
+            prev_log_id: None,
+            entries: (0..entries).map(entry).collect(),
+            leader_commit: Some(LogId::new_term_index(1, committed)),
+        }
+    }
+
+    /// Goal: a request without entries is dropped for the next one, sent at once when there will be none,
+    /// and sent after the delay when there is none for now. Method: a table of what comes in at once.
+    #[tokio::test]
+    async fn commits_go_with_the_next_entries() {
+        /// Requests: what they say is committed, and how many entries they have.
+        type Requests = &'static [(u64, u64)];
+        let cases: [(Requests, Requests); 5] = [
+            (&[(1, 2), (2, 1)], &[(1, 2), (2, 1)]),
+            (&[(1, 2), (2, 0), (3, 0), (3, 1), (4, 2)], &[(1, 2), (3, 1), (4, 2)]),
+            (&[(1, 0)], &[(1, 0)]),
+            (&[(1, 1), (2, 0), (3, 0)], &[(1, 1), (3, 0)]),
+            (&[], &[]),
+        ];
+        for (input, wanted) in cases {
+            let input: Vec<_> =
+                input.iter().map(|(committed, entries)| request(*committed, *entries)).collect();
+            let seen = |request: AppendRequest| {
+                (request.leader_commit.map_or(0, |id| id.index()), request.entries.len() as u64)
+            };
+            let ended: Vec<_> =
+                hold_commits(stream::iter(input.clone()), Arc::default()).map(seen).collect().await;
+            assert_eq!(ended, wanted);
+            let goes_on = stream::iter(input).chain(stream::pending());
+            let open: Vec<_> =
+                hold_commits(goes_on, Arc::default()).map(seen).take(wanted.len()).collect().await;
+            assert_eq!(open, wanted);
+        }
     }
 }

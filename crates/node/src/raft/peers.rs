@@ -85,6 +85,12 @@ impl Raft {
         answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
     }
 
+    /// The term of this node's vote: it takes part in no election of an earlier one any more.
+    pub fn vote_term(&self) -> Result<u64, RequestError> {
+        self.core()?;
+        Ok(self.inner.log.state().vote.map_or(0, |vote| vote.term))
+    }
+
     /// Stands for election at once, as the leader asks.
     pub async fn take_leadership(&self, request: peer::TransferLeaderRequest) -> Result<(), Status> {
         let request = TransferLeaderRequest::<TypeConfig>::new(

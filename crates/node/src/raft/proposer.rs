@@ -11,17 +11,21 @@ use kvorum_store::entry;
 use openraft::errors::ClientWriteError;
 use openraft::impls::OneshotResponder;
 use prost::Message as _;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::gather::Answer;
 use super::types::{Commands, Outcomes, TypeConfig};
-use super::{Applied, Core, Overview, Raft};
+use super::{Applied, Core, Overview, PeerClient, Raft};
 use crate::error::RequestError;
 
 /// A leader that hands over still answers what was committed; one that was cut off does not, and the
-/// calls to it must not hold up those to the next.
+/// calls to it must not hold up those to the next. So it is given so long once there is another one, and
+/// as long again while it answers at all.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// How often that is: one that is cut off from all but this member is not waited for either.
+const LAST_ANSWERS_MAX: u32 = 5;
 
 /// Commits a batch as one log entry with one time stamp, and waits until it is applied here.
 pub async fn commit(raft: Raft, commands: Vec<Bytes>) -> Vec<Answer> {
@@ -75,24 +79,34 @@ pub async fn forward(raft: Raft, commands: Vec<Bytes>) -> Vec<Answer> {
 
 async fn forward_batch(raft: &Raft, commands: Vec<Bytes>) -> Result<Vec<peer::ProposeResult>, RequestError> {
     let (mut client, envelope) = raft.leader_client()?;
-    let leader = envelope.map(|envelope| envelope.to);
+    let beside = client.clone();
     tokio::select! {
         response = client.propose(peer::ProposeRequest { envelope, commands }) => {
             response.map(|response| response.into_inner().results).map_err(RequestError::from_peer)
         }
-        () = deposed(raft, leader) => Err(RequestError::OutcomeUnknown(
+        () = deposed(raft, beside, envelope) => Err(RequestError::OutcomeUnknown(
             "the leader changed while the write was on its way to it".into(),
         )),
     }
 }
 
-/// Returns once a leader has been another's for [`LAST_ANSWERS`].
-async fn deposed(raft: &Raft, leader: Option<u64>) {
+/// Returns once another leads than the one that was called, and that one has nothing more to say.
+async fn deposed(raft: &Raft, mut called: PeerClient, envelope: Option<peer::Envelope>) {
+    let leader = envelope.map(|envelope| envelope.to);
     let mut overview = raft.watch_overview();
     let another = |overview: &Arc<Overview>| overview.leader.as_ref().map(|leader| leader.node_id) != leader;
     // The sender lives as long as the node.
     let _ = overview.wait_for(another).await;
-    sleep(LAST_ANSWERS).await;
+    for _ in 0..LAST_ANSWERS_MAX {
+        sleep(LAST_ANSWERS).await;
+        let asked = called.read_index(peer::ReadIndexRequest { envelope });
+        match timeout(LAST_ANSWERS, asked).await {
+            Ok(Ok(_)) => {}
+            // It says that it leads no more: it lives, and knows what becomes of what it took.
+            Ok(Err(status)) if status.get_error_details().error_info().is_some() => {}
+            _ => return,
+        }
+    }
 }
 
 /// What a member is answered that forwarded a command.

@@ -15,6 +15,12 @@ const READERS_PER_CONFIRMATION_MAX: usize = 1024;
 
 type Reader = oneshot::Sender<Result<u64, RequestError>>;
 
+/// Finds out which index a linearizable read must wait for.
+pub trait Confirm: Send + 'static {
+    /// Answers the log index that a read which begins now must see applied.
+    fn confirm(&mut self) -> impl Future<Output = Result<u64, RequestError>> + Send;
+}
+
 /// A handle to the task that confirms, which ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct ReadIndex {
@@ -22,18 +28,13 @@ pub struct ReadIndex {
 }
 
 impl ReadIndex {
-    /// Starts the task. `confirm` answers the log index that a read which begins now must see
-    /// applied; it is called again only when it has answered.
-    pub fn start<C, F>(confirm: C) -> ReadIndex
-    where
-        C: Fn() -> F + Send + 'static,
-        F: Future<Output = Result<u64, RequestError>> + Send,
-    {
+    /// Starts the task, which begins a confirmation only when the one before has ended.
+    pub fn start(mut confirm: impl Confirm) -> ReadIndex {
         let (readers, mut queue) = mpsc::channel::<Reader>(READERS_WAITING_MAX);
         tokio::spawn(async move {
             let mut waiting = Vec::new();
             while queue.recv_many(&mut waiting, READERS_PER_CONFIRMATION_MAX).await > 0 {
-                let result = confirm().await;
+                let result = confirm.confirm().await;
                 for reader in waiting.drain(..) {
                     // Whoever asked may have given up waiting.
                     let _ = reader.send(result.clone());

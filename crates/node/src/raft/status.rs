@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::entry::FORMAT_VERSION;
@@ -10,11 +11,12 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::metrics::RaftServerMetrics;
 use openraft::{RaftMetrics, ServerState};
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::types::{Address, LogId, Membership, StoredMembership, TypeConfig, wire_log_id, wire_membership};
 use super::{Raft, StatusOnly};
 use crate::error::RequestError;
+use crate::grpc::resolve;
 
 /// This node's place in the cluster, as of the last change of leader, term or membership.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct Overview {
     pub voter: bool,
     /// Whether the committed membership knows this node.
     pub in_config: bool,
+    /// Whether there is a committed membership, and it is without this node: it hears of no leader any more.
+    pub removed: bool,
     /// Since when no leader is known; absent while one is.
     pub leaderless_since: Option<Instant>,
     /// All members.
@@ -79,6 +83,7 @@ impl Overview {
             leader: None,
             voter: false,
             in_config: false,
+            removed: false,
             leaderless_since: Some(Instant::now()),
             members: Vec::new(),
             status_only: None,
@@ -91,9 +96,13 @@ impl Overview {
     }
 }
 
-/// Keeps the overview and the metrics up to date.
+/// How often the members' addresses are looked up: pods get another one when they are replaced.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps the overview and the metrics up to date, and knows beforehand where the members are.
 pub fn follow(raft: Raft) {
     let Ok(core) = raft.core() else { return };
+    tokio::spawn(know_addresses(raft.clone()));
     let mut changes = core.raft.server_metrics();
     publish(&raft, &changes.borrow_watched().clone());
     tokio::spawn(async move {
@@ -102,6 +111,20 @@ pub fn follow(raft: Raft) {
             publish(&raft, &server);
         }
     });
+}
+
+/// Looks up all members whenever the overview changes, and now and then.
+async fn know_addresses(raft: Raft) {
+    let (mut overview, mut stopping) = (raft.watch_overview(), raft.watch_stopping());
+    loop {
+        for member in &overview.borrow_and_update().members {
+            resolve::remember(&member.peer);
+        }
+        tokio::select! {
+            _ = timeout(LOOK_UP_INTERVAL, overview.changed()) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+    }
 }
 
 fn publish(raft: &Raft, server: &RaftServerMetrics<TypeConfig>) {
@@ -116,6 +139,8 @@ fn publish(raft: &Raft, server: &RaftServerMetrics<TypeConfig>) {
         (None, None) => Some(Instant::now()),
     };
     let node_id = core.identity.node_id;
+    let committed = &server.committed_membership_config;
+    let in_config = committed.membership().get_node(&node_id).is_some();
     let overview = Overview {
         cluster_id: core.identity.cluster_id,
         incarnation: core.identity.incarnation,
@@ -123,7 +148,8 @@ fn publish(raft: &Raft, server: &RaftServerMetrics<TypeConfig>) {
         state: state(server.state),
         term: server.vote.leader_id.term,
         voter: is_voter(server.membership_config.membership(), node_id),
-        in_config: server.committed_membership_config.membership().get_node(&node_id).is_some(),
+        in_config,
+        removed: committed.log_id().is_some() && !in_config,
         leader,
         leaderless_since,
         members,

@@ -54,6 +54,13 @@ impl Raft {
         self.inner.set_aside.get().map(|aside| &aside.reason)
     }
 
+    /// Why this node must not go on alone, where its disk is set aside: a copy never does. One of an old
+    /// incarnation may be all there is left.
+    pub(super) fn never_recovers(&self) -> Option<StatusOnly> {
+        let aside = self.inner.set_aside.get()?;
+        other_address(self.overview().node_id, &aside.membership, self.options())
+    }
+
     /// Keeps a disk out of consensus where that must be; answers whether it does.
     pub(super) async fn sets_aside(
         &self,
@@ -88,7 +95,11 @@ fn reason(disk: &Identity, membership: &StoredMembership, options: &RaftOptions)
     if disk.incarnation < options.incarnation_min {
         return Some(StatusOnly::OldIncarnation { found: disk.incarnation, wanted: options.incarnation_min });
     }
-    let known = &membership.membership().get_node(&disk.node_id)?.peer;
+    other_address(disk.node_id, membership, options)
+}
+
+fn other_address(node_id: u64, membership: &StoredMembership, options: &RaftOptions) -> Option<StatusOnly> {
+    let known = &membership.membership().get_node(&node_id)?.peer;
     let advertised = &options.advertise_peer;
     (known != advertised)
         .then(|| StatusOnly::OtherAddress { known: known.clone(), advertised: advertised.clone() })
