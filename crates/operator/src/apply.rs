@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use kvorum_client::admin::{AdminClient, v1};
@@ -15,7 +16,7 @@ use crate::build::{Inputs, hash};
 use crate::crd::KvCluster;
 use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
-use crate::observe::{STATEFUL_SET, Seen};
+use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, monitor_generation};
 use crate::observed::{Disk, LogId, Version};
 use crate::plan::View;
 use crate::step::{Risky, Step};
@@ -45,6 +46,9 @@ pub enum ApplyError {
         /// What it said.
         source: kvorum_client::Error,
     },
+    /// The answer was lost, as may be expected: no reason to worry anybody.
+    #[error("{0}; a new look tells what came of it")]
+    Unknown(String),
 }
 
 /// Takes a step. Steps that only write the status are taken when the status is written.
@@ -58,9 +62,13 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
         | Step::Record(_)
         | Step::Forget(_) => Ok(()),
         Step::ApplyObjects => effects.apply_objects(memory).await,
+        Step::ApplyMonitor => effects.apply_monitor(memory).await,
+        Step::DeleteMonitor { version } => {
+            effects.delete::<PodMonitor>(&seen.name, version, DeleteParams::background()).await
+        }
         Step::AddFinalizer => effects.set_finalizers(&[names::FINALIZER]).await,
         Step::RemoveFinalizer => effects.set_finalizers(&[]).await,
-        Step::CreateStatefulSet { replicas } => effects.create_stateful_set(*replicas, memory).await,
+        Step::CreateStatefulSet { replicas } => effects.create_stateful_set(*replicas).await,
         Step::UpdateStatefulSet { version } => {
             let replicas = seen.observed.stateful_set.as_ref().map_or(0, |set| set.replicas);
             effects.apply_stateful_set(replicas, version, memory).await
@@ -123,15 +131,15 @@ impl Effects<'_> {
                 self.delete::<PersistentVolumeClaim>(&claim, version, DeleteParams::background()).await
             }
             Risky::Shrink { replicas, version } => self.apply_stateful_set(*replicas, version, memory).await,
-            Risky::Recover { ordinal, token } => {
+            Risky::Recover { ordinal, token, to } => {
                 let request = v1::RecoverRequest {
                     node_id: token.node_id,
                     last_log_id: wire(&token.last_log),
                     from_incarnation: token.incarnation,
-                    to_incarnation: token.incarnation + 1,
+                    to_incarnation: *to,
                 };
                 let recovered = self.node(*ordinal)?.recover(request).await;
-                recovered.map_err(|source| node_error("recover the cluster", source))
+                recovered.map_err(|source| recover_error(*ordinal, source))
             }
             Risky::RecreateStatefulSet { version } => {
                 self.delete::<StatefulSet>(name, version, DeleteParams::orphan()).await
@@ -180,18 +188,21 @@ impl Effects<'_> {
         Ok(())
     }
 
-    /// Makes a StatefulSet where there is none, and fails where there is one.
-    async fn create_stateful_set(&self, replicas: u32, memory: &mut Memory) -> Result<(), ApplyError> {
+    async fn apply_monitor(&self, memory: &mut Memory) -> Result<(), ApplyError> {
+        let Some(monitor) = &self.seen.pod_monitor else { return Ok(()) };
+        let applied = self.server_side_apply::<PodMonitor>(&self.seen.name, monitor).await?;
+        memory.applied(POD_MONITOR, hash(monitor), monitor_generation(&applied));
+        Ok(())
+    }
+
+    /// Makes a StatefulSet where there is none, and fails where there is one. It is not remembered as
+    /// applied: the next look applies it, so that its fields are owned as those of all other objects are.
+    async fn create_stateful_set(&self, replicas: u32) -> Result<(), ApplyError> {
         let set = self.stateful_set(replicas);
         let typed = serde_json::from_value(set).expect("the object is built by these rules");
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let made: StatefulSet = self
-            .api()
-            .create(&params, &typed)
-            .await
-            .map_err(|error| kubernetes("create the StatefulSet", error))?;
-        self.remember(&made, memory);
-        Ok(())
+        let made: Result<StatefulSet, kube::Error> = self.api().create(&params, &typed).await;
+        made.map(drop).map_err(|error| kubernetes("create the StatefulSet", error))
     }
 
     /// Applies the StatefulSet, as long as it is the one that was seen: its replicas decide which pods
@@ -202,12 +213,31 @@ impl Effects<'_> {
         version: &Version,
         memory: &mut Memory,
     ) -> Result<(), ApplyError> {
+        let own = self.own_what_was_made(version).await?;
         let mut set = self.stateful_set(replicas);
         set["metadata"]["uid"] = json!(version.uid);
-        set["metadata"]["resourceVersion"] = json!(version.resource_version);
+        set["metadata"]["resourceVersion"] = json!(own.as_ref().unwrap_or(&version.resource_version));
         let applied = self.server_side_apply::<StatefulSet>(&self.seen.name, &set).await?;
         self.remember(&applied, memory);
         Ok(())
+    }
+
+    /// Fields that were made by a POST count as updated, not applied, and would stay for ever once the spec
+    /// has them no more: a node selector, say. So they are declared applied, while the object is still in
+    /// the version that was seen; answers the version after that.
+    async fn own_what_was_made(&self, version: &Version) -> Result<Option<String>, ApplyError> {
+        let read = |error| kubernetes("read the StatefulSet", error);
+        let set = self.api::<StatefulSet>().get(&self.seen.name).await.map_err(read)?;
+        let Some(fields) = applied_fields(set.metadata.managed_fields.unwrap_or_default()) else {
+            return Ok(None);
+        };
+        let owned = json!({"metadata": {
+            "managedFields": fields, "uid": version.uid, "resourceVersion": version.resource_version,
+        }});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patched = self.api::<StatefulSet>().patch(&self.seen.name, &params, &Patch::Merge(&owned)).await;
+        let patched = patched.map_err(|error| kubernetes("own the StatefulSet's fields", error))?;
+        Ok(patched.resource_version())
     }
 
     fn remember(&self, set: &StatefulSet, memory: &mut Memory) {
@@ -223,7 +253,8 @@ impl Effects<'_> {
             name: &self.seen.name,
             namespace: &self.seen.namespace,
             uid: &uid,
-            image: &self.seen.image,
+            image: &self.seen.pinned_image,
+            pinned: &self.seen.pinned_image,
             pull_policy: None,
             incarnation: 1,
         };
@@ -234,7 +265,7 @@ impl Effects<'_> {
         let mut annotations = json!({
             names::CLUSTER_ID: names::hex(disk.cluster_id),
             names::NODE_ID: names::hex(disk.node_id),
-            names::IMAGE: self.seen.image,
+            names::IMAGE: self.seen.pinned_image,
         });
         if disk.founder {
             annotations[names::FOUNDER] = json!("true");
@@ -247,7 +278,7 @@ impl Effects<'_> {
         let annotations = json!({
             names::CLUSTER_ID: names::hex(disk.cluster_id),
             names::NODE_ID: names::hex(disk.node_id),
-            names::IMAGE: self.seen.image,
+            names::IMAGE: self.seen.pinned_image,
             names::RETIRED: "true",
         });
         self.annotate_claim(ordinal, version, annotations).await
@@ -360,6 +391,34 @@ fn node_error(context: &str, source: kvorum_client::Error) -> ApplyError {
     ApplyError::Node { context: context.into(), source }
 }
 
+/// The owners of an object's fields once what the operator made by a POST counts as applied; `None` where
+/// nothing does not.
+fn applied_fields(mut entries: Vec<ManagedFieldsEntry>) -> Option<Vec<ManagedFieldsEntry>> {
+    let ours = |entry: &ManagedFieldsEntry, operation: &str| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.subresource.is_none()
+            && entry.operation.as_deref() == Some(operation)
+    };
+    let made = entries.iter().position(|entry| ours(entry, "Update"))?;
+    match entries.iter().any(|entry| ours(entry, "Apply")) {
+        // What was applied since is the whole of what is wanted.
+        true => _ = entries.remove(made),
+        false => entries[made].operation = Some("Apply".into()),
+    }
+    Some(entries)
+}
+
+/// Whoever was told to recover restarts for that, maybe while it is told once more.
+fn recover_error(ordinal: u32, source: kvorum_client::Error) -> ApplyError {
+    use kvorum_client::Error::{OutcomeUnknown, Unanswered};
+    match source {
+        Unanswered { .. } | OutcomeUnknown { .. } => {
+            ApplyError::Unknown(format!("member {ordinal} did not answer; it restarts for a recovery"))
+        }
+        source => node_error("recover the cluster", source),
+    }
+}
+
 /// A conflict and a missing object mean that the look was too old.
 pub(crate) fn kubernetes(context: &str, error: kube::Error) -> ApplyError {
     match &error {
@@ -369,5 +428,30 @@ pub(crate) fn kubernetes(context: &str, error: kube::Error) -> ApplyError {
             ApplyError::Outdated(context.into())
         }
         _ => ApplyError::Kubernetes { context: context.into(), source: Box::new(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what was made by a POST is owned as what is applied, and nobody else's fields change hands.
+    /// Method: a table of owners before and after.
+    #[test]
+    fn what_was_made_counts_as_applied() {
+        let entry = |(manager, operation): &(&str, &str)| ManagedFieldsEntry {
+            manager: Some(manager.to_string()),
+            operation: Some(operation.to_string()),
+            ..ManagedFieldsEntry::default()
+        };
+        let entries = |list: &[(&str, &str)]| list.iter().map(entry).collect::<Vec<_>>();
+        let (ours, kubelet) = (FIELD_MANAGER, ("kube-controller-manager", "Update"));
+        for (before, after) in [
+            (vec![(ours, "Update"), kubelet], Some(vec![(ours, "Apply"), kubelet])),
+            (vec![(ours, "Apply"), kubelet, (ours, "Update")], Some(vec![(ours, "Apply"), kubelet])),
+            (vec![(ours, "Apply"), kubelet], None),
+        ] {
+            assert_eq!(applied_fields(entries(&before)), after.map(|after| entries(&after)));
+        }
     }
 }

@@ -32,6 +32,8 @@ pub struct Inputs<'a> {
     pub uid: &'a str,
     /// The members' image.
     pub image: &'a str,
+    /// The image that goes on record, for a spec that names none.
+    pub pinned: &'a str,
     /// The image's pull policy where the spec has none.
     pub pull_policy: Option<&'a str>,
     /// The cluster's incarnation; 1 until it was recovered from the loss of its quorum.
@@ -80,6 +82,22 @@ impl Inputs<'_> {
         self.object("policy/v1", "PodDisruptionBudget", self.name, spec)
     }
 
+    /// What the Prometheus operator scrapes, labelled as the alerts expect it.
+    pub fn pod_monitor(&self) -> Value {
+        let spec = json!({
+            "selector": {"matchLabels": names::selector(self.name)},
+            "podMetricsEndpoints": [{
+                "port": "http",
+                "path": "/metrics",
+                "relabelings": [{
+                    "sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_instance"],
+                    "targetLabel": "name",
+                }],
+            }],
+        });
+        self.object("monitoring.coreos.com/v1", "PodMonitor", self.name, spec)
+    }
+
     /// The StatefulSet. Its claims' size stays what it was when it was made.
     pub fn stateful_set(&self, replicas: u32, template: &Template, size: &str) -> Value {
         let mut claim = json!({
@@ -107,7 +125,7 @@ impl Inputs<'_> {
         let mut set = self.object("apps/v1", "StatefulSet", self.name, spec);
         set["metadata"]["annotations"] = json!({
             names::INPUTS: template.inputs,
-            names::IMAGE: self.image,
+            names::IMAGE: self.pinned,
         });
         set
     }
@@ -370,6 +388,7 @@ mod tests {
             namespace: "default",
             uid: "u",
             image: "kvorum:1",
+            pinned: "kvorum:1",
             pull_policy: None,
             incarnation: 1,
         }
@@ -383,6 +402,7 @@ mod tests {
         let mut other = cluster.clone();
         other.spec.members = 5;
         other.spec.paused = true;
+        other.spec.metrics.pod_monitor = true;
         assert_eq!(inputs(&other).template(), template);
         other.spec.node.election_timeout_ms = Some(2000);
         let changed = inputs(&other).template();

@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
@@ -64,6 +65,10 @@ pub struct Context {
     upgrades: std::sync::Mutex<Upgrades>,
 }
 
+/// A KvCluster, or one that an older definition let through and that cannot be read: it must not end the
+/// watch of all others.
+type Watched = DeserializeGuard<KvCluster>;
+
 /// By namespace and name.
 type Memories = HashMap<Key, Arc<Mutex<Memory>>>;
 
@@ -91,8 +96,9 @@ impl Context {
         clusters.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
     }
 
-    fn forget(&self, cluster: &KvCluster, namespace: &str, name: &str) {
-        let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
+    fn forget(&self, cluster: &Watched, namespace: &str, name: &str) {
+        let status = cluster.0.as_ref().ok().and_then(|cluster| cluster.status.as_ref());
+        let conditions = status.into_iter().flat_map(|status| &status.conditions);
         let conditions: Vec<String> = conditions.map(|condition| condition.type_.clone()).collect();
         self.metrics.forget(namespace, name, &conditions);
         let mut clusters = self.clusters.lock().expect("no thread panics while it holds this lock");
@@ -137,7 +143,7 @@ pub async fn run(context: Context, stop: impl Future<Output = ()> + Send + Sync 
     }
     let namespace = namespace.as_deref();
     let ours = watcher::Config::default().labels(&format!("{}=kvorum", names::LABEL_NAME));
-    Controller::new(api::<KvCluster>(&client, namespace), watcher::Config::default())
+    Controller::new(api::<Watched>(&client, namespace), watcher::Config::default())
         .owns(api::<StatefulSet>(&client, namespace), ours.clone())
         .watches(api::<Pod>(&client, namespace), ours.clone(), |pod| cluster_of(pod.meta()))
         .watches(api::<PersistentVolumeClaim>(&client, namespace), ours, |claim| cluster_of(claim.meta()))
@@ -150,13 +156,13 @@ pub async fn run(context: Context, stop: impl Future<Output = ()> + Send + Sync 
 /// The KvCluster that an object says it belongs to.
 fn cluster_of(
     meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Option<ObjectRef<KvCluster>> {
+) -> Option<ObjectRef<Watched>> {
     let name = meta.labels.as_ref()?.get(names::LABEL_INSTANCE)?;
     Some(ObjectRef::new(name).within(meta.namespace.as_deref()?))
 }
 
 /// One look and one step.
-async fn reconcile(cluster: Arc<KvCluster>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let begun = Instant::now();
     let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let memory = context.memory(&namespace, &name);
@@ -185,6 +191,7 @@ async fn reconcile(cluster: Arc<KvCluster>, context: Arc<Context>) -> Result<Act
 fn pause(plan: &Plan, outcome: &Result<(), ApplyError>) -> Duration {
     match (outcome, &plan.step) {
         (Err(ApplyError::Outdated(_)), _) => AFTER_STEP,
+        (Err(ApplyError::Unknown(_)), _) => WHILE_WAITING,
         (Err(_), _) => AFTER_ERROR,
         (Ok(()), Step::Rest) => AT_REST,
         (Ok(()), Step::Wait) => WHILE_WAITING,
@@ -192,7 +199,7 @@ fn pause(plan: &Plan, outcome: &Result<(), ApplyError>) -> Duration {
     }
 }
 
-fn after_error(cluster: Arc<KvCluster>, error: &ReconcileError, context: Arc<Context>) -> Action {
+fn after_error(cluster: Arc<Watched>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let outdated = matches!(error, ReconcileError::Status(ApplyError::Outdated(_)));
     context.metrics.reconciled(if outdated { "outdated" } else { "error" }, Duration::ZERO);
     if outdated {
@@ -244,16 +251,17 @@ async fn tell(
     if memory.told.replace(said.clone()).as_ref() == Some(&said) {
         return;
     }
+    let fine = matches!(outcome, Ok(()) | Err(ApplyError::Unknown(_)));
     match outcome {
-        Ok(()) => tracing::info!(cluster, step = kind, "{said}"),
-        Err(error) => tracing::warn!(cluster, step = kind, %error, "{step}"),
+        Err(error) if !fine => tracing::warn!(cluster, step = kind, %error, "{step}"),
+        _ => tracing::info!(cluster, step = kind, "{said}"),
     }
     let bookkeeping = matches!(plan.step, Step::Record(_) | Step::Forget(_) | Step::Rest);
     if bookkeeping && outcome.is_ok() {
         return;
     }
     let event = Event {
-        type_: if outcome.is_ok() { EventType::Normal } else { EventType::Warning },
+        type_: if fine { EventType::Normal } else { EventType::Warning },
         reason: kind.to_owned(),
         note: Some(said),
         action: kind.to_owned(),

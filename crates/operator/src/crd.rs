@@ -237,7 +237,8 @@ pub enum LogFormat {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Metrics {
-    /// Make a PodMonitor for the Prometheus operator.
+    /// Make a PodMonitor for the Prometheus operator. Where the operator's chart made one for the members
+    /// of all clusters, another one would have them scraped twice.
     pub pod_monitor: bool,
 }
 
@@ -255,9 +256,12 @@ pub struct KvClusterStatus {
     /// The cluster's id, 16 hexadecimal digits.
     #[serde(rename = "clusterID", skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
-    /// How often the cluster was recovered from the loss of its quorum, plus one.
+    /// 1 until the cluster is recovered from the loss of its quorum, and higher after each time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<i64>,
+    /// The survivor that a person named and for which the incarnation was raised, while that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<String>,
     /// Pods that exist.
     pub replicas: i32,
     /// Members that take part and answer.
@@ -315,7 +319,7 @@ pub struct MemberStatus {
     /// Its disk's node id, 16 hexadecimal digits.
     #[serde(rename = "nodeID", skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
-    /// Unjoined, Learner, Follower, Candidate, Leader, or Unknown.
+    /// Unjoined, Learner, Follower, Candidate, Leader, StatusOnly, or Unknown.
     pub role: String,
     /// Whether clients are sent to it.
     pub ready: bool,

@@ -24,12 +24,21 @@ pub struct Observed {
     pub finalizer: bool,
     /// The incarnation that pods are made for; 1 until a recovery.
     pub incarnation: u64,
+    /// The token for which the incarnation was raised.
+    pub recovery: Option<String>,
     /// The token of a recovery that a person asks for.
     pub recover_from: Option<String>,
     /// A random number for a cluster id, in case one is needed.
     pub fresh_id: u64,
+    /// The image that a spec without one means: on record from the day the cluster was made, or of the
+    /// operator that the cluster followed last.
+    pub pinned_image: String,
     /// Services, disruption budget and the like are as they should be.
     pub objects_current: bool,
+    /// The PodMonitor.
+    pub monitor: Monitor,
+    /// A newer pod template waits until somebody wants pods to be replaced.
+    pub update_pending: bool,
     /// The StatefulSet.
     pub stateful_set: Option<StatefulSet>,
     /// Pods by ordinal.
@@ -40,6 +49,8 @@ pub struct Observed {
     pub nodes: BTreeMap<u32, Node>,
     /// A Ready, schedulable machine without a member stands by.
     pub standby: bool,
+    /// The operator lacks the right to read machines and volumes: whether one is gone, it cannot tell.
+    pub machines_forbidden: bool,
 }
 
 /// What the spec wants, as far as the plan is concerned.
@@ -70,6 +81,20 @@ impl Default for Wanted {
             when_deleted: Keep::Retain,
         }
     }
+}
+
+/// The PodMonitor, beside what the spec says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Monitor {
+    /// It is as wanted, or not wanted and not there.
+    #[default]
+    AsWanted,
+    /// It is wanted, and not known to be as the spec says.
+    Differs,
+    /// It is ours, and not wanted any more.
+    Unwanted(Version),
+    /// It is wanted and cannot be had: why, and what to do.
+    Impossible(String),
 }
 
 /// Which object, in which version, a deletion is meant for.
@@ -130,6 +155,8 @@ pub struct Claim {
     pub deleting: bool,
     /// Whose disk it is, as far as that was written on it.
     pub disk: Option<Disk>,
+    /// The image that was written on it: a StatefulSet that is made anew begins with it.
+    pub image: String,
     /// Its member was removed and its disk kept.
     pub retired: bool,
     /// The size that is asked for.
@@ -188,6 +215,8 @@ pub enum Role {
     Candidate,
     /// It leads.
     Leader,
+    /// Its disk is one that the cluster does not count on: it answers its status and nothing else.
+    StatusOnly,
 }
 
 /// What a node said of itself.
@@ -217,6 +246,8 @@ pub struct Node {
     pub version: String,
     /// Its alarms.
     pub alarms: Vec<String>,
+    /// Why it answers its status and nothing else, and what to do; empty where it serves.
+    pub status_only: String,
 }
 
 /// A membership.

@@ -10,7 +10,7 @@ use crate::apply::ApplyError;
 use crate::crd::{KvClusterStatus, MemberStatus};
 use crate::names::{self, CLIENT_PORT, hex};
 use crate::observe::Seen;
-use crate::observed::{Node, Observed, Role, Token};
+use crate::observed::{Monitor, Node, Observed, Role, Token};
 use crate::plan::{About, Plan, View};
 use crate::step::Step;
 
@@ -37,6 +37,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         observed_generation: seen.cluster.metadata.generation,
         cluster_id: old.cluster_id.clone(),
         incarnation: incarnation(observed, &old),
+        recovery: old.recovery.clone(),
         replicas: observed.pods.len() as i32,
         ready_members: members.iter().filter(|member| member.ready).count() as i32,
         selector: Some(names::selector_text(&seen.name)),
@@ -49,7 +50,12 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
     };
     match &plan.step {
         Step::Latch { cluster_id } if done => new.cluster_id = Some(hex(*cluster_id)),
-        Step::RaiseIncarnation { to } if done => new.incarnation = Some(*to as i64),
+        Step::RaiseIncarnation { to, token } if done => {
+            (new.incarnation, new.recovery) = (Some(*to as i64), Some(token.to_string()));
+        }
+        Step::DropToken if done => new.recovery = None,
+        // Whoever is of a later incarnation was not recovered by that token.
+        _ if new.incarnation != old.incarnation => new.recovery = None,
         Step::Record(risky) if done => new.step = Some(risky.record()),
         Step::Forget(_) | Step::Abandon(_) if done => new.step = None,
         _ => {}
@@ -102,6 +108,7 @@ fn role(role: Role) -> &'static str {
         Role::Follower => "Follower",
         Role::Candidate => "Candidate",
         Role::Leader => "Leader",
+        Role::StatusOnly => "StatusOnly",
     }
 }
 
@@ -128,7 +135,7 @@ fn verdicts(
             (false, "Founding")
         }
         () if view.is_none() => (false, "NoLeader"),
-        () if full && (settled || plan.step.is_idle()) => (true, "Ready"),
+        () if full && !plan.step.touches_members() => (true, "Ready"),
         () => (false, progress_of(plan)),
     };
     let members = format!("{} of {} members are ready", new.ready_members, observed.wanted.members);
@@ -200,6 +207,10 @@ fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> Verdi
         let message = format!("member {ordinal} raises {}", node.alarms.join(", "));
         return verdict("Degraded", true, "Alarm", message);
     }
+    if let Some((ordinal, node)) = observed.nodes.iter().find(|(_, node)| !node.status_only.is_empty()) {
+        let message = format!("member {ordinal} takes no part: {}", node.status_only);
+        return verdict("Degraded", true, "StatusOnly", message);
+    }
     if let Some((ordinal, pod)) = observed.pods.iter().find(|(_, pod)| pod.stuck) {
         let machine = pod.machine.as_deref().unwrap_or("its machine");
         let message = format!(
@@ -216,6 +227,9 @@ fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> Verdi
     if let Some(machine) = shared_machine(observed) {
         let message = format!("two members run on {machine}: its loss costs both; add machines");
         return verdict("Degraded", true, "SharedMachine", message);
+    }
+    if let Monitor::Impossible(why) = &observed.monitor {
+        return verdict("Degraded", true, "NoPodMonitor", why.clone());
     }
     verdict("Degraded", false, "None", "no member is in trouble")
 }
@@ -270,11 +284,17 @@ fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
     verdict("QuorumLost", true, "NoQuorum", format!("no leader is confirmed by a quorum.{silent} {advice}"))
 }
 
-/// The token of the member that has the most of the log.
+/// The token of the member that has the most of the log; of the latest incarnation's, since the logs of
+/// disks that were left behind may have gone on by themselves.
 pub fn survivor(observed: &Observed) -> Option<Token> {
     let cluster_id = observed.cluster_id?;
     let has_data = |node: &&Node| node.cluster_id == cluster_id && !node.is_blank();
-    observed.nodes.values().filter(has_data).max_by_key(|node| node.last_log).map(Node::token)
+    observed
+        .nodes
+        .values()
+        .filter(has_data)
+        .max_by_key(|node| (node.incarnation, node.last_log))
+        .map(Node::token)
 }
 
 fn verdict(
@@ -306,4 +326,120 @@ fn with_times(
         }
     };
     verdicts.into_iter().map(timed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::build::Template;
+    use crate::crd::{KvCluster, KvClusterSpec};
+    use crate::observed::{LogId, Membership, Pod};
+    use crate::plan::plan;
+
+    /// One member, which leads and is ready.
+    fn seen() -> Seen {
+        let membership = Membership {
+            log_id: LogId { term: 1, index: 1 },
+            configs: vec![[1].into()],
+            nodes: [(1, Some(0))].into(),
+        };
+        let node = Node {
+            node_id: 1,
+            cluster_id: 9,
+            incarnation: 1,
+            role: Role::Leader,
+            confirmed: true,
+            last_log: LogId { term: 1, index: 1 },
+            membership,
+            ..Node::default()
+        };
+        let set = crate::observed::StatefulSet { replicas: 1, current: true, ..Default::default() };
+        let observed = Observed {
+            wanted: crate::observed::Wanted { members: 1, ..Default::default() },
+            cluster_id: Some(9),
+            objects_current: true,
+            stateful_set: Some(set),
+            pods: [(0, Pod { running: true, ready: true, ..Pod::default() })].into(),
+            nodes: [(0, node)].into(),
+            ..Observed::default()
+        };
+        let template = Template { template: Value::Null, hash: String::new(), inputs: String::new() };
+        Seen {
+            cluster: KvCluster::new("demo", KvClusterSpec::default()),
+            name: "demo".into(),
+            namespace: "default".into(),
+            observed,
+            addresses: BTreeMap::new(),
+            pinned_image: String::new(),
+            template,
+            update_pending: false,
+            size: String::new(),
+            objects: Vec::new(),
+            pod_monitor: None,
+            leaderless: Duration::ZERO,
+        }
+    }
+
+    fn condition(seen: &Seen, outcome: &Result<(), ApplyError>, kind: &str) -> (String, String) {
+        let status = status(seen, &plan(&seen.observed), outcome, Timestamp::now());
+        let condition = status.conditions.into_iter().find(|condition| condition.type_ == kind).unwrap();
+        (condition.status, condition.reason)
+    }
+
+    fn said(status: &str, reason: &str) -> (String, String) {
+        (status.to_owned(), reason.to_owned())
+    }
+
+    /// Goal: a cluster is Ready whatever becomes of its PodMonitor, and Degraded says why there is none.
+    #[test]
+    fn a_pod_monitor_that_cannot_be_had_is_said_and_stops_nothing() {
+        let mut seen = seen();
+        assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("False", "None"));
+        seen.observed.monitor = Monitor::Impossible("why".into());
+        assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("True", "NoPodMonitor"));
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("True", "Ready"));
+        seen.observed.monitor = Monitor::Differs;
+        let refused = Err(ApplyError::Kubernetes {
+            context: "apply demo".into(),
+            source: Box::new(kube::Error::LinesCodecMaxLineLengthExceeded),
+        });
+        assert_eq!(condition(&seen, &refused, "Degraded"), said("True", "StepFailed"));
+        assert_eq!(condition(&seen, &refused, "Ready"), said("True", "Ready"));
+    }
+
+    /// Goal: a member whose disk is not the one that its cluster knows is not merely waited for.
+    #[test]
+    fn why_a_member_takes_no_part_is_said() {
+        let mut seen = seen();
+        let copy = Node { role: Role::StatusOnly, status_only: "it may be a copy".into(), ..Node::default() };
+        seen.observed.nodes.insert(1, copy);
+        assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("True", "StatusOnly"));
+    }
+
+    /// Goal: the advice after a second loss names no disk that the first recovery left behind.
+    #[test]
+    fn the_best_survivor_is_of_the_latest_incarnation() {
+        let mut observed = seen().observed;
+        let last_log = LogId { term: 7, index: 70 };
+        let behind = Node { node_id: 2, last_log, ..observed.nodes[&0].clone() };
+        observed.nodes.get_mut(&0).unwrap().incarnation = 2;
+        observed.nodes.insert(1, behind);
+        assert_eq!(survivor(&observed).map(|token| token.node_id), Some(1));
+    }
+
+    /// Goal: an operator that was started again, which applies everything once more, makes no cluster
+    /// look as if something were wrong with it.
+    #[test]
+    fn a_new_operator_finds_clusters_ready() {
+        let mut seen = seen();
+        seen.observed.objects_current = false;
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("True", "Ready"));
+        seen.observed.objects_current = true;
+        seen.observed.stateful_set.as_mut().unwrap().current = false;
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("True", "Ready"));
+        seen.observed.wanted.members = 2;
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("False", "UpdateStatefulSet"));
+    }
 }

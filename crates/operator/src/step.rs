@@ -16,6 +16,13 @@ pub enum Step {
     Wait,
     /// Apply Services, disruption budget and the like.
     ApplyObjects,
+    /// Apply the PodMonitor.
+    ApplyMonitor,
+    /// Delete the PodMonitor.
+    DeleteMonitor {
+        /// As it was seen.
+        version: Version,
+    },
     /// Put our finalizer on the KvCluster.
     AddFinalizer,
     /// Take it off.
@@ -76,6 +83,8 @@ pub enum Step {
     RaiseIncarnation {
         /// Which.
         to: u64,
+        /// The survivor that begins it, and no other ever.
+        token: Token,
     },
     /// Take the annotation off that asked for a recovery: there is a quorum.
     DropToken,
@@ -153,6 +162,8 @@ pub enum Risky {
         ordinal: u32,
         /// The survivor as it was seen.
         token: Token,
+        /// The incarnation that it begins.
+        to: u64,
     },
     /// Delete the StatefulSet without its pods, to make it again.
     RecreateStatefulSet {
@@ -185,8 +196,8 @@ impl Risky {
             }
             Risky::DeletePod { ordinal, .. } | Risky::DeleteClaim { ordinal, .. } => ordinal.to_string(),
             Risky::Shrink { replicas, .. } => replicas.to_string(),
-            Risky::Recover { ordinal, token } => {
-                format!("{ordinal}:{}/{}", token.incarnation, hex(token.node_id))
+            Risky::Recover { ordinal, token, to } => {
+                format!("{ordinal}:{}/{}:{to}", token.incarnation, hex(token.node_id))
             }
             Risky::RecreateStatefulSet { .. } => String::new(),
         }
@@ -253,10 +264,11 @@ impl Risky {
             "Shrink" => Risky::Shrink { replicas: number()?, version: version()? },
             "Recover" => {
                 let (ordinal, survivor) = record.target.split_once(':')?;
+                let (survivor, to) = survivor.split_once(':')?;
                 let (incarnation, id) = survivor.split_once('/')?;
                 let (incarnation, node_id) = (incarnation.parse().ok()?, unhex(id)?);
                 let token = Token { incarnation, node_id, last_log: membership()? };
-                Risky::Recover { ordinal: ordinal.parse().ok()?, token }
+                Risky::Recover { ordinal: ordinal.parse().ok()?, token, to: to.parse().ok()? }
             }
             "RecreateStatefulSet" => Risky::RecreateStatefulSet { version: version()? },
             _ => return None,
@@ -271,6 +283,8 @@ impl Step {
             Step::Rest => "Rest",
             Step::Wait => "Wait",
             Step::ApplyObjects => "ApplyObjects",
+            Step::ApplyMonitor => "ApplyMonitor",
+            Step::DeleteMonitor { .. } => "DeleteMonitor",
             Step::AddFinalizer => "AddFinalizer",
             Step::RemoveFinalizer => "RemoveFinalizer",
             Step::CreateStatefulSet { .. } => "CreateStatefulSet",
@@ -296,11 +310,29 @@ impl Step {
     pub fn is_idle(&self) -> bool {
         matches!(self, Step::Rest | Step::Wait)
     }
+
+    /// A member may be away or change its part by it. During any other step, and where that fails, a
+    /// cluster is as Ready as its members are.
+    pub fn touches_members(&self) -> bool {
+        matches!(
+            self,
+            Step::Initialize { .. }
+                | Step::RaiseIncarnation { .. }
+                | Step::TransferLeader { .. }
+                | Step::DeleteStatefulSet { .. }
+                | Step::Record(_)
+                | Step::Act(_)
+                | Step::Forget(_)
+                | Step::Abandon(_)
+        )
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Step::ApplyMonitor => f.write_str("apply the PodMonitor"),
+            Step::DeleteMonitor { .. } => f.write_str("delete the PodMonitor"),
             Step::CreateStatefulSet { replicas } => write!(f, "create the StatefulSet with {replicas} pods"),
             Step::Grow { replicas, .. } => write!(f, "scale the StatefulSet up to {replicas} pods"),
             Step::RecordDisk { ordinal, disk, .. } => {
@@ -312,7 +344,7 @@ impl fmt::Display for Step {
             Step::Initialize { ordinal, cluster_id, .. } => {
                 write!(f, "found cluster {} on member {ordinal}", hex(*cluster_id))
             }
-            Step::RaiseIncarnation { to } => write!(f, "make pods for incarnation {to} only"),
+            Step::RaiseIncarnation { to, .. } => write!(f, "make pods for incarnation {to} only"),
             Step::TransferLeader { to } => write!(f, "hand leadership over to {}", hex(*to)),
             Step::Act(risky) => risky.fmt(f),
             Step::Record(risky) => write!(f, "plan to {risky}"),
@@ -358,7 +390,11 @@ mod tests {
             Risky::DeletePod { ordinal: 2, version: version.clone() },
             Risky::DeleteClaim { ordinal: 2, version: version.clone() },
             Risky::Shrink { replicas: 2, version: version.clone() },
-            Risky::Recover { ordinal: 2, token: Token { incarnation: 1, node_id: 5, last_log: membership } },
+            Risky::Recover {
+                ordinal: 2,
+                token: Token { incarnation: 1, node_id: 5, last_log: membership },
+                to: 2,
+            },
             Risky::RecreateStatefulSet { version },
         ];
         for step in steps {

@@ -14,7 +14,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kvorum_operator::crd::{self, KvCluster};
+use kvorum_operator::build::Inputs;
+use kvorum_operator::crd::{self, KvCluster, KvClusterSpec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
@@ -68,6 +69,43 @@ fn the_chart_refuses_values_that_it_does_not_have() {
         let refused = helm.current_dir(root()).output().unwrap();
         assert!(!refused.status.success(), "--set {set} is taken");
     }
+}
+
+/// The alerts read one set of labels, whoever has the members scraped.
+#[test]
+fn the_charts_pod_monitor_labels_members_as_the_operators_does() {
+    if !at_hand("helm", &["version"]) {
+        return;
+    }
+    let mut helm = Command::new("helm");
+    helm.args([
+        "template",
+        "kvorum",
+        CHART,
+        "--kube-version",
+        "1.34.0",
+        "--set",
+        "metrics.podMonitor.enabled=true",
+    ]);
+    let members = |object: &&Value| {
+        object["kind"] == "PodMonitor" && object["metadata"]["name"].as_str().unwrap().ends_with("-members")
+    };
+    let mut charts =
+        objects(&output(&mut helm)).iter().find(members).unwrap()["spec"]["podMetricsEndpoints"].clone();
+    let cluster = KvCluster::new("demo", KvClusterSpec::default());
+    let (name, namespace, uid, image) = ("demo", "default", "u", "kvorum:1");
+    let inputs = Inputs {
+        cluster: &cluster,
+        name,
+        namespace,
+        uid,
+        image,
+        pinned: image,
+        pull_policy: None,
+        incarnation: 1,
+    };
+    charts[0].as_object_mut().unwrap().remove("interval");
+    assert_eq!(inputs.pod_monitor()["spec"]["podMetricsEndpoints"], charts);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
+};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
@@ -24,6 +26,8 @@ pub struct Machines {
     /// Machines that are Ready. Where machines cannot be read, all that run pods count as Ready: nobody
     /// is passed over whose machine may be.
     pub ready: BTreeSet<String>,
+    /// The operator lacks the right to read machines or volumes.
+    pub forbidden: bool,
 }
 
 /// Looks at machines and volumes, if some pod does not run or is silent. Where that is not allowed, as in an
@@ -32,22 +36,26 @@ pub async fn look(client: &Client, objects: &Objects, silent: bool, memory: &mut
     let machines = objects.pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.clone());
     let unknown = Machines { ready: machines.collect(), ..Machines::default() };
     let unused = unused_volumes(objects);
+    forget_used(objects, &unused, memory);
     if unused.is_empty() && !silent {
         return unknown;
     }
-    let Ok(nodes) = Api::<Node>::all(client.clone()).list(&ListParams::default()).await else {
-        return unknown;
+    let nodes = match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {
+        Ok(nodes) => nodes,
+        Err(error) => return Machines { forbidden: is_forbidden(&error), ..unknown },
     };
     let api: Api<PersistentVolume> = Api::all(client.clone());
     let volumes = unused.iter().map(|(ordinal, volume)| {
         let api = &api;
         async move { Ok::<_, kube::Error>((*ordinal, api.get_opt(volume).await?)) }
     });
-    let Ok(volumes) = all(volumes.collect()).await else { return unknown };
+    let volumes = match all(volumes.collect()).await {
+        Ok(volumes) => volumes,
+        Err(error) => return Machines { forbidden: is_forbidden(&error), ..unknown },
+    };
     let of_claims = volumes.into_iter().map(|(ordinal, volume)| {
         let missing = volume.is_some_and(|volume| !fits_any(&volume, &nodes.items));
-        let uid = objects.claims.get(&ordinal).and_then(|claim| claim.uid()).unwrap_or_default();
-        let lasts = memory.lasts(&format!("machine of claim {uid}"), missing);
+        let lasts = memory.lasts(&missing_machine(objects.claims.get(&ordinal)), missing);
         let machine = match missing {
             false => Machine::Exists,
             true if lasts < GONE_AFTER => Machine::Missing,
@@ -60,7 +68,23 @@ pub async fn look(client: &Client, objects: &Objects, silent: bool, memory: &mut
         objects.pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
     let standby = nodes.items.iter().any(|node| is_free(node) && !taken.contains(node.name_any().as_str()));
     let ready = nodes.items.iter().filter(|node| is_ready(node)).map(|node| node.name_any()).collect();
-    Machines { of_claims, standby, ready }
+    Machines { of_claims, standby, ready, forbidden: false }
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_forbidden())
+}
+
+/// The machine of a pod that runs is there: if it is missing later, that begins then.
+fn forget_used(objects: &Objects, unused: &BTreeMap<u32, String>, memory: &mut Memory) {
+    for (_, claim) in objects.claims.iter().filter(|(ordinal, _)| !unused.contains_key(ordinal)) {
+        memory.lasts(&missing_machine(Some(claim)), false);
+    }
+}
+
+/// What is remembered of a claim whose machine is missing.
+fn missing_machine(claim: Option<&PersistentVolumeClaim>) -> String {
+    format!("machine of claim {}", claim.and_then(|claim| claim.uid()).unwrap_or_default())
 }
 
 /// The volumes of claims whose pod does not run.
@@ -139,5 +163,32 @@ mod tests {
         assert!(fits_any(&volume(host, "NotIn"), &[node("b")]));
         assert!(!fits_any(&volume("zone", "Exists"), &[node("a")]));
         assert!(fits_any(&from_value(json!({"spec": {}})).unwrap(), &[]), "a network volume");
+    }
+
+    /// Goal: a machine that is missing for a second is not called gone because it was missing once before.
+    #[test]
+    fn a_pod_that_runs_ends_the_time_without_its_machine() {
+        let claim = from_value(json!({"metadata": {"uid": "c"}, "spec": {"volumeName": "v"}})).unwrap();
+        let mut objects = Objects {
+            set: None,
+            pods: BTreeMap::new(),
+            claims: [(0, claim)].into(),
+            service: None,
+            peers: None,
+            budget: None,
+            monitor: Err(kube::Error::LinesCodecMaxLineLengthExceeded),
+        };
+        let mut memory = Memory::default();
+        memory.lasts("machine of claim c", true);
+        std::thread::sleep(Duration::from_millis(2));
+        forget_used(&objects, &unused_volumes(&objects), &mut memory);
+        assert!(memory.lasts("machine of claim c", true) > Duration::ZERO, "its pod does not run");
+        let running = json!({"status": {"containerStatuses": [{
+            "name": "node", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            "state": {"running": {}},
+        }]}});
+        objects.pods.insert(0, from_value(running).unwrap());
+        forget_used(&objects, &unused_volumes(&objects), &mut memory);
+        assert_eq!(memory.lasts("machine of claim c", true), Duration::ZERO);
     }
 }

@@ -1,6 +1,7 @@
 //! All reads: Kubernetes' objects, uncached, and every node's `admin.v1.Status`.
 
 mod machines;
+mod monitor;
 mod nodes;
 mod read;
 
@@ -27,6 +28,9 @@ use crate::names;
 use crate::observed::{Observed, Wanted};
 use crate::step::Risky;
 
+pub use monitor::PodMonitor;
+pub(crate) use monitor::{POD_MONITOR, generation as monitor_generation};
+
 /// A namespace has at most so many pods and claims of one cluster: members, and some that left.
 const LIST_MAX: u32 = 100;
 
@@ -46,8 +50,8 @@ pub struct Seen {
     pub observed: Observed,
     /// The pods' addresses, by ordinal.
     pub addresses: BTreeMap<u32, String>,
-    /// The members' image.
-    pub image: String,
+    /// The image that is on record for a spec that names none.
+    pub pinned_image: String,
     /// The pod template that is wanted.
     pub template: Template,
     /// A newer template waits until somebody wants pods to be replaced.
@@ -56,6 +60,8 @@ pub struct Seen {
     pub size: String,
     /// Services and the like as they should be.
     pub objects: Vec<(&'static str, Value)>,
+    /// The PodMonitor, where the spec asks for one.
+    pub pod_monitor: Option<Value>,
     /// How long no quorum has confirmed a leader.
     pub leaderless: Duration,
 }
@@ -100,7 +106,8 @@ pub async fn observe(
     };
     let objects = read_objects(client, namespace, name).await?;
     let pinned = pinned_image(&objects).filter(|_| follow == Follow::No);
-    let image = cluster.spec.image.clone().or(pinned).unwrap_or_else(|| options.image.clone());
+    let pinned = pinned.unwrap_or_else(|| options.image.clone());
+    let image = cluster.spec.image.as_ref().unwrap_or(&pinned);
     let uid = cluster.uid().unwrap_or_default();
     let incarnation =
         cluster.status.as_ref().and_then(|status| status.incarnation).unwrap_or(1).max(1) as u64;
@@ -109,13 +116,14 @@ pub async fn observe(
         name,
         namespace,
         uid: &uid,
-        image: &image,
+        image,
+        pinned: &pinned,
         pull_policy: options.pull_policy.as_deref(),
         incarnation,
     };
     let own_image = cluster.spec.image.as_ref().unwrap_or(&options.image);
     let (template, outdated) = wanted_template(inputs.template(), &objects, follow);
-    let update_pending = outdated || image != *own_image;
+    let update_pending = outdated || image != own_image;
     let applied = vec![
         ("Service", inputs.client_service()),
         ("PeersService", inputs.peers_service()),
@@ -125,6 +133,8 @@ pub async fn observe(
         let version = objects.version(kind);
         version.is_some_and(|version| memory.is_applied(kind, &hash(object), &version))
     });
+    let pod_monitor = cluster.spec.metrics.pod_monitor.then(|| inputs.pod_monitor());
+    let monitor = monitor::judge(pod_monitor.as_ref(), &objects.monitor, &uid, memory);
     let size = objects.set.as_ref().and_then(read::claim_size);
     let size = size.unwrap_or_else(|| cluster.spec.storage.size.0.clone());
     let stateful_set = objects.set.as_ref().map(|set| {
@@ -143,14 +153,19 @@ pub async fn observe(
         deleting: cluster.metadata.deletion_timestamp.is_some(),
         finalizer: cluster.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER),
         incarnation,
+        recovery: status.recovery,
         recover_from: cluster.annotations().get(names::RECOVER_FROM).cloned(),
+        pinned_image: pinned.clone(),
         fresh_id: rand::rng().next_u64().max(1),
         objects_current,
+        monitor,
+        update_pending,
         stateful_set,
         pods: objects.pods.iter().map(|(ordinal, pod)| (*ordinal, read::pod(pod))).collect(),
         claims: objects.claims.iter().map(|(ordinal, claim)| (*ordinal, read::claim(claim))).collect(),
         nodes,
         standby: machines.standby,
+        machines_forbidden: machines.forbidden,
     };
     for pod in observed.pods.values_mut() {
         let lasts = memory.lasts(&format!("deletion of pod {}", pod.version.uid), pod.deleting);
@@ -173,8 +188,9 @@ pub async fn observe(
         update_pending,
         size,
         objects: applied,
+        pod_monitor,
         leaderless,
-        image: image.clone(),
+        pinned_image: pinned.clone(),
         cluster,
     }))
 }
@@ -205,6 +221,8 @@ struct Objects {
     service: Option<Service>,
     peers: Option<Service>,
     budget: Option<PodDisruptionBudget>,
+    /// An error is no obstacle to anything else.
+    monitor: Result<PodMonitor, kube::Error>,
 }
 
 impl Objects {
@@ -230,13 +248,15 @@ async fn read_objects(client: &Client, namespace: &str, name: &str) -> Result<Ob
     let peers = names::peers_service(name);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-    let (set, pods, claims, service, peers, budget) = try_join!(
+    let monitors: Api<PodMonitor> = Api::namespaced(client.clone(), namespace);
+    let (set, pods, claims, service, peers, budget, monitor) = try_join!(
         async { get(client, namespace, name).await.map_err(reading("the StatefulSet")) },
         async { pods.list(&list).await.map_err(reading("pods")) },
         async { claims.list(&list).await.map_err(reading("claims")) },
         async { get(client, namespace, name).await.map_err(reading("the Service")) },
         async { get(client, namespace, &peers).await.map_err(reading("the peers' Service")) },
         async { get(client, namespace, name).await.map_err(reading("the disruption budget")) },
+        async { Ok(monitors.get(name).await) },
     )?;
     let claim_prefix = format!("data-{name}");
     Ok(Objects {
@@ -246,6 +266,7 @@ async fn read_objects(client: &Client, namespace: &str, name: &str) -> Result<Ob
         service,
         peers,
         budget,
+        monitor,
     })
 }
 

@@ -44,6 +44,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         v1::State::Candidate => Role::Candidate,
         v1::State::Follower => Role::Follower,
         v1::State::Learner => Role::Learner,
+        v1::State::Unspecified if !status.status_only.is_empty() => Role::StatusOnly,
         v1::State::Unjoined | v1::State::Unspecified => Role::Unjoined,
     };
     let progress = status.progress.iter().map(|progress| {
@@ -64,6 +65,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         membership: membership(status.membership.unwrap_or_default(), namespace, name),
         version: status.version,
         alarms: status.alarms,
+        status_only: status.status_only,
     }
 }
 

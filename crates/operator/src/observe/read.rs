@@ -106,6 +106,7 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
         version: version(claim),
         deleting: claim.metadata.deletion_timestamp.is_some(),
         disk: disk.map(|(cluster_id, node_id)| Disk { cluster_id, node_id, founder }),
+        image: annotation(names::IMAGE).unwrap_or_default().to_owned(),
         retired: annotation(names::RETIRED) == Some("true"),
         requested_bytes: requested.unwrap_or_default(),
         capacity_bytes: capacity.unwrap_or_default(),
@@ -115,7 +116,7 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
     }
 }
 
-fn version(object: &impl Resource) -> Version {
+pub fn version(object: &impl Resource) -> Version {
     let meta = object.meta();
     Version {
         uid: meta.uid.clone().unwrap_or_default(),

@@ -7,7 +7,7 @@ use crate::names::hex;
 use crate::observed::{Disk, Node};
 use crate::step::{Risky, Step};
 
-/// Writes on the members' claims whose disks they are, where that is missing.
+/// Writes on the members' claims whose disks they are and which image is pinned, where that is missing.
 pub fn record_members(view: &View) -> Decided {
     view.observed.nodes.iter().find_map(|(ordinal, node)| {
         let member = view.membership.nodes.contains_key(&node.node_id);
@@ -17,13 +17,13 @@ pub fn record_members(view: &View) -> Decided {
 
 fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let claim = view.observed.claims.get(&ordinal)?;
-    let same = |disk: Disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id);
-    if claim.deleting || (claim.disk.is_some_and(same) && !claim.retired) {
+    let there = claim.disk.filter(|disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id));
+    if claim.deleting || (there.is_some() && !claim.retired && claim.image == view.observed.pinned_image) {
         return None;
     }
-    let disk = Disk { cluster_id: view.cluster_id, node_id, founder: false };
+    let disk = there.unwrap_or(Disk { cluster_id: view.cluster_id, node_id, founder: false });
     let step = Step::RecordDisk { ordinal, version: claim.version.clone(), disk };
-    safe(step, format!("disk {} is not on record", hex(node_id)))
+    safe(step, format!("disk {} or its image is not on record", hex(node_id)))
 }
 
 /// The next step of the first member that is not a voter yet.
@@ -133,4 +133,43 @@ pub fn leftover(view: &View) -> Decided {
         Risky::RemoveLearner { node_id, membership },
         format!("learner {} is gone or no longer wanted", hex(node_id)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Claim, Membership, Observed, Role};
+
+    /// Goal: a StatefulSet that is made anew, as for larger volumes, or around kept claims, runs the image
+    /// that the cluster came to run last, not that of its first day. The founder's mark stays.
+    #[test]
+    fn a_new_image_is_put_on_record() {
+        let membership =
+            Membership { configs: vec![[1].into()], nodes: [(1, Some(0))].into(), ..Membership::default() };
+        let node = Node {
+            node_id: 1,
+            cluster_id: 9,
+            role: Role::Leader,
+            confirmed: true,
+            membership,
+            ..Node::default()
+        };
+        let disk = Disk { cluster_id: 9, node_id: 1, founder: true };
+        let claim = |image: &str| Claim { disk: Some(disk), image: image.into(), ..Claim::default() };
+        let recorded = |claim: Claim| {
+            let observed = Observed {
+                cluster_id: Some(9),
+                pinned_image: "kvorum:2".into(),
+                claims: [(0, claim)].into(),
+                nodes: [(0, node.clone())].into(),
+                ..Observed::default()
+            };
+            record_members(&View::of(&observed).expect("a leader is confirmed")).map(|(decision, _)| decision)
+        };
+        assert!(recorded(claim("kvorum:2")).is_none());
+        let step = recorded(claim("kvorum:1"));
+        assert!(
+            matches!(step, Some(super::super::Decision::Safe(Step::RecordDisk { disk: d, .. })) if d == disk)
+        );
+    }
 }

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod deletion;
 mod join;
+mod monitor;
 mod quorum;
 mod recovery;
 mod repair;
@@ -95,6 +96,7 @@ pub fn plan(observed: &Observed) -> Plan {
         (None, Decision::Risky(step)) => Step::Record(step),
         (Some(recorded), Decision::Risky(step)) if *recorded == step => Step::Act(step),
         (Some(recorded), _) if is_over(recorded, observed) => Step::Forget(recorded.clone()),
+        (Some(_), Decision::Safe(Step::Wait)) if recovery::restarts(observed) => Step::Wait,
         (Some(recorded), _) => Step::Abandon(recorded.clone()),
     };
     Plan { step, reason, notes: notes.0 }
@@ -131,6 +133,7 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
         .or_else(|| rollout::next(view, notes))
         .or_else(|| storage::next(view, notes))
         .or_else(|| scale::up(view, notes))
+        .or_else(|| monitor::next(view.observed))
         .or_else(|| absent(view))
 }
 

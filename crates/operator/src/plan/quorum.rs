@@ -1,13 +1,16 @@
 //! Below quorum: nothing is changed that could cost a disk.
 
-use super::{Decided, safe, wait};
+use super::{Decided, safe, storage, wait};
 use crate::observed::Observed;
 use crate::step::Step;
 
-/// Brings pods back that were scaled away. That, and what is done before with outdated pods that do not
-/// run, is all: a corrected spec heals what a bad one broke, and the rest waits for a leader.
+/// Brings pods back that were scaled away, and grows volumes. That, and what is done before with outdated
+/// pods that do not run, is all: a corrected spec heals what a bad one broke, and the rest waits for a
+/// leader.
 pub fn below(observed: &Observed) -> Decided {
-    bring_back(observed).or_else(|| wait("a leader that a quorum confirms"))
+    bring_back(observed)
+        .or_else(|| storage::grow(observed))
+        .or_else(|| wait("a leader that a quorum confirms"))
 }
 
 /// The newest membership that any node knows says how many pods there must be; where none answers, the
@@ -25,4 +28,33 @@ fn bring_back(observed: &Observed) -> Decided {
     }
     let version = set.version.clone();
     safe(Step::Grow { replicas, version }, "the StatefulSet has fewer pods than the cluster has members")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Claim, StatefulSet, Wanted};
+    use crate::plan::plan;
+
+    /// Goal: whose members all stopped because their disks are full is helped by larger volumes.
+    #[test]
+    fn volumes_grow_without_a_leader() {
+        let claim = Claim { requested_bytes: 10, capacity_bytes: 10, ..Claim::default() };
+        let mut observed = Observed {
+            wanted: Wanted { members: 1, storage_bytes: 20, ..Wanted::default() },
+            cluster_id: Some(9),
+            objects_current: true,
+            stateful_set: Some(StatefulSet {
+                replicas: 1,
+                current: true,
+                storage_bytes: 10,
+                ..StatefulSet::default()
+            }),
+            claims: [(0, claim)].into(),
+            ..Observed::default()
+        };
+        assert_eq!(plan(&observed).step, Step::GrowClaim { ordinal: 0 });
+        observed.claims.get_mut(&0).unwrap().requested_bytes = 20;
+        assert_eq!(plan(&observed).step, Step::Wait, "the StatefulSet waits for a leader");
+    }
 }

@@ -16,6 +16,9 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     let survivor =
         observed.nodes.iter().find(|(_, node)| !node.is_blank() && node.token().to_string() == wanted);
     let Some((&ordinal, node)) = survivor else {
+        if restarts(observed) || is_told(observed, wanted) {
+            return wait("the survivor to lead the next incarnation");
+        }
         notes.add(
             About::Degraded,
             "RecoverRefused",
@@ -28,10 +31,12 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
         notes.add(About::Degraded, "RecoverRefused", refusal);
         return None;
     }
-    let to = node.incarnation + 1;
-    if observed.incarnation < to {
-        return safe(Step::RaiseIncarnation { to }, "a person asks for a recovery");
+    if observed.recovery.as_deref() != Some(wanted) {
+        // Another survivor may have begun any incarnation so far, and be silent now.
+        let (to, token) = (observed.incarnation.max(node.incarnation) + 1, node.token());
+        return safe(Step::RaiseIncarnation { to, token }, "a person asks for a recovery");
     }
+    let to = observed.incarnation;
     let template = &observed.stateful_set.as_ref()?.template;
     let mut others =
         observed.pods.iter().filter(|(other, pod)| **other != ordinal && pod.template != *template);
@@ -42,7 +47,23 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if let Some((other, _)) = others.find(|(_, pod)| pod.machine_ready) {
         return wait(format!("pod {other} of the old incarnation to end"));
     }
-    risky(Risky::Recover { ordinal, token: node.token() }, "a person asks for a recovery")
+    risky(Risky::Recover { ordinal, token: node.token(), to }, "a person asks for a recovery")
+}
+
+/// The step on record is a recovery, and its survivor does not answer: it restarts for that.
+pub fn restarts(observed: &Observed) -> bool {
+    let Some(Risky::Recover { ordinal, token, .. }) = &observed.step else { return false };
+    let wanted = observed.recover_from.as_deref() == Some(&token.to_string());
+    let stays = observed.pods.get(ordinal).is_some_and(|pod| !pod.deleting);
+    wanted && stays && !observed.nodes.contains_key(ordinal)
+}
+
+/// The survivor that the token names has begun the incarnation that was raised for it.
+fn is_told(observed: &Observed, wanted: &str) -> bool {
+    let begun = |node: &Node| {
+        node.incarnation == observed.incarnation && wanted.contains(&format!("/{}@", hex(node.node_id)))
+    };
+    observed.recovery.as_deref() == Some(wanted) && observed.nodes.values().any(begun)
 }
 
 /// With a quorum nothing is to be recovered, and what was asked for must not start anything later.
@@ -51,8 +72,7 @@ pub fn over(observed: &Observed) -> Decided {
     safe(Step::DropToken, "a quorum is there, and nothing is to be recovered any more")
 }
 
-/// Whether a recovery that is under way needs this pod as it is: a new one would be for the next
-/// incarnation only, and refuse the survivor's disk.
+/// Whether a recovery that is under way needs this pod as it is: its node is to be told, and restarts then.
 pub fn holds(observed: &Observed, ordinal: u32) -> bool {
     let disk = observed.claims.get(&ordinal).and_then(|claim| claim.disk);
     let survivor = observed.recover_from.as_ref().zip(disk);
@@ -61,6 +81,11 @@ pub fn holds(observed: &Observed, ordinal: u32) -> bool {
 
 /// Why a recovery could lose what another member has.
 fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
+    let ours = |node: &&Node| node.cluster_id == survivor.cluster_id && !node.is_blank();
+    let latest = observed.nodes.values().filter(ours).max_by_key(|node| node.incarnation);
+    if let Some(node) = latest.filter(|node| node.incarnation > survivor.incarnation) {
+        return Some(format!("another member is of a later incarnation; recover from {}", node.token()));
+    }
     let voters = survivor.membership.configs.iter().flatten();
     for voter in voters.filter(|voter| **voter != survivor.node_id) {
         let ordinal = survivor.membership.nodes.get(voter).copied().flatten();
@@ -71,11 +96,11 @@ fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
             (Some(node), _) if node.last_log > survivor.last_log => {
                 return Some(format!("another member has a newer log; recover from {}", node.token()));
             }
-            (None, Some(pod)) if pod.running && pod.machine_ready && !replaced => {
+            (None, Some(pod)) if pod.machine_ready && !replaced => {
                 let ordinal = ordinal.unwrap_or_default();
                 return Some(format!(
-                    "member {ordinal} does not answer, but runs on a machine that is Ready: it may have a newer log; \
-                     bring it back, or delete its claim and pod"
+                    "member {ordinal} does not answer, but its machine is Ready: it may have a newer log; bring it \
+                     back, or delete its claim and pod"
                 ));
             }
             _ => {}
@@ -89,7 +114,8 @@ mod tests {
     //! Goal: nothing less exact than the token starts a recovery, and nothing that could have more is
     //! passed over. Method: a table of observations.
     use super::*;
-    use crate::observed::{LogId, Membership, Pod, StatefulSet};
+    use crate::observed::{LogId, Membership, Pod, Role, StatefulSet};
+    use crate::plan::plan;
 
     fn observed() -> Observed {
         let membership = Membership {
@@ -128,14 +154,30 @@ mod tests {
     #[test]
     fn old_pods_go_before_the_survivor_is_told() {
         let mut seen = observed();
-        assert_eq!(step(&seen), Some(Step::RaiseIncarnation { to: 2 }));
-        seen.incarnation = 2;
+        let token = seen.nodes[&0].token();
+        assert_eq!(step(&seen), Some(Step::RaiseIncarnation { to: 2, token }));
+        (seen.incarnation, seen.recovery) = (2, Some(token.to_string()));
         seen.stateful_set.as_mut().unwrap().template = "new".into();
         assert!(matches!(step(&seen), Some(Step::Record(Risky::DeletePod { ordinal: 1, .. }))));
         for ordinal in [1, 2] {
             seen.pods.get_mut(&ordinal).unwrap().deleting = true;
         }
-        assert!(matches!(step(&seen), Some(Step::Record(Risky::Recover { ordinal: 0, .. }))));
+        let recover = Risky::Recover { ordinal: 0, token, to: 2 };
+        assert_eq!(step(&seen), Some(Step::Record(recover.clone())));
+        // Its pod was made anew meanwhile, for an incarnation that its disk is not of yet.
+        let survivor = seen.nodes.get_mut(&0).unwrap();
+        (survivor.role, survivor.status_only) = (Role::StatusOnly, "old".into());
+        assert_eq!(step(&seen), Some(Step::Record(recover)));
+    }
+
+    #[test]
+    fn no_two_survivors_begin_one_incarnation() {
+        let mut seen = observed();
+        let token = seen.nodes[&0].token();
+        (seen.incarnation, seen.recovery) = (2, Some("1/0000000000000002@2.7".into()));
+        assert_eq!(step(&seen), Some(Step::RaiseIncarnation { to: 3, token }), "2 may be another's");
+        seen.recovery = None;
+        assert_eq!(step(&seen), Some(Step::RaiseIncarnation { to: 3, token }), "nobody knows whose 2 is");
     }
 
     #[test]
@@ -146,6 +188,26 @@ mod tests {
         assert!(holds(&seen, 0) && !holds(&seen, 1));
         seen.recover_from = None;
         assert!(!holds(&seen, 0));
+    }
+
+    #[test]
+    fn a_survivor_that_restarts_is_waited_for() {
+        let mut seen = Observed { objects_current: true, ..observed() };
+        seen.stateful_set.as_mut().unwrap().current = true;
+        let survivor = seen.nodes.remove(&0).unwrap();
+        let recover = Risky::Recover { ordinal: 0, token: survivor.token(), to: 2 };
+        (seen.incarnation, seen.recovery) = (2, Some(survivor.token().to_string()));
+        let refused = plan(&seen);
+        assert_eq!((refused.step, refused.notes.len()), (Step::Wait, 1), "nobody knows why it is silent");
+        seen.step = Some(recover.clone());
+        let silent = plan(&seen);
+        assert_eq!((silent.step, silent.notes), (Step::Wait, vec![]));
+        seen.nodes.insert(0, Node { incarnation: 2, role: Role::Candidate, ..survivor });
+        let back = plan(&seen);
+        assert_eq!((back.step, back.notes), (Step::Forget(recover), vec![]));
+        seen.step = None;
+        let alone = plan(&seen);
+        assert_eq!((alone.step, alone.notes), (Step::Wait, vec![]), "until it leads");
     }
 
     #[test]
@@ -163,10 +225,18 @@ mod tests {
         let last_log = LogId { term: 2, index: 8 };
         newer.nodes.insert(1, Node { node_id: 2, last_log, ..newer.nodes[&0].clone() });
         assert_eq!(step(&newer), None);
+        let mut later = observed();
+        later.nodes.insert(1, Node { node_id: 4, incarnation: 2, ..later.nodes[&0].clone() });
+        assert_eq!(step(&later), None);
         let mut silent = observed();
         silent.pods.get_mut(&2).unwrap().machine_ready = true;
         assert_eq!(step(&silent), None);
+        // It restarts again and again, as one whose spec is bad does.
+        silent.pods.get_mut(&2).unwrap().running = false;
+        assert_eq!(step(&silent), None);
         silent.nodes.insert(2, Node { node_id: 4, ..Node::default() });
-        assert_eq!(step(&silent), Some(Step::RaiseIncarnation { to: 2 }), "member 2's disk is gone");
+        let token = silent.nodes[&0].token();
+        let raise = Step::RaiseIncarnation { to: 2, token };
+        assert_eq!(step(&silent), Some(raise), "member 2's disk is gone");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::view::View;
 use super::{About, Decided, Notes, risky, wait};
+use crate::names;
 use crate::observed::{Claim, Machine};
 use crate::step::Risky;
 
@@ -40,6 +41,16 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
         return Some(format!("a person says that the disk of member {ordinal} is lost"));
     }
     let pod = view.observed.pods.get(&ordinal);
+    let unscheduled = pod.filter(|pod| pod.machine.is_none()).and_then(|pod| pod.trouble.as_ref());
+    if let (true, Some(trouble)) = (view.observed.machines_forbidden, unscheduled) {
+        let message = format!(
+            "member {ordinal} does not run: {trouble}. The operator has no right to read Nodes and PersistentVolumes, and \
+             cannot tell whether the machine with its disk is gone; if it is, annotate its claim with {}={}",
+            names::DISK_LOST,
+            claim.version.uid
+        );
+        notes.add(About::Storage, "MachinesForbidden", message);
+    }
     if claim.machine == Machine::Exists || pod.is_some_and(|pod| pod.running) {
         return None;
     }
@@ -55,4 +66,44 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
     };
     notes.add(About::Storage, "MachineGone", message);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Node, Observed, Pod, Role, StatefulSet, Version};
+
+    /// Goal: an operator that may not look whether a machine is gone says so, and what a person can do.
+    #[test]
+    fn missing_rights_are_said() {
+        let version = Version { uid: "the-uid".into(), ..Version::default() };
+        let last_log = crate::observed::LogId { term: 1, index: 1 };
+        let leader = Node {
+            node_id: 1,
+            cluster_id: 9,
+            role: Role::Leader,
+            confirmed: true,
+            last_log,
+            ..Node::default()
+        };
+        let pod = Pod { trouble: Some("it is not scheduled".into()), ..Pod::default() };
+        let mut observed = Observed {
+            cluster_id: Some(9),
+            stateful_set: Some(StatefulSet { replicas: 2, ..StatefulSet::default() }),
+            pods: [(1, pod)].into(),
+            claims: [(1, Claim { version, ..Claim::default() })].into(),
+            nodes: [(0, leader)].into(),
+            ..Observed::default()
+        };
+        let said = |observed: &Observed| {
+            let mut notes = Notes::default();
+            assert!(next(&View::of(observed).expect("a leader is confirmed"), &mut notes).is_none());
+            notes.0.into_iter().map(|note| note.message).collect::<String>()
+        };
+        assert_eq!(said(&observed), "");
+        observed.machines_forbidden = true;
+        assert!(said(&observed).ends_with("kvorum.io/disk-lost=the-uid"));
+        observed.pods.get_mut(&1).unwrap().machine = Some("node-1".into());
+        assert_eq!(said(&observed), "", "its machine is there");
+    }
 }

@@ -16,9 +16,42 @@ pub fn broken(observed: &Observed) -> Decided {
 
 /// The next outdated pod that runs.
 pub fn next(view: &View, notes: &mut Notes) -> Decided {
-    let set = view.observed.stateful_set.as_ref()?;
     outdated(view.observed).next()?;
-    for ordinal in 0..set.replicas {
+    let leader = view.ordinal(view.leader.node_id);
+    // First what runs and does not get ready: as it should be, it may.
+    let unready = |(ordinal, pod): &(&u32, &Pod)| !pod.ready && !pod.deleting && may_restart(view, **ordinal);
+    let (ordinal, pod) = match outdated(view.observed).find(unready) {
+        Some((ordinal, pod)) => (*ordinal, pod),
+        None => {
+            if let Some(unready) = wait_for_ready(view, notes) {
+                return Some(unready);
+            }
+            // Then followers, from the highest ordinal down.
+            let follower = outdated(view.observed).rev().find(|(ordinal, _)| Some(**ordinal) != leader);
+            let (&ordinal, pod) = follower.or_else(|| outdated(view.observed).next())?;
+            (ordinal, pod)
+        }
+    };
+    if !may_restart(view, ordinal) {
+        return wait(format!("a caught-up majority without member {ordinal}, which is to be restarted"));
+    }
+    let heir = view.heir(&view.voters);
+    match heir {
+        Some(to) if Some(ordinal) == leader => {
+            safe(Step::TransferLeader { to }, "the leader is to be restarted, last of all")
+        }
+        _ => {
+            let version = pod.version.clone();
+            let interrupts =
+                if view.voters.len() <= 2 { "; the cluster is interrupted meanwhile" } else { "" };
+            risky(Risky::DeletePod { ordinal, version }, format!("pod {ordinal} is outdated{interrupts}"))
+        }
+    }
+}
+
+/// One pod at a time: all others are there and ready before the next one goes.
+fn wait_for_ready(view: &View, notes: &mut Notes) -> Decided {
+    for ordinal in 0..view.observed.stateful_set.as_ref()?.replicas {
         let Some(pod) = view.observed.pods.get(&ordinal) else {
             return wait(format!("pod {ordinal} to come back"));
         };
@@ -30,23 +63,7 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
             return wait(format!("pod {ordinal} to be ready before the next one is replaced"));
         }
     }
-    let leader = view.ordinal(view.leader.node_id);
-    // Followers first, from the highest ordinal down.
-    let follower = outdated(view.observed).rev().find(|(ordinal, _)| Some(**ordinal) != leader);
-    let (&ordinal, pod) = follower.or_else(|| outdated(view.observed).next())?;
-    if !may_restart(view, ordinal) {
-        return wait(format!("a caught-up majority without member {ordinal}, which is to be restarted"));
-    }
-    let heir = view.heir(&view.voters);
-    match heir {
-        Some(to) if Some(ordinal) == leader => {
-            safe(Step::TransferLeader { to }, "the leader is to be restarted, last of all")
-        }
-        _ => {
-            let version = pod.version.clone();
-            risky(Risky::DeletePod { ordinal, version }, format!("pod {ordinal} is outdated"))
-        }
-    }
+    None
 }
 
 /// A majority has caught up without it. One or two members cannot do without any: there all must have
@@ -63,4 +80,78 @@ fn outdated(observed: &Observed) -> impl DoubleEndedIterator<Item = (&u32, &Pod)
     observed.pods.iter().filter(move |(ordinal, pod)| {
         template.is_some_and(|(template, replicas)| **ordinal < replicas && pod.template != *template)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Membership, Node, Progress, Role, StatefulSet};
+
+    /// As many members as that, all caught up and outdated; member 0 leads.
+    fn observed(members: u32) -> Observed {
+        let ids = || (0..members).map(|ordinal| (u64::from(ordinal) + 1, ordinal));
+        let membership = Membership {
+            configs: vec![ids().map(|(id, _)| id).collect()],
+            nodes: ids().map(|(id, ordinal)| (id, Some(ordinal))).collect(),
+            ..Membership::default()
+        };
+        let node =
+            |id| Node { node_id: id, cluster_id: 9, membership: membership.clone(), ..Node::default() };
+        let mut nodes: std::collections::BTreeMap<u32, Node> =
+            ids().map(|(id, ordinal)| (ordinal, node(id))).collect();
+        let leader = nodes.get_mut(&0).expect("there is one");
+        (leader.role, leader.confirmed) = (Role::Leader, true);
+        leader.progress = ids().map(|(id, _)| (id, Progress { matched: 1, ..Progress::default() })).collect();
+        let pod = Pod { running: true, ready: true, template: "old".into(), ..Pod::default() };
+        Observed {
+            cluster_id: Some(9),
+            stateful_set: Some(StatefulSet {
+                replicas: members,
+                template: "new".into(),
+                ..StatefulSet::default()
+            }),
+            pods: (0..members).map(|ordinal| (ordinal, pod.clone())).collect(),
+            nodes,
+            ..Observed::default()
+        }
+    }
+
+    fn decided(observed: &Observed) -> (Option<u32>, String) {
+        let view = View::of(observed).expect("a leader is confirmed");
+        let (decision, reason) = super::next(&view, &mut Notes::default()).expect("pods are outdated");
+        match decision {
+            super::super::Decision::Risky(Risky::DeletePod { ordinal, .. }) => (Some(ordinal), reason),
+            _ => (None, reason),
+        }
+    }
+
+    /// Goal: a corrected spec heals a pod that runs with a bad one and never gets ready, and does so
+    /// first; nothing is restarted that the majority needs. Method: a table of clusters.
+    #[test]
+    fn what_is_not_ready_is_replaced_first() {
+        let mut seen = observed(3);
+        assert_eq!(decided(&seen).0, Some(2), "the highest follower");
+        seen.pods.get_mut(&1).unwrap().ready = false;
+        assert_eq!(decided(&seen).0, Some(1));
+        seen.nodes.remove(&2);
+        assert_eq!(decided(&seen).0, None, "it is needed for the majority");
+        let mut seen = observed(3);
+        seen.pods.get_mut(&1).unwrap().ready = false;
+        seen.pods.get_mut(&1).unwrap().template = "new".into();
+        assert_eq!(decided(&seen).0, None, "it is as it should be, and comes");
+    }
+
+    /// Goal: who has one or two members is told that a restart interrupts.
+    #[test]
+    fn an_interruption_is_announced() {
+        for (members, announced) in [(1, true), (2, true), (3, false)] {
+            let mut seen = observed(members);
+            if members > 1 {
+                seen.pods.get_mut(&0).unwrap().template = "new".into();
+            }
+            let (ordinal, reason) = decided(&seen);
+            assert_eq!(ordinal, Some(members - 1));
+            assert_eq!(reason.contains("interrupted"), announced, "{reason}");
+        }
+    }
 }

@@ -53,6 +53,8 @@ pub fn retire(view: &View) -> Decided {
     let (&ordinal, claim) = left?;
     let version = claim.version.clone();
     match view.observed.wanted.when_scaled {
+        // What it holds may not be on a majority of the others yet.
+        Keep::Delete if !view.quorum_of(&view.voters) => None,
         Keep::Delete => risky(
             Risky::DeleteClaim { ordinal, version },
             format!("member {ordinal} has left the cluster, and whenScaled is Delete"),
@@ -92,4 +94,44 @@ pub fn up(view: &View, notes: &mut Notes) -> Decided {
     }
     let step = Step::Grow { replicas: next + 1, version: set.version.clone() };
     safe(step, format!("the spec wants {} members", view.observed.wanted.members))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Claim, Disk, Membership, Node, Observed, Pod, Progress, Role, StatefulSet};
+
+    /// Goal: the disk of a member that left goes only once those who stay have caught up.
+    #[test]
+    fn a_disk_that_left_goes_when_a_majority_has_caught_up() {
+        let membership = Membership {
+            configs: vec![[1, 2].into()],
+            nodes: [(1, Some(0)), (2, Some(1))].into(),
+            ..Membership::default()
+        };
+        let leader = Node {
+            node_id: 1,
+            cluster_id: 9,
+            role: Role::Leader,
+            confirmed: true,
+            membership,
+            progress: [(2, Progress { matched: 1, bytes_behind: 2 << 20, ..Progress::default() })].into(),
+            ..Node::default()
+        };
+        let follower = Node { node_id: 2, cluster_id: 9, ..Node::default() };
+        let disk = Some(Disk { cluster_id: 9, node_id: 3, founder: false });
+        let mut observed = Observed {
+            cluster_id: Some(9),
+            stateful_set: Some(StatefulSet { replicas: 2, ..StatefulSet::default() }),
+            pods: [(0, Pod::default()), (1, Pod::default())].into(),
+            claims: [(2, Claim { disk, ..Claim::default() })].into(),
+            nodes: [(0, leader), (1, follower)].into(),
+            ..Observed::default()
+        };
+        let goes =
+            |observed: &Observed| retire(&View::of(observed).expect("a leader is confirmed")).is_some();
+        assert!(!goes(&observed), "member 1 is two mebibytes behind");
+        observed.nodes.get_mut(&0).unwrap().progress.get_mut(&2).unwrap().bytes_behind = 0;
+        assert!(goes(&observed));
+    }
 }

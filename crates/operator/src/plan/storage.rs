@@ -2,21 +2,32 @@
 
 use super::view::View;
 use super::{Decided, Notes, risky, safe, wait};
+use crate::observed::Observed;
 use crate::step::{Risky, Step};
 
 /// Grows the claims, and then makes the StatefulSet again, whose claim template cannot be changed.
 pub fn next(view: &View, _: &mut Notes) -> Decided {
-    let (observed, wanted) = (view.observed, view.observed.wanted.storage_bytes);
-    let set = observed.stateful_set.as_ref()?;
+    grow(view.observed).or_else(|| follow_up(view.observed))
+}
+
+/// Grows the claims. That can be done below quorum too: full disks may be what the quorum was lost by.
+pub fn grow(observed: &Observed) -> Decided {
+    let (set, wanted) = (observed.stateful_set.as_ref()?, observed.wanted.storage_bytes);
     let mut claims = observed.claims.range(..set.replicas).filter(|(_, claim)| !claim.deleting);
-    if let Some((&ordinal, _)) = claims.clone().find(|(_, claim)| claim.requested_bytes < wanted) {
-        return safe(Step::GrowClaim { ordinal }, "the spec wants larger volumes");
-    }
+    let (&ordinal, _) = claims.find(|(_, claim)| claim.requested_bytes < wanted)?;
+    safe(Step::GrowClaim { ordinal }, "the spec wants larger volumes")
+}
+
+fn follow_up(observed: &Observed) -> Decided {
+    let (set, wanted) = (observed.stateful_set.as_ref()?, observed.wanted.storage_bytes);
+    let mut claims = observed.claims.range(..set.replicas).filter(|(_, claim)| !claim.deleting);
     // A claim that is not bound yet has no capacity, and gets the size it asks for.
     if let Some((ordinal, _)) = claims.find(|(_, claim)| (1..wanted).contains(&claim.capacity_bytes)) {
         return wait(format!("the volume of member {ordinal} to grow"));
     }
-    if set.storage_bytes >= wanted {
+    // A new StatefulSet would have the template that waits, and restart all members. Without it a new
+    // member's volume is made as small as before, and then grows.
+    if set.storage_bytes >= wanted || observed.update_pending {
         return None;
     }
     let version = set.version.clone();
@@ -24,4 +35,26 @@ pub fn next(view: &View, _: &mut Notes) -> Decided {
         Risky::RecreateStatefulSet { version },
         "new members get larger volumes only from a new StatefulSet",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Claim, StatefulSet, Wanted};
+
+    /// Goal: larger volumes restart nobody, also where a new operator would make pods otherwise.
+    #[test]
+    fn a_template_that_waits_goes_on_waiting() {
+        let claim = Claim { requested_bytes: 20, capacity_bytes: 20, ..Claim::default() };
+        let set = StatefulSet { replicas: 1, storage_bytes: 10, ..StatefulSet::default() };
+        let mut observed = Observed {
+            wanted: Wanted { storage_bytes: 20, ..Wanted::default() },
+            stateful_set: Some(set),
+            claims: [(0, claim)].into(),
+            ..Observed::default()
+        };
+        assert!(follow_up(&observed).is_some());
+        observed.update_pending = true;
+        assert!(follow_up(&observed).is_none());
+    }
 }

@@ -48,6 +48,8 @@ fn every_kind_of_step_is_taken() {
     }
     let kinds = [
         "ApplyObjects",
+        "ApplyMonitor",
+        "DeleteMonitor",
         "CreateStatefulSet",
         "UpdateStatefulSet",
         "Grow",

@@ -5,7 +5,7 @@ use std::fmt;
 
 use kvorum_operator::crd::Keep;
 use kvorum_operator::observed::{
-    Claim, LogId, Machine, Membership, Node, Observed, Pod, Role, StatefulSet, Version, Wanted,
+    Claim, LogId, Machine, Membership, Monitor, Node, Observed, Pod, Role, StatefulSet, Version, Wanted,
 };
 use kvorum_operator::plan::Note;
 use kvorum_operator::step::{Risky, Step};
@@ -32,6 +32,7 @@ pub struct World {
     cluster_id: Option<u64>,
     step: Option<Risky>,
     objects_current: bool,
+    monitor: Monitor,
     set: Option<StatefulSet>,
     pods: BTreeMap<u32, Pod>,
     claims: BTreeMap<u32, Claim>,
@@ -68,6 +69,7 @@ impl World {
             cluster_id: None,
             step: None,
             objects_current: false,
+            monitor: Monitor::AsWanted,
             set: None,
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -246,6 +248,7 @@ impl World {
             step: self.step.clone(),
             fresh_id: rng.random_range(1..u64::MAX),
             objects_current: self.objects_current,
+            monitor: self.monitor.clone(),
             stateful_set: self.set.clone(),
             pods: self.pods.clone(),
             claims: self.claims.clone(),
@@ -262,6 +265,10 @@ impl World {
             Step::DeleteStatefulSet { .. } | Step::RaiseIncarnation { .. } | Step::DropToken => false,
             Step::ApplyObjects => {
                 self.objects_current = true;
+                true
+            }
+            Step::ApplyMonitor | Step::DeleteMonitor { .. } => {
+                self.monitor = Monitor::AsWanted;
                 true
             }
             Step::CreateStatefulSet { replicas } => self.create_set(*replicas),
@@ -483,7 +490,7 @@ impl World {
 
     /// Something goes wrong, or somebody wants something.
     pub fn fault(&mut self, rng: &mut StdRng) -> String {
-        let kind = rng.random_range(0..15);
+        let kind = rng.random_range(0..17);
         let someone = self.someone(rng);
         match (kind, someone) {
             (0 | 1, _) => {
@@ -559,6 +566,14 @@ impl World {
                 (self.cluster_id, self.step) = (None, None);
                 "the status is erased".into()
             }
+            (15, _) => {
+                self.monitor = Monitor::Differs;
+                "a PodMonitor is wanted".into()
+            }
+            (16, _) => {
+                self.monitor = Monitor::Unwanted(self.version());
+                "a PodMonitor is not wanted any more".into()
+            }
             _ => "nothing".into(),
         }
     }
@@ -617,6 +632,7 @@ impl World {
         let members = self.wanted.members;
         let ids: BTreeSet<u64> = self.running().values().map(|volume| volume.node_id).collect();
         want(self.step.is_none(), "no step is under way");
+        want(self.monitor == Monitor::AsWanted, "the PodMonitor");
         want(self.set.as_ref().is_some_and(|set| set.replicas == members && set.current), "replicas");
         want(self.set.as_ref().is_some_and(|set| set.storage_bytes == self.wanted.storage_bytes), "storage");
         want(self.pods.len() == members as usize && self.pods.values().all(|pod| pod.ready), "ready pods");
