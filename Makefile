@@ -6,7 +6,7 @@ NODES ?= 3
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&)
 
-.PHONY: help deps image manifests run build test lint fmt bench torture clean
+.PHONY: help deps image manifests run build test lint fmt bench torture e2e e2e-full e2e-local clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -35,7 +35,7 @@ test: deps ## Runs all tests
 lint: deps ## Checks format, lints, licences and the direction of dependencies
 	cargo fmt --all --check
 	$(WITH_ROCKSDB) cargo clippy --workspace --all-targets --locked -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline --locked check bans licenses sources; \
+	@if command -v cargo-deny >/dev/null; then cargo fetch --quiet --locked && cargo deny --offline --locked check bans licenses sources; \
 	else echo "cargo-deny is not installed; 'cargo install --locked cargo-deny' checks licences too"; fi
 
 fmt: ## Formats the code
@@ -46,6 +46,15 @@ bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULT
 
 torture: deps ## Kills a cluster's processes KILLS (1000) times and checks what it acknowledged
 	$(WITH_ROCKSDB) KILLS=$${KILLS:-1000} cargo test --release --locked -p kvorum-sim --test torture -- --nocapture
+
+e2e: deps ## Tests the operator on the Kubernetes of KUBECONFIG, which must have the image (E2E_IMAGE)
+	$(WITH_ROCKSDB) ./scripts/e2e e2e
+
+e2e-full: deps ## The same with all that takes longer, for five machines
+	$(WITH_ROCKSDB) ./scripts/e2e e2e full
+
+e2e-local: deps ## Brings up the Kubernetes of ../shared/kube, runs e2e (or TARGET=e2e-full) on it, takes it down
+	./scripts/e2e-local $${TARGET:-e2e}
 
 clean: ## Removes what was built, and the data of `make run`
 	cargo clean

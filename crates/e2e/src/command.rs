@@ -1,0 +1,50 @@
+//! Programs that a user would run.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::{Context as _, Failure, Result, settings};
+
+/// Runs `kubectl` and answers what it printed.
+pub async fn kubectl<const N: usize>(arguments: [&str; N]) -> Result<String> {
+    output("kubectl", arguments).await
+}
+
+/// Runs `kubectl` with something on its standard input.
+pub async fn kubectl_with<const N: usize>(arguments: [&str; N], input: &str) -> Result<String> {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), input)?;
+    let arguments = arguments.map(|argument| match argument {
+        "-" => file.path().as_os_str(),
+        other => OsStr::new(other),
+    });
+    output("kubectl", arguments).await
+}
+
+/// Runs `helm` and answers what it printed.
+pub async fn helm(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+    output("helm", arguments).await
+}
+
+/// Runs a program in the workspace's root; fails with what it said.
+pub async fn output(
+    program: impl AsRef<Path>,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<String> {
+    let mut command = Command::new(program.as_ref());
+    command.args(arguments).current_dir(settings::root()).stdin(Stdio::null()).kill_on_drop(true);
+    let said = format!("{:?}", command.as_std());
+    let output = command.output().await.context(format!("run {said}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.success() {
+        true => Ok(printed),
+        false => Err(Failure::new(format!(
+            "{said} failed ({}): {}{printed}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ))),
+    }
+}

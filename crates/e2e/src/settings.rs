@@ -1,0 +1,41 @@
+//! What the environment says, beside `KUBECONFIG`.
+
+use std::env;
+use std::path::PathBuf;
+
+/// The image of operator and members, which the machines must have or be able to pull: `E2E_IMAGE`.
+pub fn image() -> String {
+    env::var("E2E_IMAGE").unwrap_or_else(|_| "localhost/kvorum:dev".into())
+}
+
+/// Another name for an image that works as well, for upgrades: `E2E_IMAGE_NEXT`.
+pub fn image_next() -> String {
+    env::var("E2E_IMAGE_NEXT").unwrap_or_else(|_| "localhost/kvorum:next".into())
+}
+
+/// A program that does to a machine what its first argument says (kill, start, isolate, join, wipe); the
+/// second one names the Node: `E2E_MACHINES`. Without it nobody can pull a plug.
+pub fn machines() -> Option<PathBuf> {
+    env::var_os("E2E_MACHINES").map(PathBuf::from)
+}
+
+/// How pods are reached: directly, or by `kubectl port-forward` (`E2E_REACH=forward`), as where they are
+/// behind a container engine of their own.
+pub fn forwards() -> bool {
+    env::var_os("E2E_REACH").is_some_and(|way| way == "forward")
+}
+
+/// By how many per cent a limit on latencies is stretched where others use the machine: `LATENCY_SCALE`.
+pub fn latency_scale() -> u32 {
+    kvorum_sim::settings::number("LATENCY_SCALE", 100)
+}
+
+/// The workspace.
+pub fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// How long clusters are idle in the test of that: `IDLE_SECONDS`.
+pub fn idle_seconds(usual: u64) -> u64 {
+    kvorum_sim::settings::number("IDLE_SECONDS", usual)
+}
