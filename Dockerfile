@@ -1,6 +1,9 @@
 # One image for the node, the operator and the tool.
 #
 #   docker build -t localhost/kvorum:dev .
+#   buildah bud --build-arg BINARIES=build -t localhost/kvorum:dev .
+#
+# (buildah does not see by a default alone that a stage is used.)
 #
 # Binaries that were built outside, for this platform and Debian 12's C library or an older one, save
 # the compilation: --build-arg BINARIES=prebuilt --build-arg BINARIES_DIR=target/image
