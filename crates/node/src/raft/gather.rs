@@ -1,8 +1,8 @@
 //! Gathers the commands that wait, so that they share the cost of what is done with them: one log
 //! entry on the leader, one call to the leader elsewhere.
 //!
-//! It never waits to fill a batch. While batches are under way, new commands gather; so the busier
-//! the node, the more commands share a batch.
+//! It never waits to fill a batch, but lets what has arrived already come this far. While batches are under
+//! way, new commands gather; so the busier the node, the more commands share a batch.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::Applied;
@@ -23,6 +24,11 @@ const BATCH_BYTES_MAX: usize = 512 << 10;
 /// Batches under way: enough to keep log and network busy, few enough that commands gather
 /// meanwhile. Four make smaller batches, which cost 5% more CPU per put and were not faster.
 const BATCHES_IN_FLIGHT_MAX: usize = 2;
+
+/// Turns of the runtime that pass before a batch is made of what waits. A request whose bytes have arrived
+/// goes through its connection's task and one of its own before its command is in the queue. Batches of a
+/// hundred clients so become a sixth larger, which costs 4% less CPU per put; more turns bring nothing.
+const TURNS: usize = 3;
 
 /// Commands that wait or are under way, and their bytes. Whoever comes later waits for room until
 /// his deadline.
@@ -96,6 +102,9 @@ where
     let mut open = true;
     while open || !waiting.is_empty() || !in_flight.is_empty() {
         if !waiting.is_empty() && in_flight.len() < BATCHES_IN_FLIGHT_MAX {
+            for _ in 0..TURNS {
+                yield_now().await;
+            }
             // What came in meanwhile joins without waiting for more.
             while waiting.len() < BATCH_COMMANDS_MAX {
                 let Ok(command) = commands.try_recv() else { break };
