@@ -209,6 +209,15 @@ impl<'t> Cluster<'t> {
         member.and_then(|member| member.node_id).context(format!("{pod} has not said its node id"))
     }
 
+    /// The ids of the first `count` members' disks, by ordinal.
+    pub async fn node_ids(&self, count: u32) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for ordinal in 0..count {
+            ids.push(self.node_id(ordinal).await?);
+        }
+        Ok(ids)
+    }
+
     /// Waits until a member has another disk than the one with this id.
     pub async fn has_another_disk(&self, ordinal: u32, node_id: &str, within: Duration) -> Result<()> {
         wait::until(&format!("another disk for member {ordinal}"), within, async || {

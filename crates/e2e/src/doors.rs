@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
+use kvorum_operator::memory::host_port;
 use kvorum_operator::names;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -122,8 +123,7 @@ impl Door {
             pods.get(&self.ordinal).cloned().context("there is no such pod")?
         };
         let address = match settings::forwards() {
-            false if pod.address.contains(':') => format!("[{}]:{}", pod.address, names::CLIENT_PORT),
-            false => format!("{}:{}", pod.address, names::CLIENT_PORT),
+            false => host_port(&pod.address, names::CLIENT_PORT),
             true => Forward::to(&self.namespace, &pod, &mut *forward.lock().await).await?,
         };
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await??;

@@ -23,7 +23,8 @@ use crate::{Context as _, Failure, Result, ensure, settings, wait};
 pub const NAMESPACE: &str = "kvorum-system";
 /// The release, and the name of the Deployment and of the Lease.
 pub const RELEASE: &str = "kvorum-operator";
-const CHART: &str = "charts/kvorum-operator";
+/// The chart, from the workspace's root.
+pub const CHART: &str = "charts/kvorum-operator";
 /// How long an operator may take to be there.
 const START_LIMIT: Duration = Duration::from_secs(60);
 

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::core::{DynamicObject, TypeMeta};
 use kube::{Api, ResourceExt as _};
+use kvorum_operator::memory::host_port;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -55,11 +56,10 @@ impl Prometheus {
             eprintln!("skipped: there is no prometheus here");
             return Ok(None);
         }
-        let chart = "charts/kvorum-operator";
         let shipped = command::helm([
             "template",
             operator::RELEASE,
-            chart,
+            operator::CHART,
             "--namespace",
             operator::NAMESPACE,
             "--kube-version",
@@ -74,7 +74,7 @@ impl Prometheus {
         .await?;
         let monitors = monitors(&shipped)?;
         let directory = tempfile::tempdir()?;
-        let rules = fs::read_to_string(settings::root().join(chart).join("files/rules.yaml"))?;
+        let rules = fs::read_to_string(settings::root().join(operator::CHART).join("files/rules.yaml"))?;
         let impatient = rules.lines().map(|line| match line.trim_start().starts_with("for: ") {
             true => format!("{}for: {PATIENCE}\n", &line[..line.len() - line.trim_start().len()]),
             false => format!("{line}\n"),
@@ -238,8 +238,7 @@ fn target(pod: &Pod, endpoint: &Value) -> Option<Value> {
         let key: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         labels[format!("__meta_kubernetes_pod_label_{key}")] = json!(value);
     }
-    let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
-    Some(json!({"targets": [format!("{host}:{port}")], "labels": labels}))
+    Some(json!({"targets": [host_port(address, port)], "labels": labels}))
 }
 
 /// Percent-encodes everything but letters and digits.

@@ -16,7 +16,7 @@ use crate::build::{Inputs, hash};
 use crate::crd::KvCluster;
 use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
-use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, monitor_generation};
+use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
 use crate::observed::{Disk, LogId, Version};
 use crate::plan::View;
 use crate::step::{Risky, Step};
@@ -191,7 +191,7 @@ impl Effects<'_> {
     async fn apply_monitor(&self, memory: &mut Memory) -> Result<(), ApplyError> {
         let Some(monitor) = &self.seen.pod_monitor else { return Ok(()) };
         let applied = self.server_side_apply::<PodMonitor>(&self.seen.name, monitor).await?;
-        memory.applied(POD_MONITOR, hash(monitor), monitor_generation(&applied));
+        memory.applied(POD_MONITOR, hash(monitor), generation(&applied));
         Ok(())
     }
 
@@ -241,8 +241,7 @@ impl Effects<'_> {
     }
 
     fn remember(&self, set: &StatefulSet, memory: &mut Memory) {
-        let generation = set.metadata.generation.unwrap_or_default().to_string();
-        memory.applied(STATEFUL_SET, hash(&self.stateful_set(0)), generation);
+        memory.applied(STATEFUL_SET, hash(&self.stateful_set(0)), generation(set));
     }
 
     fn stateful_set(&self, replicas: u32) -> Value {

@@ -2,6 +2,7 @@
 //! operator that was restarted learns it again.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -71,8 +72,13 @@ impl Memory {
 
 /// host:port of a pod's peer port.
 pub fn peer_address(address: &str) -> String {
+    host_port(address, PEER_PORT)
+}
+
+/// host:port of a port at a pod's address, of either IP version.
+pub fn host_port(address: &str, port: impl Display) -> String {
     match address.parse() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]:{PEER_PORT}"),
-        _ => format!("{address}:{PEER_PORT}"),
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        _ => format!("{address}:{port}"),
     }
 }

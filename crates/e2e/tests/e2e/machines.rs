@@ -44,7 +44,7 @@ fn a_leader_that_is_cut_off_costs_seconds() {
     run("cable", Duration::from_secs(180), async |test| {
         let Some(machines) = Machines::at_hand() else { return Ok(()) };
         let cluster = Cluster::ready(test, "demo", 3).await?;
-        let ids = [cluster.node_id(0).await?, cluster.node_id(1).await?, cluster.node_id(2).await?];
+        let ids = cluster.node_ids(3).await?;
         let load = Load::start(&cluster, 3).await?;
         sleep(Duration::from_secs(2)).await;
         let fault = machines.isolate(&cluster.machine(cluster.leader().await?).await?).await?;
@@ -53,7 +53,7 @@ fn a_leader_that_is_cut_off_costs_seconds() {
         cluster.settled(Duration::from_secs(60)).await?;
         let report = load.finish().await?;
         test.say(&report);
-        let now = [cluster.node_id(0).await?, cluster.node_id(1).await?, cluster.node_id(2).await?];
+        let now = cluster.node_ids(3).await?;
         ensure!(now == ids, "a disk was replaced");
         report.check_interruption(Duration::from_secs(3))
     });

@@ -91,10 +91,7 @@ fn cables_are_pulled_five_times() {
     run("cables", Duration::from_secs(900), async |test| {
         let Some(machines) = Machines::at_hand() else { return Ok(()) };
         let cluster = Cluster::ready(test, "demo", 3).await?;
-        let mut ids = Vec::new();
-        for ordinal in 0..3 {
-            ids.push(cluster.node_id(ordinal).await?);
-        }
+        let ids = cluster.node_ids(3).await?;
         for round in 0..5 {
             let load = Load::start(&cluster, 3).await?;
             let leader = cluster.leader().await?;

@@ -28,8 +28,9 @@ use crate::names;
 use crate::observed::{Observed, Wanted};
 use crate::step::Risky;
 
+pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;
-pub(crate) use monitor::{POD_MONITOR, generation as monitor_generation};
+pub(crate) use read::generation;
 
 /// A namespace has at most so many pods and claims of one cluster: members, and some that left.
 const LIST_MAX: u32 = 100;

@@ -37,7 +37,7 @@ pub fn judge(
 ) -> Monitor {
     match (wanted, found) {
         (Some(wanted), Ok(found)) => {
-            match memory.is_applied(POD_MONITOR, &hash(wanted), &generation(found)) {
+            match memory.is_applied(POD_MONITOR, &hash(wanted), &read::generation(found)) {
                 true => Monitor::AsWanted,
                 false => Monitor::Differs,
             }
@@ -48,11 +48,6 @@ pub fn judge(
         (None, Ok(found)) if is_owned(found, owner) => Monitor::Unwanted(read::version(found)),
         (None, _) => Monitor::AsWanted,
     }
-}
-
-/// Its generation, which follows its spec and nothing else.
-pub(crate) fn generation(monitor: &PodMonitor) -> String {
-    monitor.metadata.generation.unwrap_or_default().to_string()
 }
 
 fn is_owned(monitor: &PodMonitor, owner: &str) -> bool {

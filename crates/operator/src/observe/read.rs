@@ -27,8 +27,8 @@ pub fn claim_size(set: &apps::StatefulSet) -> Option<String> {
 }
 
 /// Its generation, which follows its spec and nothing else.
-pub fn generation(set: &apps::StatefulSet) -> String {
-    set.metadata.generation.unwrap_or_default().to_string()
+pub fn generation(object: &impl Resource) -> String {
+    object.meta().generation.unwrap_or_default().to_string()
 }
 
 /// The pod template that a StatefulSet has.
