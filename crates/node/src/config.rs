@@ -6,6 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvorum_store::feature::FEATURE_LEVEL_MAX;
 
 use crate::grpc::workers::workers;
 
@@ -125,6 +126,11 @@ pub struct Flags {
           value_parser = parse_bytes)]
     pub log_retain_bytes: u64,
 
+    /// The highest feature level that this node takes part in, as if it were of an older release: for tests
+    #[arg(long, env = "KVORUM_FEATURE_LEVEL_MAX", value_name = "N", default_value_t = FEATURE_LEVEL_MAX,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(FEATURE_LEVEL_MAX)), hide = true)]
+    pub feature_level_max: u32,
+
     /// How the log on standard error is written
     #[arg(long, env = "KVORUM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -187,6 +193,8 @@ pub struct Config {
     pub quota_bytes: u64,
     /// Bytes of raft log kept for members that lag.
     pub log_retain_bytes: u64,
+    /// The highest feature level that this node takes part in.
+    pub feature_level_max: u32,
     /// Threads that serve clients; 0: the node's own does, as it should where cores are few.
     pub client_threads: usize,
 }
@@ -235,6 +243,7 @@ impl Flags {
             cache_bytes: self.cache_bytes as usize,
             quota_bytes: self.quota_bytes,
             log_retain_bytes: self.log_retain_bytes,
+            feature_level_max: self.feature_level_max,
             client_threads: workers(available_parallelism().map_or(1, NonZero::get)),
         })
     }

@@ -293,6 +293,7 @@ fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Re
     let options = StoreOptions {
         cache_bytes: config.cache_bytes,
         compaction_bytes: space.options().compaction_bytes(),
+        feature_level_max: config.feature_level_max,
     };
     let store = Store::open(dir, options)?;
     let RaftOptions { advertise_peer, advertise_client, .. } = raft_options(config, addresses);
@@ -328,6 +329,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
         log_retain_bytes: config.log_retain_bytes,
         quota_bytes: config.quota_bytes,
         auto_compaction_retention: config.auto_compaction_retention.unwrap_or_default(),
+        feature_level_max: config.feature_level_max,
     }
 }
 

@@ -7,12 +7,13 @@ use prost::Message as _;
 use rocksdb::WriteOptions;
 
 use crate::command::{
-    Answer, Command, Done, Kind, NewHistory, OpKind, Outcome, Reason, Record, Refused, SetTtl, SpaceAlarm,
-    TtlSet,
+    Answer, Command, Done, Kind, NewHistory, OpKind, Outcome, RaiseFeatureLevel, Reason, Record, Refused,
+    SetTtl, SpaceAlarm, TtlSet,
 };
 use crate::db;
 use crate::entry::{Batch, Entry, LogId, Payload};
 use crate::error::StoreError;
+use crate::feature;
 use crate::layout::{self, CURRENT, RecordHead, meta};
 use crate::overlay::{Overlay, Slot};
 use crate::recent::Recent;
@@ -96,7 +97,7 @@ fn check_order(applied: Option<LogId>, run: &[Entry]) -> Result<(), StoreError> 
 enum Decoded {
     Blank,
     Membership(Bytes),
-    Batch { stamp_ms: u64, commands: Vec<Option<Kind>> },
+    Batch { level: u32, stamp_ms: u64, commands: Vec<Option<Kind>> },
 }
 
 fn decode(entry: &Entry) -> Result<Decoded, StoreError> {
@@ -104,9 +105,9 @@ fn decode(entry: &Entry) -> Result<Decoded, StoreError> {
     Ok(match payload.map_err(|source| StoreError::Entry { log_id: entry.log_id, source })? {
         Payload::Blank => Decoded::Blank,
         Payload::Membership(bytes) => Decoded::Membership(bytes),
-        Payload::Batch(Batch { stamp_ms, commands }) => {
+        Payload::Batch(Batch { level, stamp_ms, commands }) => {
             let kind = |bytes: Bytes| Command::decode(bytes).ok().and_then(|command| command.kind);
-            Decoded::Batch { stamp_ms, commands: commands.into_iter().map(kind).collect() }
+            Decoded::Batch { level, stamp_ms, commands: commands.into_iter().map(kind).collect() }
         }
     })
 }
@@ -149,11 +150,16 @@ impl<'db> Applier<'db> {
                 self.rows.put_meta(meta::MEMBERSHIP, &layout::encode_position(log_id, &bytes));
                 self.published.membership = Some((log_id, bytes));
             }
-            Decoded::Batch { stamp_ms, commands } => {
+            Decoded::Batch { level, stamp_ms, commands } => {
                 let now_ms = self.rows.head.cluster_time_ms.max(stamp_ms);
                 self.rows.head.cluster_time_ms = now_ms;
                 outcomes.reserve(commands.len());
                 for (number, command) in (0..).zip(commands) {
+                    if let Some(Kind::RaiseFeatureLevel(raise)) = &command
+                        && raise.level <= level
+                    {
+                        self.raise_feature_level(log_id, raise)?;
+                    }
                     outcomes.push(self.command(number, now_ms, command)?);
                 }
             }
@@ -170,14 +176,15 @@ impl<'db> Applier<'db> {
         }
         // Should the command write what has gathered before it, this is where that ends.
         self.rows.head.commands_applied = number;
-        let answer = match command {
+        let known = |kind: &Kind| feature::required(kind) <= self.feature_level();
+        let answer = match command.filter(known) {
             None => Answer::Refused(refused(Reason::Unknown)),
             Some(Kind::Write(write)) => self.write(write, now_ms)?,
             Some(Kind::SetTtl(set)) => self.set_ttl(set, now_ms)?,
             Some(Kind::ExpireDue(due)) => self.expire(due, now_ms)?,
             Some(Kind::Compact(compact)) => self.compact(compact),
             Some(Kind::CompactStep(step)) => self.compact_step(step)?,
-            Some(Kind::Tick(_)) => Answer::Done(Done {}),
+            Some(Kind::Tick(_) | Kind::RaiseFeatureLevel(_)) => Answer::Done(Done {}),
             Some(Kind::SpaceAlarm(alarm)) => self.space_alarm(alarm),
             Some(Kind::NewHistory(new)) => self.new_history(new),
             Some(Kind::SetQuota(quota)) => {
@@ -191,6 +198,27 @@ impl<'db> Applier<'db> {
             self.commit()?;
         }
         Ok(outcome)
+    }
+
+    /// The cluster's feature level as of the entry at hand: what its commands may rely on.
+    pub(crate) fn feature_level(&self) -> u32 {
+        self.rows.head.feature_level
+    }
+
+    /// Raises the cluster's level; it never falls. Where the level is not known, the process must stop:
+    /// what the cluster does from here on is not known either.
+    fn raise_feature_level(&mut self, log_id: LogId, raise: &RaiseFeatureLevel) -> Result<(), StoreError> {
+        let RaiseFeatureLevel { level, release } = raise;
+        if *level <= self.feature_level() {
+            return Ok(());
+        }
+        let known = self.state.feature_level_max;
+        if *level > known {
+            return Err(StoreError::FeatureLevel { log_id, level: *level, known, release: release.clone() });
+        }
+        self.rows.head.feature_level = *level;
+        self.rows.put_meta(meta::FEATURE_LEVEL, &layout::encode_feature_level(*level, release));
+        Ok(())
     }
 
     fn outcome(&self, answer: Answer) -> Outcome {

@@ -12,7 +12,7 @@ use prost::Message as _;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
     /// What is to be done; absent only in a command from a release that this one does not know.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: Option<Kind>,
 }
 
@@ -46,6 +46,9 @@ pub enum Kind {
     /// Begins a new history after a quorum was lost for good.
     #[prost(message, tag = "9")]
     NewHistory(NewHistory),
+    /// Raises the cluster's feature level.
+    #[prost(message, tag = "10")]
+    RaiseFeatureLevel(RaiseFeatureLevel),
 }
 
 /// Conditions and operations, all or nothing.
@@ -199,6 +202,21 @@ pub struct SetQuota {
     pub bytes: u64,
 }
 
+/// Raises the cluster's [feature level](crate::feature); a level that it has already changes nothing.
+///
+/// It stands in an entry of that level, [`encode_batch_of_level`](crate::entry::encode_batch_of_level),
+/// so that a release which does not know the level takes note of neither. In an entry of a lower level it
+/// is refused.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RaiseFeatureLevel {
+    /// The level.
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+    /// The release of the leader that raises it: what to start where the level is not known.
+    #[prost(string, tag = "2")]
+    pub release: String,
+}
+
 /// What became of a command.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Outcome {
@@ -272,7 +290,7 @@ pub struct Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum Reason {
-    /// A command kind this release does not know.
+    /// A command kind that this release, or the cluster's feature level, does not know.
     Unknown = 0,
     /// A condition did not hold.
     ConditionFailed = 1,

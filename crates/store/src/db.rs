@@ -15,6 +15,7 @@ use rocksdb::{
 };
 
 use crate::error::StoreError;
+use crate::feature::FEATURE_LEVEL_MAX;
 use crate::layout::{CHANGES, CURRENT, DEADLINES, HISTORY, META};
 use crate::manifest;
 
@@ -27,11 +28,17 @@ pub struct StoreOptions {
     /// Bytes that a compaction, beside a flush, may add to the disk before it gives its inputs back;
     /// about, as RocksDB never cuts a file in two.
     pub compaction_bytes: u64,
+    /// A state of a higher feature level is refused, and so is an entry that raises the level above it.
+    pub feature_level_max: u32,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { cache_bytes: 96 << 20, compaction_bytes: 256 << 20 }
+        StoreOptions {
+            cache_bytes: 96 << 20,
+            compaction_bytes: 256 << 20,
+            feature_level_max: FEATURE_LEVEL_MAX,
+        }
     }
 }
 
@@ -79,7 +86,7 @@ pub(crate) struct Caches {
 
 impl Caches {
     pub(crate) fn new(options: &StoreOptions) -> Caches {
-        let StoreOptions { cache_bytes, compaction_bytes } = *options;
+        let StoreOptions { cache_bytes, compaction_bytes, .. } = *options;
         let of_level = (compaction_bytes / LEVEL_SHARE / MEMTABLES_IN_LEVEL) as usize;
         let memtable_bytes =
             (cache_bytes / MEMTABLE_SHARE).min(of_level).clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX);

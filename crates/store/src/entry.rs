@@ -1,13 +1,23 @@
 //! Raft log entries as bytes: the same bytes go over the wire, into every log and into apply.
 //!
-//! An encoded payload is `[format version: u8][kind: u8][body]`. A batch's body is
+//! An encoded payload is `[format: u8][kind: u8][body]`. A batch's body is
 //! `[stamp ms: u64 LE][count: u32 LE]` and then, for each command, `[length: u32 LE][Command]`.
+//!
+//! The format is the [feature level](crate::feature) that is needed to read the entry. Blank and
+//! membership entries are of level 1 for ever; a batch is of the level that the cluster had, as its
+//! proposer knew it. The entry that raises the level is of the new one already, alone in its batch and
+//! laid out as on level 1, so that every release can read which release it needs.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use prost::Message as _;
 
-/// The newest entry format this build writes and reads. A leader proposes a newer one only when
-/// all members know it.
-pub const FORMAT_VERSION: u8 = 1;
+use crate::command::{Command, Kind};
+use crate::feature::{self, FEATURE_LEVEL_MAX};
+
+/// The newest entry format this build writes and reads.
+pub const FORMAT_VERSION: u8 = FEATURE_LEVEL_MAX as u8;
+/// The format of entries that every release reads.
+const FORMAT_FIRST: u8 = 1;
 
 /// Kinds as they stand on disk: the numbers must stay.
 const KIND_BLANK: u8 = 0;
@@ -70,6 +80,8 @@ pub enum PayloadKind {
 /// Commands that were proposed together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
+    /// The feature level that its proposer relied on.
+    pub level: u32,
     /// The proposing leader's cluster time in milliseconds.
     pub stamp_ms: u64,
     /// Encoded [`Command`](crate::command::Command)s.
@@ -82,6 +94,14 @@ pub enum PayloadError {
     /// It was written by a newer release.
     #[error("entry format {0} is newer than this release understands ({FORMAT_VERSION}); upgrade this node")]
     Version(u8),
+    /// It raises the cluster to a level that this release does not know.
+    #[error("it raises the cluster to {}", feature::unknown(*level, FEATURE_LEVEL_MAX, release))]
+    FeatureLevel {
+        /// The level.
+        level: u32,
+        /// The release that knows it.
+        release: String,
+    },
     /// The kind byte is none we know.
     #[error("entry of unknown kind {0}")]
     Kind(u8),
@@ -92,25 +112,34 @@ pub enum PayloadError {
 
 /// The payload of a blank entry.
 pub fn encode_blank() -> Bytes {
-    Bytes::from_static(&[FORMAT_VERSION, KIND_BLANK])
+    Bytes::from_static(&[FORMAT_FIRST, KIND_BLANK])
 }
 
 /// The payload of a membership entry.
 pub fn encode_membership(membership: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_BYTES + membership.len());
-    out.put_slice(&[FORMAT_VERSION, KIND_MEMBERSHIP]);
+    out.put_slice(&[FORMAT_FIRST, KIND_MEMBERSHIP]);
     out.put_slice(membership);
     out.freeze()
 }
 
-/// The payload of a batch of encoded commands.
+/// The payload of a batch of encoded commands that every release knows.
 pub fn encode_batch<'a, I>(stamp_ms: u64, commands: I) -> Bytes
+where
+    I: ExactSizeIterator<Item = &'a Bytes> + Clone,
+{
+    encode_batch_of_level(feature::FEATURE_LEVEL_MIN, stamp_ms, commands)
+}
+
+/// The payload of a batch of encoded commands in a cluster of this feature level, which is at most
+/// [`FEATURE_LEVEL_MAX`].
+pub fn encode_batch_of_level<'a, I>(level: u32, stamp_ms: u64, commands: I) -> Bytes
 where
     I: ExactSizeIterator<Item = &'a Bytes> + Clone,
 {
     let body: usize = commands.clone().map(|c| COMMAND_HEADER_BYTES + c.len()).sum();
     let mut out = BytesMut::with_capacity(BATCH_HEADER_BYTES + body);
-    out.put_slice(&[FORMAT_VERSION, KIND_BATCH]);
+    out.put_slice(&[feature::byte(level), KIND_BATCH]);
     out.put_u64_le(stamp_ms);
     out.put_u32_le(commands.len() as u32);
     for command in commands {
@@ -124,11 +153,12 @@ impl Payload {
     /// Reads an encoded payload. The parts of a batch share its memory.
     pub fn decode(mut bytes: Bytes) -> Result<Payload, PayloadError> {
         let kind = PayloadKind::of(&bytes)?;
+        let level = bytes[0].into();
         bytes.advance(HEADER_BYTES);
         match kind {
             PayloadKind::Blank if bytes.is_empty() => Ok(Payload::Blank),
             PayloadKind::Blank => Err(PayloadError::Length),
-            PayloadKind::Batch => decode_batch(bytes).map(Payload::Batch),
+            PayloadKind::Batch => decode_batch(level, bytes).map(Payload::Batch),
             PayloadKind::Membership => Ok(Payload::Membership(bytes)),
         }
     }
@@ -138,7 +168,9 @@ impl PayloadKind {
     /// Reads the kind of an encoded payload without reading the rest of it.
     pub fn of(payload: &[u8]) -> Result<PayloadKind, PayloadError> {
         match *payload {
-            [version, ..] if version != FORMAT_VERSION => Err(PayloadError::Version(version)),
+            [version, ..] if !(FORMAT_FIRST..=FORMAT_VERSION).contains(&version) => {
+                Err(newer(version, payload))
+            }
             [_, KIND_BLANK, ..] => Ok(PayloadKind::Blank),
             [_, KIND_BATCH, ..] => Ok(PayloadKind::Batch),
             [_, KIND_MEMBERSHIP, ..] => Ok(PayloadKind::Membership),
@@ -148,7 +180,21 @@ impl PayloadKind {
     }
 }
 
-fn decode_batch(mut bytes: Bytes) -> Result<Batch, PayloadError> {
+/// Why an entry of a format that is not known is refused: with the name of the release that is needed,
+/// where the entry says it.
+fn newer(version: u8, payload: &[u8]) -> PayloadError {
+    let body = payload.get(HEADER_BYTES..).unwrap_or_default();
+    let batch = decode_batch(version.into(), Bytes::copy_from_slice(body));
+    let command = batch.ok().and_then(|batch| Command::decode(batch.commands.into_iter().next()?).ok());
+    match command.and_then(|command| command.kind) {
+        Some(Kind::RaiseFeatureLevel(raise)) => {
+            PayloadError::FeatureLevel { level: raise.level, release: raise.release }
+        }
+        _ => PayloadError::Version(version),
+    }
+}
+
+fn decode_batch(level: u32, mut bytes: Bytes) -> Result<Batch, PayloadError> {
     if bytes.len() < BATCH_HEADER_BYTES - HEADER_BYTES {
         return Err(PayloadError::Length);
     }
@@ -172,18 +218,21 @@ fn decode_batch(mut bytes: Bytes) -> Result<Batch, PayloadError> {
     if !bytes.is_empty() {
         return Err(PayloadError::Length);
     }
-    Ok(Batch { stamp_ms, commands })
+    Ok(Batch { level, stamp_ms, commands })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::RaiseFeatureLevel;
 
     #[test]
     fn payloads_survive_encoding() {
         let commands = vec![Bytes::from_static(b"a"), Bytes::new(), Bytes::from_static(b"ccc")];
-        let batch = Payload::Batch(Batch { stamp_ms: 7, commands: commands.clone() });
-        assert_eq!(Payload::decode(encode_batch(7, commands.iter())), Ok(batch));
+        for level in 1..=FEATURE_LEVEL_MAX {
+            let batch = Payload::Batch(Batch { level, stamp_ms: 7, commands: commands.clone() });
+            assert_eq!(Payload::decode(encode_batch_of_level(level, 7, commands.iter())), Ok(batch));
+        }
         assert_eq!(Payload::decode(encode_blank()), Ok(Payload::Blank));
         let membership = Payload::Membership(Bytes::from_static(b"m"));
         assert_eq!(Payload::decode(encode_membership(b"m")), Ok(membership));
@@ -199,6 +248,18 @@ mod tests {
         long.put_u8(0);
         assert_eq!(Payload::decode(long.freeze()), Err(PayloadError::Length));
         assert_eq!(Payload::decode(Bytes::from_static(&[9, 0])), Err(PayloadError::Version(9)));
+        assert_eq!(Payload::decode(Bytes::from_static(&[0, 0])), Err(PayloadError::Version(0)));
         assert_eq!(Payload::decode(Bytes::from_static(&[1, 9])), Err(PayloadError::Kind(9)));
+    }
+
+    /// Goal: whoever does not know a level learns from the entry that raises it which release does.
+    /// Method: an entry of a level that this release does not know either.
+    #[test]
+    fn an_unknown_level_names_its_release() {
+        let raise = RaiseFeatureLevel { level: FEATURE_LEVEL_MAX + 1, release: "7.8.9".into() };
+        let command = Command::from(Kind::RaiseFeatureLevel(raise)).encoded();
+        let payload = encode_batch_of_level(FEATURE_LEVEL_MAX + 1, 7, [command].iter());
+        let error = Payload::decode(payload).expect_err("a newer level").to_string();
+        assert!(error.contains("feature level 3, which 7.8.9 knows"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::entry::{LogId, PayloadError};
+use crate::feature;
 
 /// The store cannot go on. Whoever applies entries stops the process on any of these: the state
 /// in memory and on disk may no longer agree, and going on would make replicas differ.
@@ -42,6 +43,18 @@ pub enum StoreError {
         /// Why.
         source: PayloadError,
     },
+    /// An entry raises the cluster to a feature level that is not known here.
+    #[error("entry {log_id} raises the cluster to {}", feature::unknown(*level, *known, release))]
+    FeatureLevel {
+        /// Which one.
+        log_id: LogId,
+        /// The level.
+        level: u32,
+        /// The highest level that is known here.
+        known: u32,
+        /// The release that raised it.
+        release: String,
+    },
     /// The entry is not the one after the last applied one.
     #[error(
         "entry {found} does not follow the last applied index {applied:?}; log and state are not of one piece, replace this member"
@@ -57,15 +70,17 @@ pub enum StoreError {
 /// Why a state could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It was written by a newer release.
-    #[error("the state in {} has format {found}, this release understands up to {known}; upgrade this node", .path.display())]
-    Format {
+    /// It is of a cluster whose feature level is not known here.
+    #[error("the state in {} is of {}", .path.display(), feature::unknown(*level, *known, release))]
+    FeatureLevel {
         /// The state's directory.
         path: PathBuf,
-        /// The format it has.
-        found: u8,
-        /// The newest format this release knows.
-        known: u8,
+        /// The level it has.
+        level: u32,
+        /// The highest level that is known here.
+        known: u32,
+        /// The release that knows it; empty: not said.
+        release: String,
     },
     /// It is damaged or could not be read.
     #[error(transparent)]

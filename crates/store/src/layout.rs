@@ -16,6 +16,7 @@
 //! revision. That is why a delete writes no tombstone: it gives the record an end.
 
 use crate::entry::LogId;
+use crate::feature::{self, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};
 
 /// Column families. `default` has to exist in every RocksDB, so it serves for the few rows of meta.
 pub(crate) const CURRENT: &str = "current";
@@ -24,7 +25,7 @@ pub(crate) const CHANGES: &str = "changes";
 pub(crate) const DEADLINES: &str = "deadlines";
 pub(crate) const META: &str = "default";
 
-/// The newest format of any value that this release writes and reads.
+/// The format of all values but the head that this release writes and reads.
 pub(crate) const FORMAT: u8 = 1;
 
 /// What logical accounting adds to the bytes of key and value of each record, for the numbers
@@ -54,6 +55,10 @@ pub(crate) mod meta {
     /// Format byte, term and index (little endian): the applied position of the snapshot that this
     /// state was made from. Written before the snapshot takes the state's place.
     pub(crate) const INSTALLED: &[u8] = b"installed";
+    /// Format byte, the feature level (u32, little endian), and the name of the release that raised the
+    /// cluster to it: what to say where the level, which is the head's first byte, is not known.
+    /// Written when the level is raised; absent on level 1.
+    pub(crate) const FEATURE_LEVEL: &[u8] = b"feature-level";
 }
 
 /// Bytes that are no record of ours.
@@ -260,10 +265,15 @@ pub(crate) fn decode_deadline(row: &[u8]) -> Result<u64, Malformed> {
     if rest.is_empty() { Ok(mod_revision) } else { Err(Malformed) }
 }
 
-/// The numbers of the state, in one row. Format byte, then each field little endian in the order
-/// of [`Head::encode`].
+/// The numbers of the state, in one row. The feature level as one byte, then each other field little
+/// endian in the order of [`Head::encode`].
+///
+/// On level 1 the first byte is the format byte of every other row. A release that does not know the
+/// level takes it for a newer format, and refuses the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
+    /// What the cluster's members know, see [`feature`](crate::feature).
+    pub(crate) feature_level: u32,
     /// The last entry that was applied as a whole.
     pub(crate) applied: Option<LogId>,
     /// How many commands of the entry after it are applied: an entry whose changes are too large
@@ -293,6 +303,7 @@ const HEAD_BYTES: usize = 1 + 1 + 8 + 8 + 4 + 8 + 8 + 2 * (8 + 4) + 8 + 8 + 8 + 
 impl Head {
     /// The head of a store that nothing was applied to.
     pub(crate) const EMPTY: Head = Head {
+        feature_level: FEATURE_LEVEL_MIN,
         applied: None,
         commands_applied: 0,
         revision: 1,
@@ -314,7 +325,7 @@ impl Head {
             out[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
         };
-        put(&[FORMAT, u8::from(self.applied.is_some())]);
+        put(&[feature::byte(self.feature_level), u8::from(self.applied.is_some())]);
         put(&applied.term.to_le_bytes());
         put(&applied.index.to_le_bytes());
         put(&self.commands_applied.to_le_bytes());
@@ -332,14 +343,21 @@ impl Head {
         out
     }
 
+    /// The feature level of an encoded head, known or not.
+    pub(crate) fn feature_level(row: &[u8]) -> Option<u32> {
+        row.first().copied().map(u32::from)
+    }
+
     pub(crate) fn decode(row: &[u8]) -> Result<Head, Malformed> {
+        let known = |level: &u32| (FEATURE_LEVEL_MIN..=FEATURE_LEVEL_MAX).contains(level);
         if row.len() != HEAD_BYTES {
             return Err(Malformed);
         }
-        let rest = &mut body(row)?;
+        let rest = &mut &row[1..];
         let is_applied = take_fixed::<1>(rest)?[0] == 1;
         let log_id = take_log_id(rest)?;
         Ok(Head {
+            feature_level: Head::feature_level(row).filter(known).ok_or(Malformed)?,
             applied: is_applied.then_some(log_id),
             commands_applied: u32::from_le_bytes(take_fixed(rest)?),
             revision: take_u64(rest)?,
@@ -380,6 +398,17 @@ pub(crate) fn encode_alarms<'a>(node_ids: impl Iterator<Item = &'a u64>) -> Vec<
 pub(crate) fn decode_alarms(row: &[u8]) -> Result<Vec<u64>, Malformed> {
     let (ids, []) = body(row)?.as_chunks::<8>() else { return Err(Malformed) };
     Ok(ids.iter().map(|id| u64::from_le_bytes(*id)).collect())
+}
+
+/// A feature level and the release that raised the cluster to it.
+pub(crate) fn encode_feature_level(level: u32, release: &str) -> Vec<u8> {
+    [&[FORMAT][..], &level.to_le_bytes(), release.as_bytes()].concat()
+}
+
+pub(crate) fn decode_feature_level(row: &[u8]) -> Result<(u32, &str), Malformed> {
+    let mut rest = body(row)?;
+    let level = u32::from_le_bytes(take_fixed(&mut rest)?);
+    Ok((level, std::str::from_utf8(rest).map_err(|_| Malformed)?))
 }
 
 /// What a record counts for in the logical size of the store.
@@ -480,6 +509,7 @@ mod tests {
         assert_eq!(decode_change_key(&change_key(5, 6)), Ok((5, 6)));
 
         let head = Head {
+            feature_level: FEATURE_LEVEL_MAX,
             applied: Some(LogId { term: 3, index: 4 }),
             compact_next: (5, 6),
             superseded_next: (7, 8),
@@ -487,6 +517,11 @@ mod tests {
         };
         assert_eq!(Head::decode(&head.encode()), Ok(head));
         assert_eq!(Head::decode(&Head::EMPTY.encode()), Ok(Head::EMPTY));
+        assert_eq!(Head::EMPTY.encode()[0], FORMAT, "the first release reads a head of level 1");
+        let mut newer = head.encode();
+        newer[0] += 1;
+        assert_eq!(Head::decode(&newer), Err(Malformed));
+        assert_eq!(decode_feature_level(&encode_feature_level(7, "0.9")), Ok((7, "0.9")));
         assert_eq!(decode_alarms(&encode_alarms([1, u64::MAX].iter())), Ok(vec![1, u64::MAX]));
     }
 }

@@ -13,6 +13,7 @@ pub mod entry;
 mod error;
 mod expire;
 pub mod fatal;
+pub mod feature;
 mod hash;
 mod layout;
 pub mod log;

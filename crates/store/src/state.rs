@@ -12,7 +12,7 @@ use rocksdb::DB;
 use crate::db::{self, Caches};
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
-use crate::layout::{self, FORMAT, Head, META, Malformed, meta};
+use crate::layout::{self, Head, META, Malformed, meta};
 use crate::recent::Recent;
 
 /// An open state. A store has one; for a moment while a snapshot takes its place, two.
@@ -34,6 +34,8 @@ pub(crate) struct State {
     /// No row of `deadlines` is below this one: where the search for due keys begins.
     pub(crate) due_from_ms: AtomicU64,
     pub(crate) installed: Option<LogId>,
+    /// A cluster of a higher feature level is none for this node.
+    pub(crate) feature_level_max: u32,
     dir: StateDir,
 }
 
@@ -58,9 +60,14 @@ impl State {
     }
 
     /// Opens the state in `path`.
-    pub(crate) fn open(path: &Path, number: u64, caches: &Caches) -> Result<State, OpenError> {
+    pub(crate) fn open(
+        path: &Path,
+        number: u64,
+        caches: &Caches,
+        feature_level_max: u32,
+    ) -> Result<State, OpenError> {
         let db = db::open(path, caches)?;
-        let published = read_meta(&db)?;
+        let published = read_meta(&db, feature_level_max)?;
         let installed = match read_row(&db, meta::INSTALLED)? {
             Some(row) => Some(layout::decode_position(&row).map_err(|_| malformed(&db, meta::INSTALLED))?.0),
             None => None,
@@ -75,6 +82,7 @@ impl State {
             published: Mutex::new(published),
             due_from_ms: AtomicU64::new(0),
             installed,
+            feature_level_max,
             dir: StateDir { path: path.to_owned(), remove: AtomicBool::new(false) },
             db,
         })
@@ -134,13 +142,16 @@ impl State {
     }
 }
 
-/// The meta rows of a database.
-pub(crate) fn read_meta(db: &DB) -> Result<Published, OpenError> {
+/// The meta rows of a database, whose feature level is at most `feature_level_max`.
+pub(crate) fn read_meta(db: &DB, feature_level_max: u32) -> Result<Published, OpenError> {
     let Some(row) = read_row(db, meta::HEAD)? else {
         return Err(StoreError::malformed(db.path(), "it has no `head` row").into());
     };
-    if let Some(found) = row.first().copied().filter(|format| *format > FORMAT) {
-        return Err(OpenError::Format { path: db.path().to_owned(), found, known: FORMAT });
+    if let Some(level) = Head::feature_level(&row).filter(|level| *level > feature_level_max) {
+        let row = read_row(db, meta::FEATURE_LEVEL)?.unwrap_or_default();
+        let release = layout::decode_feature_level(&row).map_or("", |(_, release)| release).to_owned();
+        let path = db.path().to_owned();
+        return Err(OpenError::FeatureLevel { path, level, known: feature_level_max, release });
     }
     let head = Head::decode(&row).map_err(|_| malformed(db, meta::HEAD))?;
     let membership = match read_row(db, meta::MEMBERSHIP)? {

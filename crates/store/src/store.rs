@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) installing: Mutex<()>,
     /// Numbers the checkpoints of this process.
     pub(crate) checkpoints: AtomicU64,
+    /// See [`StoreOptions::feature_level_max`].
+    pub(crate) feature_level_max: u32,
 }
 
 /// Figures for metrics.
@@ -65,6 +67,7 @@ impl Store {
     /// caller holds the directory's lock.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
         let caches = Caches::new(&options);
+        let feature_level_max = options.feature_level_max;
         let newest = tidy(dir)?;
         let number = match newest {
             Some(number) => number,
@@ -78,13 +81,14 @@ impl Store {
                 1
             }
         };
-        let state = State::open(&state_path(dir, number), number, &caches)?;
+        let state = State::open(&state_path(dir, number), number, &caches, feature_level_max)?;
         let shared = Shared {
             dir: dir.to_owned(),
             caches,
             state: RwLock::new(Arc::new(state)),
             installing: Mutex::new(()),
             checkpoints: AtomicU64::new(0),
+            feature_level_max,
         };
         Ok(Store { shared: Arc::new(shared) })
     }
@@ -103,6 +107,11 @@ impl Store {
     /// The last membership that was applied, and the entry it came with.
     pub fn membership(&self) -> Option<(LogId, Bytes)> {
         self.state().published().membership.clone()
+    }
+
+    /// The cluster's feature level, as of the last applied entry: what may be proposed.
+    pub fn feature_level(&self) -> u32 {
+        self.state().head().feature_level
     }
 
     /// The revision of the last change; 1 in an empty store.

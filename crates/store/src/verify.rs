@@ -8,6 +8,7 @@ use rocksdb::{DB, DBRawIterator, ReadOptions};
 
 use crate::db::{self, Caches, StoreOptions};
 use crate::error::{OpenError, StoreError};
+use crate::feature::FEATURE_LEVEL_MAX;
 use crate::layout::{
     self, CHANGES, CURRENT, Change, DEADLINES, HISTORY, Head, META, Malformed, RecordHead, Superseded,
     record_bytes,
@@ -40,7 +41,7 @@ pub fn verify_state(dir: &Path) -> Result<Vec<Finding>, StoreError> {
         Ok((_, findings)) => Ok(findings),
         Err(OpenError::Store(StoreError::Damage { file, detail })) => Ok(vec![Finding { file, detail }]),
         Err(OpenError::Store(error)) => Err(error),
-        Err(error @ OpenError::Format { .. }) => {
+        Err(error @ OpenError::FeatureLevel { .. }) => {
             Ok(vec![Finding { file: state_path(dir, number), detail: error.to_string() }])
         }
     }
@@ -49,7 +50,7 @@ pub fn verify_state(dir: &Path) -> Result<Vec<Finding>, StoreError> {
 /// Reads the state in `path` through.
 pub(crate) fn read_state(path: &Path, caches: &Caches) -> Result<(Head, Vec<Finding>), OpenError> {
     let db = db::open_read_only(path, caches)?;
-    let head = read_meta(&db)?.head;
+    let head = read_meta(&db, FEATURE_LEVEL_MAX)?.head;
     let mut findings = BTreeSet::new();
     for file in db.live_files().map_err(StoreError::database("list files", path))? {
         if let (Some(start), Some(end)) = (file.start_key, file.end_key) {

@@ -159,6 +159,7 @@ pub(super) mod tests {
             revision: 42,
             total_bytes: 23,
             files: 3,
+            feature_level: 0,
         })];
         let (mut sums, mut whole) = (Vec::new(), 0);
         for (name, data) in files {

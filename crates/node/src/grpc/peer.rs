@@ -39,14 +39,14 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::JoinRequest>,
     ) -> Result<Response<peer::JoinResponse>, Status> {
-        let peer::JoinRequest { cluster_id, node_id, incarnation } = request.into_inner();
+        let peer::JoinRequest { cluster_id, node_id, incarnation, feature_level } = request.into_inner();
         let own = self.raft.overview().node_id;
         if cluster_id == 0 || node_id != own {
             return Err(Status::failed_precondition(format!(
                 "the disk here is node {own:016x}, not {node_id:016x}; it may be a new one at an old address"
             )));
         }
-        self.raft.join(cluster_id, incarnation).await?;
+        self.raft.join(cluster_id, incarnation, feature_level).await?;
         Ok(Response::new(peer::JoinResponse {}))
     }
 
@@ -142,7 +142,7 @@ impl Peer for PeerService {
         let raft = self.raft.clone();
         let answers = stream::iter(first.map(Ok))
             .chain(requests)
-            .map(move |request| request.and_then(|_| Ok(peer::TermResponse { term: raft.vote_term()? })));
+            .map(move |request| request.and_then(|_| Ok(raft.answer_term()?)));
         Ok(Response::new(Box::pin(answers)))
     }
 }

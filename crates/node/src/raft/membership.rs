@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
+use kvorum_store::feature::RELEASE;
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{ClientWriteResponse, Precondition};
@@ -79,6 +80,14 @@ fn refusal(error: &ClientWriteError<TypeConfig>) -> String {
     }
 }
 
+/// Why something of a level that this node does not know is not taken.
+pub(super) fn unknown_level(what: &str, level: u32, known: u32) -> String {
+    format!(
+        "{what} is of feature level {level}, and this node, release {RELEASE}, knows up to {known}; start it \
+         with the release that the cluster's leader is of, or a later one"
+    )
+}
+
 /// A membership for people: who votes, who will instead once a joint change is complete, who learns.
 fn describe(membership: &admin::Membership) -> String {
     let configs: Vec<&[u64]> = membership.configs.iter().map(|config| &config.node_ids[..]).collect();
@@ -133,7 +142,16 @@ impl Raft {
     }
 
     /// Makes this Unjoined node one that a cluster may add; durable when it returns.
-    pub async fn join(&self, cluster_id: u64, incarnation: u64) -> Result<(), MembershipError> {
+    pub async fn join(
+        &self,
+        cluster_id: u64,
+        incarnation: u64,
+        feature_level: u32,
+    ) -> Result<(), MembershipError> {
+        let known = self.inner.options.feature_level_max;
+        if feature_level > known {
+            return Err(MembershipError::Refused(unknown_level("the cluster", feature_level, known)));
+        }
         let _joining = self.inner.joining.lock().await;
         match self.disk_cluster() {
             0 => self.set_cluster(cluster_id, incarnation).await,
@@ -193,6 +211,7 @@ impl Raft {
             cluster_id: core.identity.cluster_id,
             node_id: node.node_id,
             incarnation: core.identity.incarnation,
+            feature_level: self.inner.store.feature_level(),
         };
         let channel = transport::peer_channel(&node.peer_address)
             .map_err(|error| MembershipError::Refused(error.to_string()))?;

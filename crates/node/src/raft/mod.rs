@@ -99,6 +99,8 @@ pub struct RaftOptions {
     pub quota_bytes: u64,
     /// History older than this is compacted; zero: never.
     pub auto_compaction_retention: Duration,
+    /// The highest feature level that this node takes part in.
+    pub feature_level_max: u32,
 }
 
 /// What a node works with once its data directory is open.

@@ -452,6 +452,7 @@ fn wire_append(request: AppendRequest) -> peer::AppendRequest {
         prev_log_id: request.prev_log_id.as_ref().map(wire_log_id),
         leader_commit: request.leader_commit.as_ref().map(wire_log_id),
         entries: entries.collect(),
+        cluster_time_ms: 0,
     }
 }
 

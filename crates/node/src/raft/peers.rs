@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Raft;
+use super::membership::unknown_level;
 use super::snapshot::{CHUNKS_WAITING_MAX, receive_snapshot, send_chunks};
 use super::state_machine::SnapshotData;
 use super::types::{
@@ -85,10 +86,12 @@ impl Raft {
         answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    /// The term of this node's vote: it takes part in no election of an earlier one any more.
-    pub fn vote_term(&self) -> Result<u64, RequestError> {
+    /// The term of this node's vote: it takes part in no election of an earlier one any more. And what
+    /// this node knows.
+    pub fn answer_term(&self) -> Result<peer::TermResponse, RequestError> {
         self.core()?;
-        Ok(self.inner.log.state().vote.map_or(0, |vote| vote.term))
+        let term = self.inner.log.state().vote.map_or(0, |vote| vote.term);
+        Ok(peer::TermResponse { term, feature_level_max: self.inner.options.feature_level_max })
     }
 
     /// Stands for election at once, as the leader asks.
@@ -118,8 +121,17 @@ impl Raft {
             last_log_id: header.last_log_id.map(read_log_id),
             last_membership: StoredMembership::new(header.membership_log_id.map(read_log_id), membership),
         };
+        let known = self.inner.options.feature_level_max;
+        if header.feature_level > known {
+            return Err(Status::failed_precondition(unknown_level(
+                "the snapshot",
+                header.feature_level,
+                known,
+            )));
+        }
         let receiver = SnapshotReceiver::new(self.inner.data_dir.path())
-            .map_err(|error| Status::internal(error.to_string()))?;
+            .map_err(|error| Status::internal(error.to_string()))?
+            .with_feature_level_max(known);
         let metrics = &self.inner.metrics.snapshots;
         let received = receive_snapshot(chunks, receiver).await.inspect_err(|_| metrics.failed())?;
         let bytes = received.begin().total_bytes;

@@ -50,7 +50,8 @@ async fn commit_entry(
     core: &Core,
     commands: Vec<Bytes>,
 ) -> Result<(Outcomes, u64), RequestError> {
-    let payload = entry::encode_batch(raft.cluster_now_ms(), commands.iter());
+    let level = raft.store().feature_level();
+    let payload = entry::encode_batch_of_level(level, raft.cluster_now_ms(), commands.iter());
     raft.metrics().proposed(commands.len(), payload.len());
     drop(commands);
     let (responder, result) = OneshotResponder::<TypeConfig, _>::new_pair();

@@ -45,6 +45,7 @@ pub async fn send_snapshot(
         last_log_id: snapshot.meta.last_log_id.as_ref().map(wire_log_id),
         membership_log_id: membership.log_id().as_ref().map(wire_log_id),
         membership: encode_membership(membership.membership()).into(),
+        feature_level: checkpoint.feature_level(),
     };
     let (parts, queue) = mpsc::channel(CHUNKS_WAITING_MAX);
     let part = |part| peer::SnapshotRequest { part: Some(part) };
@@ -114,7 +115,8 @@ pub async fn receive_snapshot(
 fn wire_chunk(chunk: Chunk, cluster_id: u64) -> admin::SnapshotChunk {
     use admin::snapshot_chunk::Part;
     let part = match chunk {
-        Chunk::Begin(Begin { format_version, applied, revision, total_bytes, files }) => {
+        Chunk::Begin(begin) => {
+            let Begin { format_version, applied, revision, total_bytes, files, feature_level } = begin;
             let applied = applied.map(|id| admin::LogId { term: id.term, index: id.index });
             Part::Begin(admin::SnapshotBegin {
                 format_version,
@@ -123,6 +125,7 @@ fn wire_chunk(chunk: Chunk, cluster_id: u64) -> admin::SnapshotChunk {
                 revision,
                 total_bytes,
                 files,
+                feature_level,
             })
         }
         Chunk::File { name, size_bytes } => Part::File(admin::SnapshotFile { name, size_bytes }),
@@ -141,6 +144,7 @@ fn read_chunk(chunk: admin::SnapshotChunk) -> Result<Chunk, Status> {
             revision: begin.revision,
             total_bytes: begin.total_bytes,
             files: begin.files,
+            feature_level: begin.feature_level,
         })),
         Some(Part::File(file)) => Ok(Chunk::File { name: file.name, size_bytes: file.size_bytes }),
         Some(Part::Data(data)) => Ok(Chunk::Data(data)),

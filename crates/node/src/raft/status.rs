@@ -242,6 +242,8 @@ impl Raft {
             hash: 0,
             status_only: overview.status_only.as_ref().map(ToString::to_string).unwrap_or_default(),
             confirmed: false,
+            feature_level: inner.store.feature_level(),
+            feature_level_max: inner.options.feature_level_max,
         }
     }
 

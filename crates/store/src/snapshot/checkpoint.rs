@@ -19,6 +19,7 @@ use crate::store::Store;
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
+    feature_level: u32,
     applied: Option<LogId>,
     membership: Option<(LogId, Bytes)>,
     revision: u64,
@@ -33,8 +34,14 @@ impl Store {
         fs::create_dir_all(&parent).map_err(StoreError::io("create directory", &parent))?;
         let path = parent.join(self.shared.checkpoints.fetch_add(1, Ordering::Relaxed).to_string());
         // From here on an early return removes what is there.
-        let mut checkpoint =
-            Checkpoint { path, applied: None, membership: None, revision: 0, files: Vec::new() };
+        let mut checkpoint = Checkpoint {
+            path,
+            feature_level: 0,
+            applied: None,
+            membership: None,
+            revision: 0,
+            files: Vec::new(),
+        };
         let failed = |error| StoreError::database("make checkpoint", state.path())(error);
         rocksdb::checkpoint::Checkpoint::new(&state.db)
             .and_then(|maker| maker.create_checkpoint(&checkpoint.path))
@@ -42,12 +49,13 @@ impl Store {
 
         // The applied position comes from the checkpoint itself: the state has gone on.
         let db = db::open_read_only(&checkpoint.path, &self.shared.caches)?;
-        let meta = read_meta(&db).map_err(|error| match error {
+        let meta = read_meta(&db, state.feature_level_max).map_err(|error| match error {
             OpenError::Store(error) => error,
-            OpenError::Format { .. } => StoreError::malformed(&checkpoint.path, error.to_string()),
+            OpenError::FeatureLevel { .. } => StoreError::malformed(&checkpoint.path, error.to_string()),
         })?;
         drop(db);
-        let Head { applied, revision, .. } = meta.head;
+        let Head { feature_level, applied, revision, .. } = meta.head;
+        checkpoint.feature_level = feature_level;
         checkpoint.applied = applied;
         checkpoint.revision = revision;
         checkpoint.membership = meta.membership;
@@ -60,6 +68,11 @@ impl Checkpoint {
     /// Where its files are.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The cluster's feature level as of then.
+    pub fn feature_level(&self) -> u32 {
+        self.feature_level
     }
 
     /// The last entry that was applied to it.

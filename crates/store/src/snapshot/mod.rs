@@ -62,6 +62,8 @@ pub struct Begin {
     pub total_bytes: u64,
     /// How many files.
     pub files: u32,
+    /// The cluster's feature level; 0: not said, which is level 1.
+    pub feature_level: u32,
 }
 
 /// The checksum over all names, sizes and checksums: that no file was left out or exchanged.

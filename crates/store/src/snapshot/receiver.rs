@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{Begin, Chunk, INCOMING, ManifestCrc, SNAPSHOT_FORMAT};
 use crate::db::{Caches, StoreOptions};
 use crate::error::{OpenError, StoreError};
+use crate::feature::{self, FEATURE_LEVEL_MAX};
 use crate::state::sync_dir;
 use crate::verify;
 
@@ -26,6 +27,14 @@ pub enum ReceiveError {
     /// It was made by a newer release.
     #[error("the snapshot has format {0}, this release understands {SNAPSHOT_FORMAT}; upgrade this node")]
     Format(u32),
+    /// It is of a cluster whose feature level is not known here.
+    #[error("the snapshot is of {}", feature::unknown(*level, *known, ""))]
+    FeatureLevel {
+        /// The level it has.
+        level: u32,
+        /// The highest level that is known here.
+        known: u32,
+    },
     /// The sender does not keep to the protocol, or bytes were lost or changed on the way.
     #[error("the snapshot is not as announced: {0}; send it again")]
     Protocol(String),
@@ -45,6 +54,7 @@ fn protocol<T>(what: impl Into<String>) -> Result<T, ReceiveError> {
 #[derive(Debug)]
 pub struct SnapshotReceiver {
     dir: IncomingDir,
+    feature_level_max: u32,
     begin: Option<Begin>,
     files: Vec<ReceivedFile>,
     open: Option<File>,
@@ -86,7 +96,19 @@ impl SnapshotReceiver {
             }
         };
         let dir = IncomingDir { path };
-        Ok(SnapshotReceiver { dir, begin: None, files: Vec::new(), open: None, received_bytes: 0 })
+        Ok(SnapshotReceiver {
+            dir,
+            feature_level_max: FEATURE_LEVEL_MAX,
+            begin: None,
+            files: Vec::new(),
+            open: None,
+            received_bytes: 0,
+        })
+    }
+
+    /// Refuses a state of a higher feature level than this.
+    pub fn with_feature_level_max(self, feature_level_max: u32) -> Self {
+        SnapshotReceiver { feature_level_max, ..self }
     }
 
     /// Takes the next chunk; the `End` answers the snapshot.
@@ -109,6 +131,10 @@ impl SnapshotReceiver {
         }
         if begin.format_version != SNAPSHOT_FORMAT {
             return Err(ReceiveError::Format(begin.format_version));
+        }
+        let (level, known) = (begin.feature_level, self.feature_level_max);
+        if level > known {
+            return Err(ReceiveError::FeatureLevel { level, known });
         }
         if begin.files > FILES_MAX {
             return protocol(format!("{} files are more than the {FILES_MAX} allowed", begin.files));
@@ -200,6 +226,11 @@ impl SnapshotReceiver {
         }
         if (head.applied, head.revision) != (begin.applied, begin.revision) {
             return protocol("it holds another position than announced");
+        }
+        // The sender may be of a release that says nothing of levels, or it may not have said the truth.
+        if head.feature_level > self.feature_level_max {
+            let (level, known) = (head.feature_level, self.feature_level_max);
+            return Err(ReceiveError::FeatureLevel { level, known });
         }
         Ok(())
     }

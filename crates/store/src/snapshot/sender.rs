@@ -46,6 +46,7 @@ impl SnapshotSender {
                     revision: self.checkpoint.revision(),
                     total_bytes: self.checkpoint.total_bytes(),
                     files: self.checkpoint.files().len() as u32,
+                    feature_level: self.checkpoint.feature_level(),
                 })))
             }
             Step::NextFile => self.next_file().map(Some),

@@ -142,8 +142,8 @@ impl Model {
                 };
                 Answer::Done(Done {})
             }
-            // The histories have none: it has a test of its own.
-            Kind::NewHistory(_) => Answer::Done(Done {}),
+            // The histories have none: they have tests of their own.
+            Kind::NewHistory(_) | Kind::RaiseFeatureLevel(_) => Answer::Done(Done {}),
             Kind::SetQuota(quota) => {
                 self.quota = quota.bytes;
                 Answer::Done(Done {})
