@@ -166,12 +166,31 @@ pub fn deadline(metadata: &MetadataMap) -> Instant {
     Instant::now() + time_to_answer(metadata)
 }
 
+/// The time there is to answer each of `count` writes that a member forwarded in one call, by the
+/// milliseconds that its caller had left; by the call's own deadline where the member says none.
+pub fn times_to_answer(
+    metadata: &MetadataMap,
+    timeout_ms: &[u32],
+    count: usize,
+) -> Result<Vec<Duration>, Status> {
+    if timeout_ms.is_empty() {
+        return Ok(vec![time_to_answer(metadata); count]);
+    }
+    if timeout_ms.len() != count {
+        let times = timeout_ms.len();
+        return Err(Status::invalid_argument(format!("{count} commands came with {times} time-outs")));
+    }
+    Ok(timeout_ms.iter().map(|ms| within(Duration::from_millis(u64::from(*ms)))).collect())
+}
+
 fn time_to_answer(metadata: &MetadataMap) -> Duration {
     let asked = metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.as_bytes()));
-    asked.map_or(DEADLINE_DEFAULT, |asked| {
-        let margin = DEADLINE_MARGIN.min(asked / 8);
-        asked.min(DEADLINE_MAX) - margin
-    })
+    asked.map_or(DEADLINE_DEFAULT, within)
+}
+
+/// The time there is for an answer that the caller waits for so long.
+fn within(asked: Duration) -> Duration {
+    asked.min(DEADLINE_MAX) - DEADLINE_MARGIN.min(asked / 8)
 }
 
 /// At most eight digits and a unit, see gRPC over HTTP/2.

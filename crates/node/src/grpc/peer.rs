@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::transport::Remote;
-use super::{deadline, resolve};
+use super::{deadline, resolve, times_to_answer};
 use crate::raft::{BATCH_COMMANDS_MAX, Raft, wire_result};
 
 /// How long a peer that opens a stream may take to say who it is.
@@ -105,15 +105,19 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::ProposeRequest>,
     ) -> Result<Response<peer::ProposeResponse>, Status> {
-        let deadline: Instant = deadline(request.metadata());
-        let peer::ProposeRequest { envelope, commands } = request.into_inner();
+        let (metadata, _, message) = request.into_parts();
+        let peer::ProposeRequest { envelope, commands, timeout_ms } = message;
         self.raft.check_envelope(envelope)?;
         if commands.len() > BATCH_COMMANDS_MAX {
             return Err(Status::invalid_argument(format!(
                 "at most {BATCH_COMMANDS_MAX} commands go together"
             )));
         }
-        let answers = commands.into_iter().map(|command| self.raft.propose_here(command, deadline));
+        let (now, times) = (Instant::now(), times_to_answer(&metadata, &timeout_ms, commands.len())?);
+        let answers = commands
+            .into_iter()
+            .zip(times)
+            .map(|(command, time)| self.raft.propose_here(command, now + time));
         let results = join_all(answers).await.into_iter().map(wire_result).collect();
         Ok(Response::new(peer::ProposeResponse { results }))
     }

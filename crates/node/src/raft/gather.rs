@@ -38,9 +38,18 @@ const BYTES_WAITING_MAX: usize = 64 << 20;
 /// What became of a command.
 pub type Answer = Result<Applied, RequestError>;
 
-/// A command on its way.
+/// A command, and the time that the one who wants it has.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The encoded command.
+    pub command: Bytes,
+    /// Nobody waits for its outcome any longer than this.
+    pub deadline: Instant,
+}
+
+/// A proposal on its way.
 struct Waiting {
-    command: Bytes,
+    proposal: Proposal,
     reply: oneshot::Sender<Answer>,
     _room: OwnedSemaphorePermit,
 }
@@ -56,7 +65,7 @@ impl Gather {
     /// Starts the task. `submit` answers what became of each command of a batch, in order.
     pub fn start<S, F>(submit: S) -> Gather
     where
-        S: Fn(Vec<Bytes>) -> F + Send + 'static,
+        S: Fn(Vec<Proposal>) -> F + Send + 'static,
         F: Future<Output = Vec<Answer>> + Send + 'static,
     {
         let (queue, commands) = mpsc::channel(COMMANDS_WAITING_MAX);
@@ -73,14 +82,15 @@ impl Gather {
     /// Submits a command and waits for its answer.
     ///
     /// When the deadline comes before there was room for it, the answer is [`RequestError::Busy`]
-    /// and nothing was done; after that the outcome is unknown.
+    /// and nothing was done; after that the outcome is unknown. A command whose caller has gone, or whose
+    /// deadline has come, before it was in a batch is not submitted any more.
     pub async fn submit(&self, command: Bytes, deadline: Instant) -> Answer {
         let (reply, answer) = oneshot::channel();
         let enqueue = async {
             let bytes = command.len().clamp(1, BYTES_WAITING_MAX) as u32;
             let room = self.room.clone().acquire_many_owned(bytes).await;
             let _room = room.map_err(|_| RequestError::ShuttingDown)?;
-            let waiting = Waiting { command, reply, _room };
+            let waiting = Waiting { proposal: Proposal { command, deadline }, reply, _room };
             self.queue.send(waiting).await.map_err(|_| RequestError::ShuttingDown)
         };
         timeout_at(deadline, enqueue).await.map_err(|_| RequestError::Busy)??;
@@ -94,7 +104,7 @@ impl Gather {
 
 async fn work<S, F>(submit: S, mut commands: mpsc::Receiver<Waiting>)
 where
-    S: Fn(Vec<Bytes>) -> F,
+    S: Fn(Vec<Proposal>) -> F,
     F: Future<Output = Vec<Answer>>,
 {
     let mut waiting: Vec<Waiting> = Vec::with_capacity(BATCH_COMMANDS_MAX);
@@ -110,9 +120,13 @@ where
                 let Ok(command) = commands.try_recv() else { break };
                 waiting.push(command);
             }
-            let batch = take_batch(&mut waiting);
-            let commands = batch.iter().map(|waiting| waiting.command.clone()).collect();
-            in_flight.push(answer(batch, submit(commands)));
+            // While batches are held up, callers go. What nobody waits for any more is not begun.
+            waiting.retain(|waiting| !waiting.reply.is_closed());
+            if !waiting.is_empty() {
+                let batch = take_batch(&mut waiting);
+                let proposals = batch.iter().map(|waiting| waiting.proposal.clone()).collect();
+                in_flight.push(answer(batch, submit(proposals)));
+            }
         }
         let room = BATCH_COMMANDS_MAX - waiting.len();
         let more = !waiting.is_empty() && in_flight.len() < BATCHES_IN_FLIGHT_MAX;
@@ -129,7 +143,7 @@ where
 fn take_batch(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
     let mut bytes = 0;
     let fits = waiting.iter().take_while(|waiting| {
-        bytes += waiting.command.len();
+        bytes += waiting.proposal.command.len();
         bytes <= BATCH_BYTES_MAX
     });
     let count = fits.count().max(1);
@@ -163,15 +177,15 @@ mod tests {
     async fn what_waits_shares_a_batch() {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let seen = sizes.clone();
-        let gather = Gather::start(move |commands: Vec<Bytes>| {
-            seen.lock().expect("nobody panics").push(commands.len());
+        let gather = Gather::start(move |batch: Vec<Proposal>| {
+            seen.lock().expect("nobody panics").push(batch.len());
             async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                let of = |command: Bytes| {
-                    let outcome = Outcome { revision: command.len() as u64, answer: None };
+                let of = |proposal: Proposal| {
+                    let outcome = Outcome { revision: proposal.command.len() as u64, answer: None };
                     Ok(Applied { outcome, term: 1 })
                 };
-                commands.into_iter().map(of).collect()
+                batch.into_iter().map(of).collect()
             }
         });
         let one = async |bytes: usize| {
@@ -192,9 +206,9 @@ mod tests {
     async fn what_has_arrived_joins() {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let seen = sizes.clone();
-        let gather = Gather::start(move |commands: Vec<Bytes>| {
-            seen.lock().expect("nobody panics").push(commands.len());
-            std::future::ready(vec![Err(RequestError::NoLeader); commands.len()])
+        let gather = Gather::start(move |batch: Vec<Proposal>| {
+            seen.lock().expect("nobody panics").push(batch.len());
+            std::future::ready(vec![Err(RequestError::NoLeader); batch.len()])
         });
         let request = |number: usize| {
             let gather = gather.clone();
@@ -224,5 +238,47 @@ mod tests {
         });
         assert!(matches!(first, Err(RequestError::Deadline { outcome_unknown: true })), "{first:?}");
         assert!(matches!(second, Err(RequestError::Busy)), "{second:?}");
+    }
+
+    /// While batches are held up, callers run out of time or go away: what they wanted is not begun, and
+    /// each that stays comes with its own deadline.
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_begun() {
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        let (seen, open) = (begun.clone(), Arc::new(Semaphore::new(0)));
+        let opened = open.clone();
+        let gather = Gather::start(move |batch: Vec<Proposal>| {
+            seen.lock().expect("nobody panics").extend(batch.iter().cloned());
+            let opened = opened.clone();
+            async move {
+                let _ = opened.acquire().await;
+                vec![Err(RequestError::NoLeader); batch.len()]
+            }
+        });
+        let submit = |command: &'static str, deadline: Instant| {
+            let gather = gather.clone();
+            tokio::spawn(async move { gather.submit(Bytes::from_static(command.as_bytes()), deadline).await })
+        };
+        let late = Instant::now() + Duration::from_secs(60);
+        let mut held_up = Vec::new();
+        for command in ["first", "second"] {
+            held_up.push(submit(command, late));
+            while begun.lock().expect("nobody panics").len() < held_up.len() {
+                yield_now().await;
+            }
+        }
+        let later = late + Duration::from_secs(60);
+        held_up.push(submit("stays", later));
+        let (too_late, gone) =
+            (submit("too late", Instant::now() + Duration::from_millis(20)), submit("gone", late));
+        let answer = too_late.await.expect("nobody panics");
+        assert!(matches!(answer, Err(RequestError::Deadline { outcome_unknown: true })), "{answer:?}");
+        gone.abort();
+        assert!(gone.await.is_err_and(|error| error.is_cancelled()));
+        open.add_permits(10);
+        futures_util::future::join_all(held_up).await;
+        let begun = begun.lock().expect("nobody panics");
+        let begun: Vec<_> = begun.iter().map(|of| (&of.command[..], of.deadline)).collect();
+        assert_eq!(begun, [(&b"first"[..], late), (b"second", late), (b"stays", later)]);
     }
 }

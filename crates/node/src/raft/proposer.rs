@@ -11,11 +11,11 @@ use kvorum_store::entry;
 use openraft::errors::ClientWriteError;
 use openraft::impls::OneshotResponder;
 use prost::Message as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::gather::Answer;
+use super::gather::{Answer, Proposal};
 use super::types::{Commands, Outcomes, TypeConfig};
 use super::{Applied, Core, Overview, PeerClient, Raft};
 use crate::error::RequestError;
@@ -28,10 +28,10 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const LAST_ANSWERS_MAX: u32 = 5;
 
 /// Commits a batch as one log entry with one time stamp, and waits until it is applied here.
-pub async fn commit(raft: Raft, commands: Vec<Bytes>) -> Vec<Answer> {
-    let count = commands.len();
+pub async fn commit(raft: Raft, batch: Vec<Proposal>) -> Vec<Answer> {
+    let count = batch.len();
     let result = match raft.core() {
-        Ok(core) => commit_entry(&raft, core, commands).await,
+        Ok(core) => commit_entry(&raft, core, batch).await,
         Err(error) => Err(error),
     };
     match result {
@@ -48,12 +48,13 @@ pub async fn commit(raft: Raft, commands: Vec<Bytes>) -> Vec<Answer> {
 async fn commit_entry(
     raft: &Raft,
     core: &Core,
-    commands: Vec<Bytes>,
+    batch: Vec<Proposal>,
 ) -> Result<(Outcomes, u64), RequestError> {
     let level = raft.store().feature_level();
-    let payload = entry::encode_batch_of_level(level, raft.cluster_now_ms(), commands.iter());
-    raft.metrics().proposed(commands.len(), payload.len());
-    drop(commands);
+    let commands = batch.iter().map(|proposal| &proposal.command);
+    let payload = entry::encode_batch_of_level(level, raft.cluster_now_ms(), commands);
+    raft.metrics().proposed(batch.len(), payload.len());
+    drop(batch);
     let (responder, result) = OneshotResponder::<TypeConfig, _>::new_pair();
     let taken = core.raft.client_write_ff(Commands(payload), Some(responder)).await;
     taken.map_err(|_| RequestError::ShuttingDown)?;
@@ -68,27 +69,47 @@ async fn commit_entry(
     }
 }
 
-/// Sends a batch to the leader, and waits until it is applied there.
-pub async fn forward(raft: Raft, commands: Vec<Bytes>) -> Vec<Answer> {
-    let count = commands.len();
-    match forward_batch(&raft, commands).await {
+/// Sends a batch to the leader, and waits until it is applied there, or nobody waits for it any more.
+pub async fn forward(raft: Raft, batch: Vec<Proposal>) -> Vec<Answer> {
+    let count = batch.len();
+    match forward_batch(&raft, batch).await {
         Ok(results) if results.len() == count => results.into_iter().map(read_result).collect(),
         Ok(_) => vec![Err(RequestError::OutcomeUnknown("the leader's answer is not whole".into())); count],
         Err(error) => vec![Err(error); count],
     }
 }
 
-async fn forward_batch(raft: &Raft, commands: Vec<Bytes>) -> Result<Vec<peer::ProposeResult>, RequestError> {
+async fn forward_batch(raft: &Raft, batch: Vec<Proposal>) -> Result<Vec<peer::ProposeResult>, RequestError> {
     let (mut client, envelope) = raft.leader_client()?;
     let beside = client.clone();
     tokio::select! {
-        response = client.propose(peer::ProposeRequest { envelope, commands }) => {
+        response = client.propose(request(batch, envelope, Instant::now())) => {
             response.map(|response| response.into_inner().results).map_err(RequestError::from_peer)
         }
         () = deposed(raft, beside, envelope) => Err(RequestError::OutcomeUnknown(
             "the leader changed while the write was on its way to it".into(),
         )),
     }
+}
+
+/// The call that forwards a batch. Each command has the time that its caller has left, and the call the
+/// longest of them: that is what a leader goes by that does not know of the others.
+fn request(
+    batch: Vec<Proposal>,
+    envelope: Option<peer::Envelope>,
+    now: Instant,
+) -> tonic::Request<peer::ProposeRequest> {
+    let left = |proposal: &Proposal| proposal.deadline.saturating_duration_since(now);
+    let longest = batch.iter().map(left).max().unwrap_or_default();
+    let timeout_ms = batch.iter().map(|proposal| saturating_ms(left(proposal))).collect();
+    let commands = batch.into_iter().map(|proposal| proposal.command).collect();
+    let mut request = tonic::Request::new(peer::ProposeRequest { envelope, commands, timeout_ms });
+    request.set_timeout(longest);
+    request
+}
+
+fn saturating_ms(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Returns once another leads than the one that was called, and that one has nothing more to say.
@@ -138,5 +159,31 @@ fn read_result(result: peer::ProposeResult) -> Answer {
         Err(error) => {
             Err(RequestError::OutcomeUnknown(format!("the leader's answer could not be read: {error}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::times_to_answer;
+
+    /// What the leader makes of the times that a member gives the commands of several callers: each keeps
+    /// its own, whether it is longer or shorter than that of a call without one, less the margin of an answer.
+    #[test]
+    fn each_caller_keeps_his_deadline_at_the_leader() {
+        let (now, seconds) = (Instant::now(), Duration::from_secs_f64);
+        let proposal = |left: f64| Proposal { command: Bytes::new(), deadline: now + seconds(left) };
+        let request = request([0.08, 30.0, 1.0, 0.0].map(proposal).to_vec(), None, now);
+        let times = |request: &tonic::Request<peer::ProposeRequest>, timeout_ms: &[u32], count| {
+            times_to_answer(request.metadata(), timeout_ms, count)
+        };
+        let told = times(&request, &request.get_ref().timeout_ms, 4).expect("one for each");
+        assert_eq!(told, [0.07, 29.98, 0.98, 0.0].map(seconds));
+        // To a leader of a release before, which knows only the call's own.
+        assert_eq!(times(&request, &[], 2).expect("none at all"), [29.98, 29.98].map(seconds));
+        // From a member of a release before.
+        let without = tonic::Request::new(peer::ProposeRequest::default());
+        assert_eq!(times(&without, &[], 1).expect("none at all"), [5.0].map(seconds));
+        assert!(times(&without, &[1, 2, 3], 2).is_err());
     }
 }
