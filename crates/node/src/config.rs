@@ -78,8 +78,9 @@ pub struct Flags {
     #[arg(long, env = "KVORUM_BOOTSTRAP", value_enum, default_value_t = Bootstrap::Wait)]
     pub bootstrap: Bootstrap,
 
-    /// The only cluster whose disk is started on, and which an empty disk founds or joins: its id,
-    /// decimal or 0x and hexadecimal
+    /// The only cluster whose disk is started on, and which an empty disk founds or joins: its id as
+    /// `kvorum status` prints it, 16 hexadecimal digits; 16 decimal digits are hexadecimal too. Hexadecimal
+    /// digits after 0x are read as well, and decimal numbers of any other length
     #[arg(long, env = "KVORUM_CLUSTER_ID", value_name = "ID", value_parser = parse_id)]
     pub cluster_id: Option<u64>,
 
@@ -325,12 +326,22 @@ fn check_sizes(request_bytes: u64, cache_bytes: u64) -> Result<(), ConfigError> 
     Ok(())
 }
 
+/// Digits of an id where it is printed: all of them, always.
+const ID_DIGITS: usize = 16;
+
+/// An id in any of the ways that it may have been written down. What is printed comes first, so that 16
+/// decimal digits are no decimal number, as they were before ids could be given as they are printed: one in
+/// two thousand ids has so few. Whoever gives such a one in decimal is refused at the start, with both ids.
 fn parse_id(text: &str) -> Result<u64, String> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None if text.len() == ID_DIGITS => (text, 16),
+        None => (text, 10),
     };
-    parsed.map_err(|_| "an id is a number, decimal or 0x and hexadecimal".into())
+    let id = u64::from_str_radix(digits, radix).ok();
+    // A sign is no digit.
+    id.filter(|_| !digits.starts_with('+'))
+        .ok_or_else(|| "an id is 16 hexadecimal digits, as `kvorum status` prints it".into())
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -386,13 +397,47 @@ mod tests {
         let config = parse(&args).unwrap();
         assert_eq!((config.cache_bytes, config.quota_bytes), (64 << 20, 2 << 30));
         assert_eq!(config.cluster_id, Some(255));
-        assert_eq!(parse(&["--cluster-id", "255"]).unwrap().cluster_id, Some(255));
         assert_eq!(parse(&["--auto-compaction-retention", "0"]).unwrap().auto_compaction_retention, None);
         let config = parse(&["--listen-client", "[::]:0", "--advertise-client", "demo-0.demo-peers:2379"]);
         assert_eq!(config.unwrap().advertise_client.as_deref(), Some("demo-0.demo-peers:2379"));
         // Any number of ports may be left to the kernel.
         let any = "127.0.0.1:0";
         assert!(parse(&["--listen-client", any, "--listen-peer", any, "--listen-http", any]).is_ok());
+    }
+
+    /// An id is read as it is printed, and in the ways that were the only ones once.
+    #[test]
+    fn an_id_is_read_as_it_is_printed() {
+        let table = [
+            ("9a31ae08658294c5", Some(0x9a31_ae08_6582_94c5)),
+            ("9A31AE08658294C5", Some(0x9a31_ae08_6582_94c5)),
+            ("00000000000000ff", Some(255)),
+            ("ffffffffffffffff", Some(u64::MAX)),
+            // 16 decimal digits: nobody can tell, so it is what is printed.
+            ("1234567890123456", Some(0x1234_5678_9012_3456)),
+            ("0x9a31ae08658294c5", Some(0x9a31_ae08_6582_94c5)),
+            ("0xff", Some(255)),
+            ("255", Some(255)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("11111111103361750213", Some(11_111_111_103_361_750_213)),
+            ("18446744073709551616", None),
+            ("9a31ae08658294c", None),
+            ("9a31ae08658294c5f", None),
+            ("0x11111111111111111", None),
+            ("+a31ae08658294c5", None),
+            ("0x+f", None),
+            ("-1", None),
+            ("0x", None),
+            ("", None),
+        ];
+        for (text, id) in table {
+            let read = parse_id(text);
+            assert_eq!(read.as_ref().ok(), id.as_ref(), "{text}");
+            assert!(read.err().is_none_or(|error| error.contains("16 hexadecimal digits")), "{text}");
+        }
+        let printed = format!("{:016x}", 0x00a1_ae08_6582_94c5_u64);
+        let config = parse(&["--cluster-id", &printed]).unwrap();
+        assert_eq!(config.cluster_id, Some(0x00a1_ae08_6582_94c5));
     }
 
     /// Each value that cannot work is refused with one line that names the flag and what would do.
