@@ -39,7 +39,7 @@ pub enum ApplyError {
         source: Box<kube::Error>,
     },
     /// A node refused, or did not answer.
-    #[error("{context}: {source}")]
+    #[error("a member refused to {context}, or did not answer: {source}")]
     Node {
         /// Verb and object.
         context: String,
@@ -139,7 +139,7 @@ impl Effects<'_> {
                     to_incarnation: *to,
                 };
                 let recovered = self.node(*ordinal)?.recover(request).await;
-                recovered.map_err(|source| recover_error(*ordinal, source))
+                recovered.map_err(|source| recover_error(&names::pod(name, *ordinal), source))
             }
             Risky::RecreateStatefulSet { version } => {
                 self.delete::<StatefulSet>(name, version, DeleteParams::orphan()).await
@@ -351,7 +351,8 @@ impl Effects<'_> {
     /// The node of an ordinal, with the patience that a change takes.
     fn node(&self, ordinal: u32) -> Result<AdminClient, ApplyError> {
         let address = self.seen.addresses.get(&ordinal);
-        let address = address.ok_or_else(|| ApplyError::Outdated(format!("pod {ordinal}")))?;
+        let address = address
+            .ok_or_else(|| ApplyError::Outdated(format!("pod {}", names::pod(&self.seen.name, ordinal))))?;
         let node = AdminClient::new(&peer_address(address), CHANGE_MAX);
         node.map_err(|source| node_error("connect to a node", source))
     }
@@ -408,11 +409,11 @@ fn applied_fields(mut entries: Vec<ManagedFieldsEntry>) -> Option<Vec<ManagedFie
 }
 
 /// Whoever was told to recover restarts for that, maybe while it is told once more.
-fn recover_error(ordinal: u32, source: kvorum_client::Error) -> ApplyError {
+fn recover_error(member: &str, source: kvorum_client::Error) -> ApplyError {
     use kvorum_client::Error::{OutcomeUnknown, Unanswered};
     match source {
         Unanswered { .. } | OutcomeUnknown { .. } => {
-            ApplyError::Unknown(format!("member {ordinal} did not answer; it restarts for a recovery"))
+            ApplyError::Unknown(format!("member {member} did not answer, since it restarts for the recovery"))
         }
         source => node_error("recover the cluster", source),
     }

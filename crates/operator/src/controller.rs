@@ -238,22 +238,22 @@ async fn tell(
     memory: &mut Memory,
 ) {
     let cluster = format!("{}/{}", seen.namespace, seen.name);
-    let (kind, step) = (plan.step.kind(), plan.step.to_string());
+    let kind = plan.step.kind();
     if !plan.step.is_idle() {
         context.metrics.stepped(kind, if outcome.is_ok() { "ok" } else { "failed" });
     }
     let said = match outcome {
-        Ok(()) if plan.step == Step::Rest => plan.reason.clone(),
-        Ok(()) if plan.step == Step::Wait => format!("waiting for {}", plan.reason),
-        Ok(()) => format!("{step}: {}", plan.reason),
-        Err(error) => format!("{step}: {error}"),
+        Ok(()) if plan.step.is_idle() => plan.reason.clone(),
+        Ok(()) => format!("{}. {}", plan.step.done(&seen.name), plan.reason),
+        Err(error @ ApplyError::Unknown(_)) => format!("{}: {error}.", plan.step.begun(&seen.name)),
+        Err(error) => format!("{}: {error}. It is tried again.", plan.step.failed(&seen.name)),
     };
     if memory.told.replace(said.clone()).as_ref() == Some(&said) {
         return;
     }
     let fine = matches!(outcome, Ok(()) | Err(ApplyError::Unknown(_)));
     match outcome {
-        Err(error) if !fine => tracing::warn!(cluster, step = kind, %error, "{step}"),
+        Err(_) if !fine => tracing::warn!(cluster, step = kind, "{said}"),
         _ => tracing::info!(cluster, step = kind, "{said}"),
     }
     let bookkeeping = matches!(plan.step, Step::Record(_) | Step::Forget(_) | Step::Rest);

@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::crd::Keep;
+use crate::names;
 use crate::names::hex;
 use crate::step::Risky;
 
 /// Everything a plan is made of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
+    /// The KvCluster's name, for what people are told.
+    pub name: String,
     /// What the spec wants.
     pub wanted: Wanted,
     /// The cluster id that the status has latched.
@@ -51,6 +54,18 @@ pub struct Observed {
     pub standby: bool,
     /// The operator lacks the right to read machines and volumes: whether one is gone, it cannot tell.
     pub machines_forbidden: bool,
+}
+
+impl Observed {
+    /// The name of an ordinal's pod, which is what people know a member by.
+    pub fn pod_name(&self, ordinal: u32) -> String {
+        names::pod(&self.name, ordinal)
+    }
+
+    /// The name of an ordinal's claim.
+    pub fn claim_name(&self, ordinal: u32) -> String {
+        names::claim(&self.name, ordinal)
+    }
 }
 
 /// What the spec wants, as far as the plan is concerned.

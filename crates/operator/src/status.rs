@@ -138,34 +138,45 @@ fn verdicts(
         () if full && !plan.step.touches_members() => (true, "Ready"),
         () => (false, progress_of(plan)),
     };
-    let members = format!("{} of {} members are ready", new.ready_members, observed.wanted.members);
+    let members = format!("{} of {} members are ready.", new.ready_members, observed.wanted.members);
     let even = observed.wanted.members.is_multiple_of(2);
     let available = match (view, even) {
-        (Some(_), false) => verdict("Available", true, "HasLeader", "a quorum has confirmed its leader"),
+        (Some(_), false) => verdict("Available", true, "HasLeader", "A quorum has confirmed its leader."),
         (Some(_), true) => {
             let (n, less) = (observed.wanted.members, observed.wanted.members - 1);
-            let message =
-                format!("{n} members tolerate no more failures than {less}; 1, 3, 5 or 7 are better");
+            let message = format!(
+                "A quorum has confirmed its leader, but {n} members tolerate no more failures than {less}; 1, 3, 5 or 7 \
+                 are better."
+            );
             verdict("Available", true, "EvenMembers", message)
         }
-        (None, _) => verdict("Available", false, "NoLeader", "no leader is confirmed by a quorum"),
+        (None, _) => verdict(
+            "Available",
+            false,
+            "NoLeader",
+            "No leader is confirmed by a quorum, so that nothing is written or read linearizably.",
+        ),
     };
     let progressing = match settled {
-        true => verdict("Progressing", false, "Settled", "all is as wanted"),
-        false => verdict("Progressing", !observed.wanted.paused, progress_of(plan), plan.reason.clone()),
+        true => verdict("Progressing", false, "Settled", "All is as the spec wants."),
+        false => verdict("Progressing", !observed.wanted.paused, progress_of(plan), progress(seen, plan)),
     };
-    let ready_message = if ready { members } else { format!("{members}; {}", plan.reason) };
+    let ready_message = if ready { members } else { format!("{members} {}", progress(seen, plan)) };
     let pending = match seen.update_pending {
         true => verdict(
             "UpdatePending",
             true,
             "OperatorUpgraded",
-            "this operator would make pods otherwise; they stay as they are until spec.image, spec.pod or spec.node \
-             changes, or the chart's upgradeClusters is set",
+            "This operator would make pods otherwise. They stay as they are until spec.image, spec.pod or spec.node \
+             changes, or the chart's upgradeClusters is set.",
         ),
-        false => verdict("UpdatePending", false, "UpToDate", "pods are made as this operator makes them"),
+        false => verdict("UpdatePending", false, "UpToDate", "Pods are made as this operator makes them."),
     };
-    let paused = verdict("Paused", observed.wanted.paused, "Spec", "as spec.paused says");
+    let paused = match observed.wanted.paused {
+        true => "spec.paused is true: nothing is done until it is false.",
+        false => "spec.paused is false.",
+    };
+    let paused = verdict("Paused", observed.wanted.paused, "Spec", paused);
     vec![
         verdict("Ready", ready, why, ready_message),
         available,
@@ -187,51 +198,75 @@ fn progress_of(plan: &Plan) -> &'static str {
     }
 }
 
+/// What is being done, and why; or what is waited for.
+fn progress(seen: &Seen, plan: &Plan) -> String {
+    match plan.step.is_idle() {
+        true => plan.reason.clone(),
+        false => format!("{}. {}", plan.step.begun(&seen.name), plan.reason),
+    }
+}
+
 fn storage(plan: &Plan) -> Verdict {
     match plan.notes.iter().find(|note| note.about == About::Storage) {
         Some(note) => verdict("StorageProblem", true, note.reason, note.message.clone()),
-        None => verdict("StorageProblem", false, "None", "no disk needs anybody"),
+        None => verdict("StorageProblem", false, "None", "No disk needs anybody."),
     }
 }
 
 fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> Verdict {
     let observed = &seen.observed;
     if let Err(error @ (ApplyError::Kubernetes { .. } | ApplyError::Node { .. })) = outcome {
-        return verdict("Degraded", true, "StepFailed", format!("{error}; it is tried again"));
+        return verdict(
+            "Degraded",
+            true,
+            "StepFailed",
+            format!("{}: {error}. It is tried again.", plan.step.failed(&seen.name)),
+        );
     }
     if let Some(note) = plan.notes.iter().find(|note| note.about == About::Degraded) {
         return verdict("Degraded", true, note.reason, note.message.clone());
     }
     let alarm = observed.nodes.iter().find(|(_, node)| !node.alarms.is_empty());
     if let Some((ordinal, node)) = alarm {
-        let message = format!("member {ordinal} raises {}", node.alarms.join(", "));
+        let message = format!(
+            "Member {} raises {}; docs/operations.md says what to do.",
+            names::pod(&seen.name, *ordinal),
+            node.alarms.join(", ")
+        );
         return verdict("Degraded", true, "Alarm", message);
     }
     if let Some((ordinal, node)) = observed.nodes.iter().find(|(_, node)| !node.status_only.is_empty()) {
-        let message = format!("member {ordinal} takes no part: {}", node.status_only);
+        let message =
+            format!("Member {} takes no part: {}", names::pod(&seen.name, *ordinal), node.status_only);
         return verdict("Degraded", true, "StatusOnly", message);
     }
     if let Some((ordinal, pod)) = observed.pods.iter().find(|(_, pod)| pod.stuck) {
         let machine = pod.machine.as_deref().unwrap_or("its machine");
         let message = format!(
-            "pod {ordinal} is deleted, but {machine} does not say that it has ended; if that machine is gone, delete \
-             its Node, or taint it with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+            "Pod {} is deleted, but {machine} does not say that it has ended. If that machine is gone, delete its Node, or \
+             taint it with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+            names::pod(&seen.name, *ordinal)
         );
         return verdict("Degraded", true, "PodStuck", message);
     }
     let broken = observed.pods.iter().find(|(_, pod)| !pod.ready && pod.trouble.is_some());
     if let Some((ordinal, pod)) = broken {
         let trouble = pod.trouble.as_deref().unwrap_or_default();
-        return verdict("Degraded", true, "PodNotRunning", format!("pod {ordinal} does not run: {trouble}"));
+        return verdict(
+            "Degraded",
+            true,
+            "PodNotRunning",
+            format!("Pod {} does not run: {trouble}", names::pod(&seen.name, *ordinal)),
+        );
     }
     if let Some(machine) = shared_machine(observed) {
-        let message = format!("two members run on {machine}: its loss costs both; add machines");
+        let message = format!("Two members run on {machine}, whose loss would cost both: add machines.");
         return verdict("Degraded", true, "SharedMachine", message);
     }
     if let Monitor::Impossible(why) = &observed.monitor {
         return verdict("Degraded", true, "NoPodMonitor", why.clone());
     }
-    verdict("Degraded", false, "None", "no member is in trouble")
+    verdict("Degraded", false, "None", "No member is in trouble.")
 }
 
 fn shared_machine(observed: &Observed) -> Option<&str> {
@@ -245,15 +280,20 @@ fn shared_machine(observed: &Observed) -> Option<&str> {
 fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
     let observed = &seen.observed;
     if view.is_some() || observed.cluster_id.is_none() {
-        return verdict("QuorumLost", false, "Confirmed", "no quorum is lost");
+        return verdict("QuorumLost", false, "Confirmed", "No quorum is lost.");
     }
     if seen.leaderless < QUORUM_LOST_AFTER {
-        return verdict("QuorumLost", false, "NoLeaderYet", "no leader is confirmed at the moment");
+        return verdict(
+            "QuorumLost",
+            false,
+            "NoLeaderYet",
+            "No leader is confirmed at the moment, as during an election.",
+        );
     }
     let ready = observed.pods.values().filter(|pod| pod.ready).count();
     if observed.nodes.is_empty() && ready * 2 > observed.pods.len() {
-        let message = "the kubelets say that most members are ready, but the operator reaches none of them; look at \
-                       its network";
+        let message = "The kubelets say that most members are ready, but the operator reaches none of them. Look for a \
+                       NetworkPolicy or a broken network between the two.";
         return Verdict {
             kind: "QuorumLost",
             status: "Unknown",
@@ -271,17 +311,17 @@ fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
         if silent.is_empty() { String::new() } else { format!(" {} do not answer.", silent.join(", ")) };
     let advice = match survivor(observed) {
         Some(token) => format!(
-            "It goes on by itself when most members are back. If they never come back, the best survivor is recovered \
-             with kubectl annotate kvc {} -n {} {}={token}",
+            "The cluster goes on by itself when most members are back. If they never come back, recover the best survivor: \
+             kubectl annotate kvc {} -n {} {}={token}",
             seen.name,
             seen.namespace,
             names::RECOVER_FROM
         ),
         None => {
-            "No disk that answers has the data; only a restore of a snapshot helps if none comes back".into()
+            "No disk that answers has the data; only a restore of a snapshot helps if none comes back.".into()
         }
     };
-    verdict("QuorumLost", true, "NoQuorum", format!("no leader is confirmed by a quorum.{silent} {advice}"))
+    verdict("QuorumLost", true, "NoQuorum", format!("No leader is confirmed by a quorum.{silent} {advice}"))
 }
 
 /// The token of the member that has the most of the log; of the latest incarnation's, since the logs of

@@ -138,7 +138,7 @@ fn of_two_operators_at_once_the_stale_one_is_refused() {
         for change in changes {
             cluster.change(change).await?;
             // Whether it gets so far before the other one does is chance, and tried again.
-            if let Ok(at) = two.says(seen, &["plan to"], Duration::from_secs(10)).await {
+            if let Ok(at) = two.says(seen, &["Planned to"], Duration::from_secs(10)).await {
                 two.halt()?;
                 test.say(format!("halted after: {}", last_words(&two.log()[at])));
                 cluster.settled(Duration::from_secs(120)).await?;
@@ -164,7 +164,7 @@ fn of_two_operators_at_once_the_stale_one_is_refused() {
 }
 
 fn last_words(line: &str) -> &str {
-    line.find("plan to").map_or(line, |at| &line[at..])
+    line.find("Planned to").map_or(line, |at| &line[at..])
 }
 
 /// Every recorded step of a scale up and down and of a rolling change is tried again when it is over:

@@ -148,6 +148,7 @@ pub async fn observe(
     let machines = machines::look(client, &objects, nodes.len() < objects.pods.len(), memory).await;
     let status = cluster.status.clone().unwrap_or_default();
     let mut observed = Observed {
+        name: name.to_owned(),
         wanted: wanted(&cluster.spec),
         cluster_id: status.cluster_id.as_deref().and_then(names::unhex),
         step: status.step.as_ref().and_then(Risky::read),

@@ -64,16 +64,16 @@ fn lacks_the_object(error: &kube::Error) -> bool {
 fn advice(error: &kube::Error) -> String {
     let why = match error {
         kube::Error::Api(status) if status.code == 404 => {
-            "this Kubernetes does not know PodMonitors; install the Prometheus operator, or set it to false"
+            "this Kubernetes does not know PodMonitors; install the Prometheus operator, or set it to false."
                 .into()
         }
         kube::Error::Api(status) if status.is_forbidden() => {
             format!(
-                "the operator's role lacks podmonitors, {}; upgrade the chart, or set it to false",
+                "the operator's role lacks podmonitors, {}; upgrade the chart, or set it to false.",
                 status.message
             )
         }
-        error => format!("the PodMonitor cannot be read: {error}; it is tried again"),
+        error => format!("the PodMonitor cannot be read: {error}; it is tried again."),
     };
     format!("spec.metrics.podMonitor is true, but {why}")
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{About, Decided, Notes, risky, safe, wait};
+use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::names::hex;
 use crate::observed::{Disk, Node, Observed, Role};
 use crate::step::{Risky, Step};
@@ -13,7 +13,9 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if known.len() > 1 {
         let ids: Vec<String> = known.iter().map(|id| hex(*id)).collect();
         let message = format!(
-            "disks of several clusters are here under one name: {}; remove the claims that do not belong to it",
+            "Disks of several clusters are here under the name {}: {}. Nothing is done until the claims that do not \
+             belong to it are deleted; the annotation kvorum.io/cluster-id of each says whose it is.",
+            observed.name,
             ids.join(", ")
         );
         notes.add(About::Storage, "OtherCluster", message.clone());
@@ -21,7 +23,7 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     }
     match (observed.cluster_id, known.first()) {
         (None, Some(&cluster_id)) => {
-            safe(Step::Latch { cluster_id }, "claims or nodes say which cluster this is")
+            safe(Step::Latch { cluster_id }, "The claims or the members that are there say so.")
         }
         (None, None) => choose_founder(observed),
         (Some(cluster_id), _) => found(observed, cluster_id, notes),
@@ -41,25 +43,35 @@ fn choose_founder(observed: &Observed) -> Decided {
     let wanted = observed.wanted.members;
     let version = set.version.clone();
     if set.replicas < wanted {
-        return safe(Step::Grow { replicas: wanted, version }, "the spec wants more members");
+        return safe(
+            Step::Grow { replicas: wanted, version },
+            format!("The spec wants {wanted} members, and the cluster is not founded yet."),
+        );
     }
     if set.replicas > wanted {
-        return risky(Risky::Shrink { replicas: wanted, version }, "the spec wants fewer members");
+        return risky(
+            Risky::Shrink { replicas: wanted, version },
+            format!("The spec wants {wanted} members, and the cluster is not founded yet."),
+        );
     }
     let unjoined = |ordinal: &u32| {
         observed.nodes.get(ordinal).is_some_and(|node| node.role == Role::Unjoined && node.cluster_id == 0)
     };
-    let missing: Vec<String> = (0..wanted).filter(|i| !unjoined(i)).map(|i| i.to_string()).collect();
+    let missing: Vec<_> = (0..wanted).filter(|i| !unjoined(i)).map(|i| observed.pod_name(i)).collect();
     if !missing.is_empty() {
-        return wait(format!("all members to answer before the cluster is founded: {}", missing.join(", ")));
+        return wait(format!(
+            "Waiting until all members answer, with empty disks, before the cluster is founded; missing: {}. If one \
+             stays missing, `kubectl describe pod` says what keeps it from running.",
+            missing.join(", ")
+        ));
     }
     let (claim, node) = (observed.claims.get(&0)?, observed.nodes.get(&0)?);
     if claim.deleting {
-        return wait("claim 0 is being deleted");
+        return wait(deleted_claim(observed, 0, "the cluster is founded on a new one"));
     }
     let disk = Disk { cluster_id: observed.fresh_id, node_id: node.node_id, founder: true };
     let step = Step::RecordDisk { ordinal: 0, version: claim.version.clone(), disk };
-    safe(step, "all members wait to be told their cluster")
+    safe(step, "All members wait to be told their cluster, and it is founded on the disk of this claim only.")
 }
 
 /// Goes on with the disk that was chosen, and only with that.
@@ -72,7 +84,7 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
     if node.node_id == founder.node_id && may_be_founder(node, cluster_id) {
         let (ordinal, node_id) = (0, founder.node_id);
         let step = Step::Initialize { ordinal, node_id, cluster_id };
-        return safe(step, "the founder is chosen and its disk is the one that was chosen");
+        return safe(step, "Its disk is the one that was chosen to found the cluster.");
     }
     // Somebody who does not answer might have the data.
     if observed.nodes.len() == observed.pods.len() {
@@ -80,8 +92,8 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
             About::Storage,
             "FounderLost",
             format!(
-                "disk {} founded or was to found this cluster and is gone, and no other disk has its data; \
-                 restore a snapshot, or delete the KvCluster and its claims and make it again",
+                "Disk {} founded or was to found this cluster and is gone, and no other disk has its data. Restore a \
+                 snapshot, or delete the KvCluster and its claims and make it again.",
                 hex(founder.node_id)
             ),
         );

@@ -1,7 +1,7 @@
 //! How a disk becomes a voter, be it a new member's or one that takes a lost one's place.
 
 use super::view::View;
-use super::{About, Decided, Notes, risky, safe, wait};
+use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::crd::Keep;
 use crate::names::hex;
 use crate::observed::{Disk, Node};
@@ -23,7 +23,7 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     }
     let disk = there.unwrap_or(Disk { cluster_id: view.cluster_id, node_id, founder: false });
     let step = Step::RecordDisk { ordinal, version: claim.version.clone(), disk };
-    safe(step, format!("disk {} or its image is not on record", hex(node_id)))
+    safe(step, format!("That disk {} belongs to the cluster, and its image, is not on record.", hex(node_id)))
 }
 
 /// The next step of the first member that is not a voter yet.
@@ -44,21 +44,34 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
 fn promote(view: &View, ordinal: u32, node_id: u64) -> Decided {
     if !view.fit(node_id) {
         let behind = view.leader.progress.get(&node_id).map_or(0, |progress| progress.bytes_behind);
-        return wait(format!("member {ordinal} to catch up, {behind} bytes behind"));
+        let pod = view.observed.pod_name(ordinal);
+        // Not in bytes: each other number is another event.
+        return wait(format!(
+            "Waiting until member {pod} has caught up before it votes; it is {} MiB of log behind. If that number does not \
+             fall, `kubectl logs {pod}` says why.",
+            behind.div_ceil(1 << 20)
+        ));
     }
     let lost = view.voters_at(ordinal);
     let mut voters = &view.voters - &lost;
     voters.insert(node_id);
     if !lost.is_empty() && !view.quorum_without(&lost) {
-        return wait("enough caught-up voters to replace a lost disk");
+        return wait(voters_missing(
+            view,
+            &format!("the lost disk of member {} is replaced", view.observed.pod_name(ordinal)),
+        ));
     }
     if !view.quorum_of(&voters) {
-        return wait("enough caught-up voters to take in another");
+        return wait(voters_missing(view, &format!("member {} votes too", view.observed.pod_name(ordinal))));
     }
     let reason = match lost.first() {
-        None => format!("member {ordinal} has caught up"),
+        None => format!("Member {} has caught up.", view.observed.pod_name(ordinal)),
         Some(lost) => {
-            format!("member {ordinal} has caught up and takes the place of the lost disk {}", hex(*lost))
+            format!(
+                "Member {} has caught up on a new disk and takes the place of the lost disk {}.",
+                view.observed.pod_name(ordinal),
+                hex(*lost)
+            )
         }
     };
     risky(Risky::ChangeVoters { voters, membership: view.membership.log_id }, reason)
@@ -67,20 +80,37 @@ fn promote(view: &View, ordinal: u32, node_id: u64) -> Decided {
 fn take_in(view: &View, ordinal: u32, node: &Node, notes: &mut Notes) -> Decided {
     let claim = view.observed.claims.get(&ordinal)?;
     if claim.deleting {
-        return wait(format!("claim {ordinal} is being deleted"));
+        let then = format!("member {} gets a new disk", view.observed.pod_name(ordinal));
+        return wait(deleted_claim(view.observed, ordinal, &then));
     }
     if !node.is_blank() {
         return retired_disk(view, ordinal, node.node_id, notes);
     }
     let lost = view.voters_at(ordinal);
     if !lost.is_empty() && !view.quorum_without(&lost) {
-        return wait("enough caught-up voters to replace a lost disk");
+        return wait(voters_missing(
+            view,
+            &format!("the lost disk of member {} is replaced", view.observed.pod_name(ordinal)),
+        ));
     }
     if let Some(record) = record(view, ordinal, node.node_id) {
         return Some(record);
     }
     let (node_id, membership) = (node.node_id, view.membership.log_id);
-    risky(Risky::AddLearner { node_id, ordinal, membership }, format!("member {ordinal} has an empty disk"))
+    risky(
+        Risky::AddLearner { node_id, ordinal, membership },
+        "It has an empty disk, and catches up before it votes.",
+    )
+}
+
+/// That a change waits for a majority that could do without the member it is about.
+fn voters_missing(view: &View, then: &str) -> String {
+    let behind: Vec<_> = view.voters.iter().filter(|id| !view.fit(**id)).map(|id| hex(*id)).collect();
+    format!(
+        "Waiting until enough voters have caught up: then {then}. Not there or behind: {}. If this stays, bring them back \
+         (`kvorum status`).",
+        behind.join(", ")
+    )
 }
 
 /// A disk whose id was removed never takes part again: another must come in its place.
@@ -90,19 +120,25 @@ fn retired_disk(view: &View, ordinal: u32, node_id: u64, notes: &mut Notes) -> D
             About::Storage,
             "RetiredDisk",
             format!(
-                "the disk of member {ordinal} ({}) was removed from the cluster and is kept by whenScaled: Retain; \
-                 delete its claim to let a new disk take its place",
-                hex(node_id)
+                "The disk of member {} ({}) was removed from the cluster and is kept, since whenScaled is Retain. To let \
+                 a new disk take its place, delete its claim: kubectl delete pvc {}",
+                view.observed.pod_name(ordinal),
+                hex(node_id),
+                view.observed.claim_name(ordinal)
             ),
         );
         return None;
     }
     let lost = view.voters_at(ordinal);
     if !view.quorum_without(&lost) {
-        return wait("a caught-up quorum before a removed member's claim is deleted");
+        let then = format!("claim {}, whose disk was removed, is deleted", view.observed.claim_name(ordinal));
+        return wait(voters_missing(view, &then));
     }
     let version = view.observed.claims.get(&ordinal)?.version.clone();
-    risky(Risky::DeleteClaim { ordinal, version }, format!("disk {} was removed", hex(node_id)))
+    risky(
+        Risky::DeleteClaim { ordinal, version },
+        format!("Its disk {} was removed from the cluster and never takes part again.", hex(node_id)),
+    )
 }
 
 /// After a recovery the disks of those that were left behind refuse to start, so that they say nothing
@@ -131,7 +167,7 @@ pub fn leftover(view: &View) -> Decided {
     let membership = view.membership.log_id;
     risky(
         Risky::RemoveLearner { node_id, membership },
-        format!("learner {} is gone or no longer wanted", hex(node_id)),
+        "Its disk is gone, or its member is no longer wanted.",
     )
 }
 

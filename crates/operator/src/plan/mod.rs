@@ -26,7 +26,7 @@ pub use view::View;
 pub struct Plan {
     /// The step.
     pub step: Step,
-    /// Why, or what is waited for.
+    /// Why, or what is waited for and what to do if that stays: whole sentences.
     pub reason: String,
     /// What stands in the way of what is wanted.
     pub notes: Vec<Note>,
@@ -79,6 +79,15 @@ fn risky(step: Risky, reason: impl Into<String>) -> Decided {
     Some((Decision::Risky(step), reason.into()))
 }
 
+/// That a claim must be gone first, for something that comes then.
+fn deleted_claim(observed: &Observed, ordinal: u32, then: &str) -> String {
+    let claim = observed.claim_name(ordinal);
+    format!(
+        "Waiting until claim {claim}, which is being deleted, is gone: then {then}. If it stays, a pod still uses it, or \
+         a finalizer holds it; `kubectl describe pvc {claim}` says which."
+    )
+}
+
 fn wait(reason: impl Into<String>) -> Decided {
     safe(Step::Wait, reason)
 }
@@ -88,10 +97,13 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut notes = Notes::default();
     let (decision, reason) = match decide(observed, &mut notes) {
         Some(decided) => decided,
-        None => (Decision::Safe(Step::Rest), "all is as wanted".to_owned()),
+        None => (Decision::Safe(Step::Rest), "All is as the spec wants.".to_owned()),
     };
+    if observed.wanted.paused && !observed.deleting {
+        let reason = "Nothing is done while spec.paused is true.".to_owned();
+        return Plan { step: Step::Rest, reason, notes: notes.0 };
+    }
     let step = match (&observed.step, decision) {
-        _ if observed.wanted.paused && !observed.deleting => Step::Rest,
         (None, Decision::Safe(step)) => step,
         (None, Decision::Risky(step)) => Step::Record(step),
         (Some(recorded), Decision::Risky(step)) if *recorded == step => Step::Act(step),
@@ -119,7 +131,10 @@ fn decide(observed: &Observed, notes: &mut Notes) -> Decided {
 /// What is done while a quorum has confirmed its leader, in the order of urgency.
 fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
     if view.membership.configs.len() != 1 {
-        return wait("the leader completes a change of the membership");
+        return wait(
+            "Waiting until the leader has completed a change of the membership that is under way. If this stays, a \
+             majority of the new or of the old voters does not answer: bring those members back.",
+        );
     }
     recovery::over(view.observed)
         .or_else(|| stateful_set::hold_members(view))
@@ -144,7 +159,11 @@ fn absent(view: &View) -> Decided {
         let ready = observed.pods.get(ordinal).is_some_and(|pod| pod.ready && !pod.deleting);
         !ready || !view.voters_at(*ordinal).iter().any(|id| view.fit(*id))
     })?;
-    wait(format!("member {ordinal} to take part"))
+    let pod = observed.pod_name(ordinal);
+    wait(format!(
+        "Waiting until member {pod} is ready and a caught-up voter. If this stays, `kubectl describe pod {pod}` and \
+         `kubectl logs {pod}` say why."
+    ))
 }
 
 /// The step was taken, or what it was planned for is no longer there.

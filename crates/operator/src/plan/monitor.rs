@@ -8,9 +8,10 @@ use crate::step::Step;
 pub fn next(observed: &Observed) -> Decided {
     match &observed.monitor {
         Monitor::AsWanted | Monitor::Impossible(_) => None,
-        Monitor::Differs => safe(Step::ApplyMonitor, "spec.metrics.podMonitor is true"),
-        Monitor::Unwanted(version) => {
-            safe(Step::DeleteMonitor { version: version.clone() }, "spec.metrics.podMonitor is false")
-        }
+        Monitor::Differs => safe(Step::ApplyMonitor, "The spec says so: metrics.podMonitor is true."),
+        Monitor::Unwanted(version) => safe(
+            Step::DeleteMonitor { version: version.clone() },
+            "The spec says so: metrics.podMonitor is false.",
+        ),
     }
 }

@@ -8,9 +8,9 @@ use crate::step::Step;
 /// pods that do not run, is all: a corrected spec heals what a bad one broke, and the rest waits for a
 /// leader.
 pub fn below(observed: &Observed) -> Decided {
-    bring_back(observed)
-        .or_else(|| storage::grow(observed))
-        .or_else(|| wait("a leader that a quorum confirms"))
+    let leaderless = "Waiting for a leader that a quorum confirms; nothing is changed until then that could cost a disk. \
+                      If this stays, the condition QuorumLost says which members are missing and what to do.";
+    bring_back(observed).or_else(|| storage::grow(observed)).or_else(|| wait(leaderless))
 }
 
 /// The newest membership that any node knows says how many pods there must be; where none answers, the
@@ -27,7 +27,10 @@ fn bring_back(observed: &Observed) -> Decided {
         return None;
     }
     let version = set.version.clone();
-    safe(Step::Grow { replicas, version }, "the StatefulSet has fewer pods than the cluster has members")
+    safe(
+        Step::Grow { replicas, version },
+        "The StatefulSet has fewer pods than the cluster has members, and a majority of them is needed.",
+    )
 }
 
 #[cfg(test)]

@@ -17,13 +17,16 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
         observed.nodes.iter().find(|(_, node)| !node.is_blank() && node.token().to_string() == wanted);
     let Some((&ordinal, node)) = survivor else {
         if restarts(observed) || is_told(observed, wanted) {
-            return wait("the survivor to lead the next incarnation");
+            return wait(
+                "Waiting until the survivor, which restarts for that, leads the next incarnation. If this stays, its log \
+                 says why: kubectl logs of the pod that the token names.",
+            );
         }
         notes.add(
             About::Degraded,
             "RecoverRefused",
-            format!("no member that answers is in the state that the annotation names, {wanted}; take the token that \
-                     the condition QuorumLost names now"),
+            format!("No member that answers is in the state that the annotation names, {wanted}. Take the token that \
+                     the condition QuorumLost names now."),
         );
         return None;
     };
@@ -34,7 +37,10 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if observed.recovery.as_deref() != Some(wanted) {
         // Another survivor may have begun any incarnation so far, and be silent now.
         let (to, token) = (observed.incarnation.max(node.incarnation) + 1, node.token());
-        return safe(Step::RaiseIncarnation { to, token }, "a person asks for a recovery");
+        return safe(
+            Step::RaiseIncarnation { to, token },
+            "The annotation kvorum.io/recover-from asks for a recovery, and no pod of the old one may come back.",
+        );
     }
     let to = observed.incarnation;
     let template = &observed.stateful_set.as_ref()?.template;
@@ -42,12 +48,19 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
         observed.pods.iter().filter(|(other, pod)| **other != ordinal && pod.template != *template);
     if let Some((other, pod)) = others.clone().find(|(_, pod)| !pod.deleting) {
         let step = Risky::DeletePod { ordinal: *other, version: pod.version.clone() };
-        return risky(step, format!("pod {other} must not come back with the old incarnation"));
+        return risky(step, "It must not come back with the incarnation that the recovery ends.");
     }
     if let Some((other, _)) = others.find(|(_, pod)| pod.machine_ready) {
-        return wait(format!("pod {other} of the old incarnation to end"));
+        let pod = observed.pod_name(*other);
+        return wait(format!(
+            "Waiting until pod {pod}, which is of the incarnation that the recovery ends, has ended. If this stays, its \
+             machine does not end it: if that is gone, delete its Node."
+        ));
     }
-    risky(Risky::Recover { ordinal, token: node.token(), to }, "a person asks for a recovery")
+    risky(
+        Risky::Recover { ordinal, token: node.token(), to },
+        "The annotation kvorum.io/recover-from asks for it, and no other pod is of the old incarnation.",
+    )
 }
 
 /// The step on record is a recovery, and its survivor does not answer: it restarts for that.
@@ -69,7 +82,7 @@ fn is_told(observed: &Observed, wanted: &str) -> bool {
 /// With a quorum nothing is to be recovered, and what was asked for must not start anything later.
 pub fn over(observed: &Observed) -> Decided {
     observed.recover_from.as_ref()?;
-    safe(Step::DropToken, "a quorum is there, and nothing is to be recovered any more")
+    safe(Step::DropToken, "A quorum is there, and nothing is to be recovered any more.")
 }
 
 /// Whether a recovery that is under way needs this pod as it is: its node is to be told, and restarts then.
@@ -84,7 +97,10 @@ fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
     let ours = |node: &&Node| node.cluster_id == survivor.cluster_id && !node.is_blank();
     let latest = observed.nodes.values().filter(ours).max_by_key(|node| node.incarnation);
     if let Some(node) = latest.filter(|node| node.incarnation > survivor.incarnation) {
-        return Some(format!("another member is of a later incarnation; recover from {}", node.token()));
+        return Some(format!(
+            "Another member is of a later incarnation. Recover from that one: {}",
+            node.token()
+        ));
     }
     let voters = survivor.membership.configs.iter().flatten();
     for voter in voters.filter(|voter| **voter != survivor.node_id) {
@@ -94,13 +110,18 @@ fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
         let replaced = ordinal.is_some_and(|ordinal| observed.nodes.contains_key(&ordinal));
         match (node, ordinal.and_then(|ordinal| observed.pods.get(&ordinal))) {
             (Some(node), _) if node.last_log > survivor.last_log => {
-                return Some(format!("another member has a newer log; recover from {}", node.token()));
+                return Some(format!(
+                    "Another member has a newer log. Recover from that one: {}",
+                    node.token()
+                ));
             }
             (None, Some(pod)) if pod.machine_ready && !replaced => {
                 let ordinal = ordinal.unwrap_or_default();
                 return Some(format!(
-                    "member {ordinal} does not answer, but its machine is Ready: it may have a newer log; bring it \
-                     back, or delete its claim and pod"
+                    "Member {0} does not answer, but its machine is Ready, and it may have a newer log. Bring it back, or, \
+                     if its disk is lost: kubectl delete pvc {1} && kubectl delete pod {0}",
+                    observed.pod_name(ordinal),
+                    observed.claim_name(ordinal),
                 ));
             }
             _ => {}

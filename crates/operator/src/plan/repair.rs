@@ -14,10 +14,21 @@ pub fn finish_deletion(view: &View) -> Decided {
     });
     let (&ordinal, _) = held?;
     if !view.quorum_without(&view.voters_at(ordinal)) {
-        return wait(format!("a caught-up quorum without member {ordinal}, whose claim is being deleted"));
+        return wait(format!(
+            "Waiting until a majority of the voters has caught up without member {}: its claim {} is being deleted, and \
+             its pod is deleted only then. If this stays, bring the other members back (`kvorum status`).",
+            view.observed.pod_name(ordinal),
+            view.observed.claim_name(ordinal),
+        ));
     }
     let version = view.observed.pods.get(&ordinal)?.version.clone();
-    risky(Risky::DeletePod { ordinal, version }, format!("claim {ordinal} is being deleted"))
+    risky(
+        Risky::DeletePod { ordinal, version },
+        format!(
+            "Its claim {} is being deleted, which the pod holds up; the next pod gets a new disk.",
+            view.observed.claim_name(ordinal)
+        ),
+    )
 }
 
 /// Deletes the claim of a disk that is lost for good.
@@ -27,7 +38,9 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
     claims.into_iter().find_map(|(&ordinal, claim)| {
         let reason = lost(view, ordinal, claim, notes)?;
         if !view.quorum_without(&view.voters_at(ordinal)) {
-            let message = format!("{reason}; it is replaced once the others are a caught-up quorum");
+            let message = format!(
+                "{reason} The disk is replaced once a majority has caught up without it; bring the others back."
+            );
             notes.add(About::Storage, "NoQuorumWithout", message);
             return None;
         }
@@ -38,14 +51,19 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
 
 fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<String> {
     if claim.declared_lost {
-        return Some(format!("a person says that the disk of member {ordinal} is lost"));
+        return Some(format!(
+            "The annotation {} on claim {} says that the disk is lost.",
+            names::DISK_LOST,
+            view.observed.claim_name(ordinal)
+        ));
     }
-    let pod = view.observed.pods.get(&ordinal);
+    let (pod, member) = (view.observed.pods.get(&ordinal), view.observed.pod_name(ordinal));
     let unscheduled = pod.filter(|pod| pod.machine.is_none()).and_then(|pod| pod.trouble.as_ref());
     if let (true, Some(trouble)) = (view.observed.machines_forbidden, unscheduled) {
         let message = format!(
-            "member {ordinal} does not run: {trouble}. The operator has no right to read Nodes and PersistentVolumes, and \
-             cannot tell whether the machine with its disk is gone; if it is, annotate its claim with {}={}",
+            "Member {member} does not run: {trouble}. The operator has no right to read Nodes and PersistentVolumes, and \
+             cannot tell whether the machine with its disk is gone; if it is: kubectl annotate pvc {} {}={}",
+            view.observed.claim_name(ordinal),
             names::DISK_LOST,
             claim.version.uid
         );
@@ -56,13 +74,17 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
     }
     let message = match (claim.machine, view.observed.standby) {
         (Machine::Gone, true) => {
-            return Some(format!("the machine with the disk of member {ordinal} is gone"));
+            return Some(format!(
+                "The machine with the disk of member {member} is gone for good, and another stands by."
+            ));
         }
         (Machine::Gone, false) => format!(
-            "the machine with the disk of member {ordinal} is gone, and no Ready machine without a member stands by; \
-             add a machine"
+            "The machine with the disk of member {member} is gone, and no Ready machine without a member stands by: add a \
+             machine, and the member gets a new disk there."
         ),
-        _ => format!("the machine with the disk of member {ordinal} is gone for less than a minute"),
+        _ => format!(
+            "The machine with the disk of member {member} is gone, for less than a minute so far; it may come back."
+        ),
     };
     notes.add(About::Storage, "MachineGone", message);
     None

@@ -11,7 +11,7 @@ pub fn broken(observed: &Observed) -> Decided {
     let mut broken = outdated(observed).filter(|(_, pod)| !pod.running && !pod.deleting);
     let (&ordinal, pod) = broken.find(|(ordinal, _)| !recovery::holds(observed, **ordinal))?;
     let version = pod.version.clone();
-    risky(Risky::DeletePod { ordinal, version }, format!("pod {ordinal} is outdated and does not run"))
+    risky(Risky::DeletePod { ordinal, version }, "It was made from an older template and does not run.")
 }
 
 /// The next outdated pod that runs.
@@ -33,18 +33,28 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
         }
     };
     if !may_restart(view, ordinal) {
-        return wait(format!("a caught-up majority without member {ordinal}, which is to be restarted"));
+        return wait(format!(
+            "Waiting until a majority of the voters has caught up without member {}, whose pod is to be replaced. If this \
+             stays, bring the other members back (`kvorum status`).",
+            view.observed.pod_name(ordinal)
+        ));
     }
     let heir = view.heir(&view.voters);
     match heir {
         Some(to) if Some(ordinal) == leader => {
-            safe(Step::TransferLeader { to }, "the leader is to be restarted, last of all")
+            safe(Step::TransferLeader { to }, "The leader's pod is to be replaced, last of all.")
         }
         _ => {
             let version = pod.version.clone();
-            let interrupts =
-                if view.voters.len() <= 2 { "; the cluster is interrupted meanwhile" } else { "" };
-            risky(Risky::DeletePod { ordinal, version }, format!("pod {ordinal} is outdated{interrupts}"))
+            let interrupts = if view.voters.len() <= 2 {
+                " The cluster is interrupted until the next one is ready."
+            } else {
+                ""
+            };
+            risky(
+                Risky::DeletePod { ordinal, version },
+                format!("It was made from an older template.{interrupts}"),
+            )
         }
     }
 }
@@ -53,14 +63,26 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
 fn wait_for_ready(view: &View, notes: &mut Notes) -> Decided {
     for ordinal in 0..view.observed.stateful_set.as_ref()?.replicas {
         let Some(pod) = view.observed.pods.get(&ordinal) else {
-            return wait(format!("pod {ordinal} to come back"));
+            let pod = view.observed.pod_name(ordinal);
+            return wait(format!(
+                "Waiting until the StatefulSet has made pod {pod} again, before the next one is replaced. If this stays, \
+                 `kubectl describe statefulset {}` says why it cannot.",
+                view.observed.name
+            ));
         };
         if pod.deleting || !pod.ready {
+            let name = view.observed.pod_name(ordinal);
             if let Some(trouble) = &pod.trouble {
-                let message = format!("the rolling change stops until pod {ordinal} is ready: {trouble}");
+                let message = format!(
+                    "The rolling change stops until pod {name} is ready: {trouble}. Correct the spec if it is to blame; \
+                     pods that do not run are then replaced first."
+                );
                 notes.add(About::Degraded, "RolloutStopped", message);
             }
-            return wait(format!("pod {ordinal} to be ready before the next one is replaced"));
+            return wait(format!(
+                "Waiting until pod {name} is ready before the next one is replaced. If this stays, `kubectl describe pod \
+                 {name}` and `kubectl logs {name}` say why."
+            ));
         }
     }
     None

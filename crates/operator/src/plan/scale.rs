@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::view::View;
-use super::{About, Decided, Notes, risky, safe, wait};
+use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::crd::Keep;
 use crate::step::{Risky, Step};
 
@@ -14,7 +14,7 @@ pub fn down(view: &View, notes: &mut Notes) -> Decided {
     let top = set.replicas.checked_sub(1).filter(|top| *top >= wanted)?;
     if view.floor() <= top {
         let step = Risky::Shrink { replicas: top, version: set.version.clone() };
-        return risky(step, format!("member {top} has left the cluster"));
+        return risky(step, format!("Member {} has left the cluster.", view.observed.pod_name(top)));
     }
     // Mostly the highest goes. Where those who stay would be no quorum with the next one, more go at
     // once: of 3 members with one dead, 2 cannot stay, but 1 can.
@@ -24,7 +24,7 @@ pub fn down(view: &View, notes: &mut Notes) -> Decided {
         if voters == view.voters || !view.quorum_of(&voters) {
             continue;
         }
-        let reason = format!("the spec wants {wanted} members");
+        let reason = format!("The spec wants {wanted} members, and there are {}.", set.replicas);
         if !voters.contains(&view.leader.node_id) {
             let heir = view.heir(&voters)?;
             return safe(Step::TransferLeader { to: heir }, reason);
@@ -32,8 +32,8 @@ pub fn down(view: &View, notes: &mut Notes) -> Decided {
         return risky(Risky::ChangeVoters { voters, membership: view.membership.log_id }, reason);
     }
     let message = format!(
-        "{wanted} members are wanted, but those who would stay are no caught-up quorum; bring them back, or set \
-         spec.members to {}",
+        "The spec wants {wanted} members, but of those who would stay no majority has caught up. Bring them back, or set \
+         spec.members to {}.",
         set.replicas
     );
     notes.add(About::Degraded, "CannotScaleDown", message.clone());
@@ -57,11 +57,17 @@ pub fn retire(view: &View) -> Decided {
         Keep::Delete if !view.quorum_of(&view.voters) => None,
         Keep::Delete => risky(
             Risky::DeleteClaim { ordinal, version },
-            format!("member {ordinal} has left the cluster, and whenScaled is Delete"),
+            format!(
+                "Member {} has left the cluster, and whenScaled is Delete.",
+                view.observed.pod_name(ordinal)
+            ),
         ),
         Keep::Retain => safe(
             Step::Retire { ordinal, version },
-            format!("member {ordinal} has left the cluster, and whenScaled is Retain"),
+            format!(
+                "Member {} has left the cluster, and whenScaled is Retain.",
+                view.observed.pod_name(ordinal)
+            ),
         ),
     }
 }
@@ -74,26 +80,32 @@ pub fn up(view: &View, notes: &mut Notes) -> Decided {
         return None;
     }
     if let Some(ordinal) = (0..next).find(|ordinal| view.voters_at(*ordinal).is_empty()) {
-        return wait(format!("member {ordinal} to join before another one comes"));
+        let pod = view.observed.pod_name(ordinal);
+        return wait(format!(
+            "Waiting until member {pod} votes before another one comes. If this stays, `kubectl describe pod {pod}` and \
+             `kubectl logs {pod}` say why it does not."
+        ));
     }
     if let Some(claim) = view.observed.claims.get(&next) {
         if claim.deleting {
-            return wait(format!("the old claim of member {next} to be gone"));
+            let then = format!("member {} gets a new disk", view.observed.pod_name(next));
+            return wait(deleted_claim(view.observed, next, &then));
         }
         if claim.disk.is_some() {
             notes.add(
                 About::Storage,
                 "RetiredClaim",
                 format!(
-                    "the claim of member {next} holds the disk of a member that left, which never takes part again; \
-                     delete the claim to scale up"
+                    "Claim {0} holds the disk of a member that left, which never takes part again. To scale up, delete \
+                     the claim: kubectl delete pvc {0}",
+                    view.observed.claim_name(next)
                 ),
             );
             return None;
         }
     }
     let step = Step::Grow { replicas: next + 1, version: set.version.clone() };
-    safe(step, format!("the spec wants {} members", view.observed.wanted.members))
+    safe(step, format!("The spec wants {} members.", view.observed.wanted.members))
 }
 
 #[cfg(test)]

@@ -8,29 +8,30 @@ use crate::step::Step;
 /// Makes what is missing and applies what differs.
 pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if !observed.objects_current {
-        return safe(
-            Step::ApplyObjects,
-            "Services or disruption budget are not known to be as the spec says",
-        );
+        return safe(Step::ApplyObjects, "They are not known to be as the spec says.");
     }
     let Some(set) = &observed.stateful_set else {
         let replicas = replicas_of_missing(observed);
-        return safe(Step::CreateStatefulSet { replicas }, "there is no StatefulSet");
+        return safe(Step::CreateStatefulSet { replicas }, "There is none yet, or it was deleted.");
     };
     if set.deleting {
-        return wait("the StatefulSet goes, and is made again then");
+        return wait(format!(
+            "Waiting until StatefulSet {0}, which is being deleted, is gone: then it is made again around its pods. If it \
+             stays, a finalizer holds it; `kubectl get statefulset {0} -o yaml` says which.",
+            observed.name
+        ));
     }
     if set.storage_bytes > observed.wanted.storage_bytes {
         notes.add(
             About::Storage,
             "CannotShrink",
-            "the volumes are larger than spec.storage.size, and volumes cannot shrink; set it back",
+            "The volumes are larger than spec.storage.size, and volumes cannot shrink: set it back to their size.",
         );
     }
     if !set.current {
         return safe(
             Step::UpdateStatefulSet { version: set.version.clone() },
-            "the StatefulSet is not known to be as the spec says",
+            "It is not known to be as the spec says.",
         );
     }
     None
@@ -53,5 +54,8 @@ pub fn hold_members(view: &View) -> Decided {
         return None;
     }
     let step = Step::Grow { replicas: floor, version: set.version.clone() };
-    safe(step, "the StatefulSet has fewer pods than the cluster has members")
+    safe(
+        step,
+        "The StatefulSet has fewer pods than the cluster has members; to scale the cluster, change spec.members.",
+    )
 }

@@ -15,7 +15,7 @@ pub fn grow(observed: &Observed) -> Decided {
     let (set, wanted) = (observed.stateful_set.as_ref()?, observed.wanted.storage_bytes);
     let mut claims = observed.claims.range(..set.replicas).filter(|(_, claim)| !claim.deleting);
     let (&ordinal, _) = claims.find(|(_, claim)| claim.requested_bytes < wanted)?;
-    safe(Step::GrowClaim { ordinal }, "the spec wants larger volumes")
+    safe(Step::GrowClaim { ordinal }, "The spec wants larger volumes.")
 }
 
 fn follow_up(observed: &Observed) -> Decided {
@@ -23,7 +23,11 @@ fn follow_up(observed: &Observed) -> Decided {
     let mut claims = observed.claims.range(..set.replicas).filter(|(_, claim)| !claim.deleting);
     // A claim that is not bound yet has no capacity, and gets the size it asks for.
     if let Some((ordinal, _)) = claims.find(|(_, claim)| (1..wanted).contains(&claim.capacity_bytes)) {
-        return wait(format!("the volume of member {ordinal} to grow"));
+        let claim = observed.claim_name(*ordinal);
+        return wait(format!(
+            "Waiting until the volume of claim {claim} has grown to spec.storage.size. If this stays, `kubectl describe \
+             pvc {claim}` says what its storage class answers."
+        ));
     }
     // A new StatefulSet would have the template that waits, and restart all members. Without it a new
     // member's volume is made as small as before, and then grows.
@@ -33,7 +37,7 @@ fn follow_up(observed: &Observed) -> Decided {
     let version = set.version.clone();
     risky(
         Risky::RecreateStatefulSet { version },
-        "new members get larger volumes only from a new StatefulSet",
+        "The volumes have grown, and new members get larger ones only from a new StatefulSet.",
     )
 }
 

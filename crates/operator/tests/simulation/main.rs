@@ -8,7 +8,7 @@
 mod raft;
 mod world;
 
-use kvorum_operator::plan::plan;
+use kvorum_operator::plan::{Plan, plan};
 use kvorum_operator::step::Step;
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -117,7 +117,8 @@ impl History {
         if faults == Faults::No {
             self.world.heed(&plan.notes);
         }
-        self.note(format!("plan: {} ({}) {:?}", plan.step, plan.reason, plan.notes));
+        self.check_words(&plan);
+        self.note(format!("plan: {}. {} {:?}", plan.step.begun("demo"), plan.reason, plan.notes));
         match faults {
             Faults::Yes if self.rng.random_bool(0.2) => self.stale = Some(plan.step),
             _ => self.take(plan.step),
@@ -128,7 +129,7 @@ impl History {
         let (before, interrupts) = (self.world.has_quorum(), self.world.may_interrupt(&step));
         self.apply(&step, "operator");
         if before && !self.world.has_quorum() && !interrupts {
-            self.fail(&format!("{step} cost the cluster its quorum"));
+            self.fail(&format!("{step:?} cost the cluster its quorum"));
         }
     }
 
@@ -142,7 +143,7 @@ impl History {
             && recorded.as_ref() != Some(risky)
             && World::is_deletion(risky)
         {
-            self.fail(&format!("{step} was taken late, beside {recorded:?}"));
+            self.fail(&format!("{step:?} was taken late, beside {recorded:?}"));
         }
     }
 
@@ -152,7 +153,7 @@ impl History {
             self.taken.insert(step.kind());
         }
         if !step.is_idle() {
-            self.note(format!("{who}: {step} -> {done}"));
+            self.note(format!("{who}: {step:?} -> {done}"));
         }
         if let Err(broken) = self.world.check() {
             self.fail(&broken);
@@ -176,6 +177,23 @@ impl History {
             }
         }
         self.fail(&format!("it did not settle: {:?}", self.world.unwanted()));
+    }
+
+    /// What people are told is a sentence, with the names that `kubectl` knows.
+    fn check_words(&self, plan: &Plan) {
+        let sentence = |said: &str| said.starts_with(|first: char| first.is_ascii_uppercase());
+        let by_number = |said: &str| {
+            let words: Vec<_> = said.split_whitespace().collect();
+            let number = |word: &str| word.trim_end_matches([',', '.', ':', ';']).parse::<u32>().is_ok();
+            words.windows(2).any(|two| matches!(two[0], "pod" | "claim" | "member") && number(two[1]))
+        };
+        let told = plan.notes.iter().map(|note| &note.message).chain([&plan.reason]);
+        if let Some(said) = told.into_iter().find(|said| !sentence(said) || by_number(said)) {
+            self.fail(&format!("this is said to people: {said}"));
+        }
+        if !plan.reason.ends_with('.') {
+            self.fail(&format!("this is no sentence: {}", plan.reason));
+        }
     }
 
     fn fail(&self, what: &str) -> ! {

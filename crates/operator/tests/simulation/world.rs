@@ -243,6 +243,7 @@ impl World {
         let nodes = running.iter().map(|(i, volume)| (*i, node(volume)));
         let nodes = nodes.filter(|_| !rng.random_bool(silent)).collect();
         Observed {
+            name: "demo".into(),
             wanted: self.wanted.clone(),
             cluster_id: self.cluster_id,
             step: self.step.clone(),
