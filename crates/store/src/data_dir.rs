@@ -198,17 +198,52 @@ impl DataDir {
     }
 }
 
+/// Makes the directory where there is none. Until there is an identity in it, which nothing is acknowledged
+/// without, all names on the way to it are made as durable as what will be in it: those that are made
+/// here, and those that an attempt made which was cut short, or whoever restored a snapshot.
 fn create(path: &Path) -> Result<(), DataDirError> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => return Err(DataDirError::NotADirectory { path: path.to_owned() }),
+        Ok(metadata) if !metadata.is_dir() => {
+            return Err(DataDirError::NotADirectory { path: path.to_owned() });
+        }
+        Ok(_) if path.join(IDENTITY).exists() => return Ok(()),
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("open data directory", path)(error)),
     }
+    let names = names(path, Path::exists);
     fs::create_dir_all(path).map_err(io_error("create data directory", path))?;
-    // The name must be as durable as what will be in the directory.
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io_error("sync directory", parent))
+    for Name { parent, is_new } in names {
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        // A directory that was there before may be one that this process may not open.
+        if is_new {
+            synced.map_err(io_error("sync directory", parent))?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory's name on the way to another.
+#[derive(Debug, PartialEq, Eq)]
+struct Name<'a> {
+    /// The directory that holds the name, and has to be synced for it.
+    parent: &'a Path,
+    /// The directory of that name does not exist yet.
+    is_new: bool,
+}
+
+/// Every name on the way to a directory, from the top.
+fn names(path: &Path, exists: impl Fn(&Path) -> bool) -> Vec<Name<'_>> {
+    let mut names: Vec<_> = path
+        .ancestors()
+        .filter_map(|dir| {
+            let parent = dir.parent()?;
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Some(Name { parent, is_new: !exists(dir) })
+        })
+        .collect();
+    names.reverse();
+    names
 }
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
@@ -308,6 +343,37 @@ fn io_error(context: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: no directory that is made can be lost with what is in it. Method: which parents are synced, for
+    /// paths of which less and less exists.
+    #[test]
+    fn every_directory_that_is_made_is_synced_in_its_parent() {
+        /// A path, the directories that exist, and the parents of the others, from the top.
+        type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
+        let cases: [Case; 7] = [
+            ("/var/lib/kvorum/data", &["/", "/var", "/var/lib"], &["/var/lib", "/var/lib/kvorum"]),
+            ("/var/lib/kvorum/data", &["/"], &["/", "/var", "/var/lib", "/var/lib/kvorum"]),
+            ("/var/lib", &["/", "/var", "/var/lib"], &[]),
+            ("data", &[], &["."]),
+            ("a/b/c", &["a"], &["a", "a/b"]),
+            ("a/b/c", &[], &[".", "a", "a/b"]),
+            ("./a", &["."], &["."]),
+        ];
+        for (path, existing, synced) in cases {
+            let names = names(Path::new(path), |dir| existing.iter().any(|known| Path::new(known) == dir));
+            let new: Vec<_> = names.iter().filter(|name| name.is_new).map(|name| name.parent).collect();
+            assert_eq!(new, synced.iter().map(Path::new).collect::<Vec<_>>(), "{path} in {existing:?}");
+            // What an attempt made that was cut short is synced as well.
+            assert_eq!(names.len(), names_of(path), "{path}");
+        }
+        fn names_of(path: &str) -> usize {
+            Path::new(path)
+                .components()
+                .filter(|part| matches!(part, std::path::Component::Normal(_)))
+                .count()
+                + usize::from(path.starts_with('.'))
+        }
+    }
 
     /// Goal: an identity is there for ever, and only its own cluster is accepted. Method: reopen
     /// after every step.
