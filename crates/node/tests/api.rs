@@ -127,6 +127,46 @@ fn on(key: &'static str, expect: Expect) -> Option<Condition> {
     Some(Condition { key: key.into(), expect: Some(expect) })
 }
 
+/// Tools find the services by reflection, older ones by its name of before it was finished: both name the
+/// same services, and give each one's file.
+#[tokio::test]
+async fn reflection_is_served_under_both_its_names() {
+    macro_rules! ask {
+        ($version:ident, $channel:expr) => {{
+            use tonic_reflection::pb::$version::ServerReflectionRequest;
+            use tonic_reflection::pb::$version::server_reflection_client::ServerReflectionClient;
+            use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
+            use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
+            let ask = async |message_request| {
+                let request =
+                    ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
+                let mut client = ServerReflectionClient::new($channel.clone());
+                let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+                answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
+            };
+            let listed = ask(MessageRequest::ListServices(String::new())).await;
+            let MessageResponse::ListServicesResponse(listed) = listed else { panic!("{listed:?}") };
+            let mut names: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
+            names.sort();
+            for name in &names {
+                let file = ask(MessageRequest::FileContainingSymbol(name.clone())).await;
+                assert!(matches!(file, MessageResponse::FileDescriptorResponse(_)), "{name}: {file:?}");
+            }
+            names
+        }};
+    }
+    let it = Fixture::start().await;
+    let expected = [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "kv.v1.Cluster",
+        "kv.v1.Kv",
+    ];
+    assert_eq!(ask!(v1, it.channel), expected);
+    assert_eq!(ask!(v1alpha, it.channel), expected);
+}
+
 #[tokio::test]
 async fn keys_are_set_read_and_deleted() {
     let mut it = Fixture::start().await;
