@@ -2,9 +2,9 @@
 SHELL := bash
 NODES ?= 3
 
-# A prebuilt RocksDB beside the checkout saves its compilation; elsewhere the crate builds it.
+# A prebuilt RocksDB beside the checkout saves its compilation; elsewhere it is compiled once, for all profiles.
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
-WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&)
+WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&,rocksdb=$$(./scripts/rocksdb) && eval "$$rocksdb" &&)
 
 .PHONY: help deps image manifests run build test lint fmt bench torture e2e e2e-full e2e-local clean
 
