@@ -60,8 +60,25 @@ pub struct Member {
     pub store_bytes: u64,
     /// Bytes of its raft log.
     pub log_bytes: u64,
-    /// What a person should look at: `NO_SPACE`, `CORRUPT`.
+    /// What a person should look at, such as `NO_SPACE`.
     pub alarms: Vec<String>,
+    /// How long ago the leader last saw it caught up, within 1 MiB of log; zero: it is, or the leader did
+    /// not answer. It is known of members that do not answer too.
+    pub lagging: Duration,
+    /// How far its cluster time, by which keys expire, is behind the leader's.
+    pub clock_lag: Duration,
+    /// The disk that answers at its address in its place; it is not reachable itself then.
+    pub other_disk: Option<OtherDisk>,
+}
+
+/// A disk that answers where a member should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtherDisk {
+    /// Its node id.
+    pub node_id: u64,
+    /// The cluster it belongs to; nothing while it is Unjoined.
+    pub cluster_id: Option<u64>,
 }
 
 /// What a member does.
@@ -153,6 +170,12 @@ impl From<wire::Member> for Member {
             store_bytes: member.store_bytes,
             log_bytes: member.log_bytes,
             alarms: member.alarms,
+            lagging: Duration::from_millis(member.lagging_ms),
+            clock_lag: Duration::from_millis(member.clock_lag_ms),
+            other_disk: (member.other_node_id != 0).then_some(OtherDisk {
+                node_id: member.other_node_id,
+                cluster_id: (member.other_cluster_id != 0).then_some(member.other_cluster_id),
+            }),
         }
     }
 }

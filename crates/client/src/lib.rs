@@ -49,7 +49,7 @@ mod writes;
 
 pub use batch::{Batch, BatchResponse};
 pub use client::{Client, ClientBuilder};
-pub use cluster::{Member, Members, MembersCall, Role};
+pub use cluster::{Member, Members, MembersCall, OtherDisk, Role};
 pub use compact::{Compact, CompactResponse};
 pub use error::{Error, Tried};
 pub use expire::{Expire, ExpireResponse, Persist, PersistResponse};

@@ -8,6 +8,8 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use kvorum_proto::kv::v1::Member;
+
 use crate::mock::{Act, Mock};
 
 struct Tool {
@@ -243,6 +245,50 @@ fn status_is_a_table_and_an_object() {
     let object = json(&tool.ok(&["status", "-o", "json"]));
     assert_eq!(object["members"][1]["role"], "leader");
     assert_eq!(object["members"][0]["store_bytes"], 3 << 20);
+}
+
+/// What a table has no room for is said below it: since when a member lags, whose clock is behind, and which
+/// disk answers in a member's place, with what to type.
+#[test]
+fn status_says_what_is_wrong_and_what_to_do() {
+    let tool = Tool::new();
+    {
+        let mut node = tool.mock.node();
+        let members = (1..=5).map(|id| (id, format!("10.0.0.{id}:238"))).collect();
+        (node.members, node.leader_id) = (members, 1);
+        node.describe = |member| match member.node_id {
+            2 => Member { lagging_ms: 185_000, clock_lag_ms: 1_200, ..member },
+            3 => Member { reachable: false, lagging_ms: 60_000, other_node_id: 0x77, ..member },
+            4 => Member { reachable: false, other_node_id: 0x78, other_cluster_id: 0xc1, ..member },
+            5 => Member { reachable: false, other_node_id: 0x79, other_cluster_id: 0xc2, ..member },
+            _ => Member { clock_lag_ms: 400, ..member },
+        };
+    }
+    let text = tool.ok(&["status"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[4].contains("0000000000000003   other disk"), "{text}");
+    let expected = [
+        "member 0000000000000002: has not been caught up for 3m 5s",
+        "member 0000000000000002: its clock is 1.2s behind the leader's; keys would expire later if it led",
+        "member 0000000000000003: at 10.0.0.3:2380 another disk answers, node 0000000000000077, which is unjoined; if \
+         the member's own disk is lost: kvorum member remove 0000000000000003 && kvorum member add 10.0.0.3:2380",
+        "member 0000000000000003: has not been caught up for 1m",
+        "member 0000000000000004: at 10.0.0.4:2380 another disk answers, node 0000000000000078, of this cluster too; \
+         start that one with its own --advertise-peer; 10.0.0.4:2380 is this member's",
+        "member 0000000000000005: at 10.0.0.5:2380 another disk answers, node 0000000000000079, of cluster \
+         00000000000000c2; start the member there with its own --data-dir",
+    ];
+    assert_eq!(lines[7..], expected);
+    let object = json(&tool.ok(&["status", "-o", "json"]));
+    let member = |number: usize| &object["members"][number - 1];
+    assert_eq!(object["notes"].as_array().map(Vec::len), Some(expected.len()));
+    assert_eq!((&member(2)["lagging_ms"], &member(2)["clock_lag_ms"]), (&185_000.into(), &1_200.into()));
+    assert_eq!(
+        (&member(3)["lagging_ms"], &member(3)["other_disk"]["id"]),
+        (&60_000.into(), &"0000000000000077".into())
+    );
+    assert!(member(3)["other_disk"]["cluster_id"].is_null() && member(1)["other_disk"].is_null());
+    assert_eq!(member(5)["other_disk"]["cluster_id"], "00000000000000c2");
 }
 
 #[test]

@@ -165,7 +165,7 @@ mod tests {
             node_id,
             matched: Some(LogId { term: 1, index: 5 }),
             bytes_behind,
-            silent_ms: 0,
+            ..Progress::default()
         };
         StatusResponse {
             node_id: 1,

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
+use kvorum_proto::kv::v1::Member;
 use kvorum_proto::kv::v1::cluster_server::ClusterServer;
 use kvorum_proto::kv::v1::kv_server::KvServer;
 use tokio::sync::oneshot;
@@ -66,6 +67,8 @@ pub struct Node {
     pub calls: Vec<(&'static str, Option<String>)>,
     /// What `Members` answers: node id, client address.
     pub members: Vec<(u64, String)>,
+    /// What it says of them otherwise.
+    pub describe: fn(Member) -> Member,
     pub leader_id: u64,
     pub store: Arc<Mutex<Store>>,
     pub stopping: bool,
@@ -85,6 +88,7 @@ impl Mock {
             otherwise: Act::Serve,
             calls: Vec::new(),
             members: Vec::new(),
+            describe: |member| member,
             leader_id: 0,
             store,
             stopping: false,

@@ -292,9 +292,9 @@ impl Cluster for Service {
             revision: header.as_ref().map_or(0, |header| header.revision),
             store_bytes: 3 << 20,
             log_bytes: 64 << 20,
-            alarms: Vec::new(),
+            ..Member::default()
         };
-        let members = node.members.iter().map(member).collect();
+        let members = node.members.iter().map(member).map(node.describe).collect();
         Ok(Response::new(MembersResponse { header, leader_id: node.leader_id, members }))
     }
 }

@@ -272,17 +272,20 @@ impl Raft {
         self.change(&core.raft, ChangeMembers::ReplaceAllVoters(voter_ids), retain, expected).await
     }
 
+    /// Whether a peer is there and lacks next to nothing.
+    pub(super) fn is_live(&self, progress: &admin::Progress) -> bool {
+        let silent_ms_max = PRESENT_MS.max(self.inner.options.election_timeout_ms);
+        progress.silent_ms <= silent_ms_max && progress.bytes_behind <= CAUGHT_UP_BYTES
+    }
+
     /// Refuses voters that could not commit anything, and new ones that are not there: whoever asks for
     /// them may have looked at the cluster long ago.
     fn check_live(&self, voter_ids: &BTreeSet<u64>) -> Result<(), MembershipError> {
         let (status, overview) = (self.status(), self.overview());
-        let silent_ms_max = PRESENT_MS.max(self.inner.options.election_timeout_ms);
         let live: BTreeSet<u64> = status
             .progress
             .iter()
-            .filter(|progress| {
-                progress.silent_ms <= silent_ms_max && progress.bytes_behind <= CAUGHT_UP_BYTES
-            })
+            .filter(|progress| self.is_live(progress))
             .map(|progress| progress.node_id)
             .chain([overview.node_id])
             .collect();

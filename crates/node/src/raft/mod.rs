@@ -9,6 +9,7 @@ mod connections;
 mod election;
 mod gather;
 mod housekeeping;
+mod lag;
 mod leadership;
 mod log_store;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use apply::Applier;
 use clock::ClusterClock;
 use connections::Connections;
 use gather::Gather;
+use lag::Lags;
 use leadership::Leadership;
 use log_store::LogStore;
 use network::{Identity, PeerNetworks};
@@ -134,6 +136,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     clock: Arc<ClusterClock>,
     applier: Applier,
+    /// Since when its peers lag, while this node leads.
+    lags: Lags,
     /// Absent while the node is Unjoined, and where its disk is set aside.
     core: OnceLock<Core>,
     /// Present where the disk must take no part.
@@ -191,6 +195,7 @@ impl Raft {
                 metrics,
                 clock,
                 applier,
+                lags: Lags::default(),
                 core: OnceLock::new(),
                 set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
@@ -258,6 +263,7 @@ impl Raft {
         }
         status::follow(self.clone());
         tokio::spawn(connections::keep(self.clone()));
+        tokio::spawn(lag::follow(self.clone()));
         tokio::spawn(election::stand_again(self.clone()));
         recovery::follow(self.clone());
         housekeeping::start(self.clone());

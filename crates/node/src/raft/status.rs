@@ -244,6 +244,7 @@ impl Raft {
             confirmed: false,
             feature_level: inner.store.feature_level(),
             feature_level_max: inner.options.feature_level_max,
+            cluster_time_ms: self.cluster_now_ms(),
         }
     }
 
@@ -261,9 +262,21 @@ impl Raft {
         no_space.then(|| "NO_SPACE".to_string()).into_iter().collect()
     }
 
+    /// Takes note of which peers have caught up, where this node leads.
+    pub(super) fn observe_lags(&self) {
+        let metrics = self.inner.core.get().map(|core| core.raft.metrics().borrow_watched().clone());
+        if let Some(metrics) = metrics {
+            self.progress(&metrics);
+        }
+    }
+
     /// How far each peer is, as the leader knows it; empty elsewhere.
     fn progress(&self, metrics: &RaftMetrics<TypeConfig>) -> Vec<admin::Progress> {
-        let Some(replication) = &metrics.replication else { return Vec::new() };
+        let now = Instant::now();
+        let Some(replication) = &metrics.replication else {
+            self.inner.lags.observe(now, &[]);
+            return Vec::new();
+        };
         let last = self.inner.log.state().last.map_or(0, |id| id.index + 1);
         let silent: BTreeMap<u64, u64> = metrics
             .heartbeat
@@ -276,8 +289,16 @@ impl Raft {
             matched: matched.as_ref().map(wire_log_id),
             bytes_behind: self.inner.log.bytes_between(matched.as_ref().map_or(0, |id| id.index() + 1), last),
             silent_ms: silent.get(id).copied().unwrap_or(u64::MAX),
+            lagging_ms: 0,
         };
-        replication.iter().map(of).collect()
+        let own_id = self.overview().node_id;
+        let mut progress: Vec<_> = replication.iter().map(of).collect();
+        let caught_up = |peer: &admin::Progress| (peer.node_id, peer.node_id == own_id || self.is_live(peer));
+        self.inner.lags.observe(now, &progress.iter().map(caught_up).collect::<Vec<_>>());
+        for peer in &mut progress {
+            peer.lagging_ms = self.inner.lags.lagging_ms(now, peer.node_id);
+        }
+        progress
     }
 }
 

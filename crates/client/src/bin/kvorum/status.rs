@@ -1,7 +1,9 @@
 //! `kvorum status` and `kvorum member list`: tables of the members.
 
+use std::time::Duration;
+
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use kvorum_client::{Client, Member, Members, Role};
+use kvorum_client::{Client, Member, Members, OtherDisk, Role};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -10,6 +12,9 @@ use crate::text;
 
 /// Between two columns where there is no frame.
 const COLUMN_GAP: u16 = 3;
+/// A clock that is behind by more is worth a line: a key goes within half a second of its deadline, and the
+/// other half is for a member that is busy.
+const CLOCK_LAG_MAX: Duration = Duration::from_secs(1);
 
 pub(crate) async fn status(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let members = client.members().await?;
@@ -19,7 +24,8 @@ pub(crate) async fn status(client: &Client, output: &mut Output) -> Result<(), F
     let headline = headline(&members);
     output.line(headline, Value::Null)?;
     let table = status_table(&members, output.colour(), output.terminal());
-    print(table, output)
+    print(table, output)?;
+    notes(&members).into_iter().try_for_each(|note| output.line(note, Value::Null))
 }
 
 /// `kvorum member list`.
@@ -107,6 +113,51 @@ fn status_table(members: &Members, colour: bool, terminal: bool) -> Table {
     table
 }
 
+/// What is not as it should be and does not show in a table: for how long, and what to do.
+fn notes(members: &Members) -> Vec<String> {
+    members.members.iter().flat_map(|member| member_notes(members.header.cluster_id, member)).collect()
+}
+
+fn member_notes(cluster_id: u64, member: &Member) -> Vec<String> {
+    let name = format!("member {}", id(member.node_id));
+    let mut notes = Vec::new();
+    if let Some(other) = member.other_disk {
+        notes.push(format!("{name}: {}", other_disk(cluster_id, member, other)));
+    }
+    if !member.lagging.is_zero() {
+        notes.push(format!("{name}: has not been caught up for {}", text::duration(member.lagging)));
+    }
+    if member.clock_lag > CLOCK_LAG_MAX {
+        let behind = text::duration(member.clock_lag);
+        notes.push(format!(
+            "{name}: its clock is {behind} behind the leader's; keys would expire later if it led"
+        ));
+    }
+    notes
+}
+
+/// Who answers in a member's place, and what to type.
+fn other_disk(cluster_id: u64, member: &Member, other: OtherDisk) -> String {
+    let (node_id, peer) = (id(member.node_id), &member.peer_address);
+    let (whose, next) = match other.cluster_id {
+        None => (
+            "which is unjoined".to_owned(),
+            format!(
+                "if the member's own disk is lost: kvorum member remove {node_id} && kvorum member add {peer}"
+            ),
+        ),
+        Some(cluster) if cluster == cluster_id => (
+            "of this cluster too".to_owned(),
+            format!("start that one with its own --advertise-peer; {peer} is this member's"),
+        ),
+        Some(cluster) => (
+            format!("of cluster {}", id(cluster)),
+            "start the member there with its own --data-dir".to_owned(),
+        ),
+    };
+    format!("at {peer} another disk answers, node {}, {whose}; {next}", id(other.node_id))
+}
+
 /// On a terminal a frame; elsewhere plain columns, for other tools to cut.
 fn new_table(terminal: bool) -> Table {
     let mut table = Table::new();
@@ -120,6 +171,7 @@ fn new_table(terminal: bool) -> Table {
 
 fn role_cell(member: &Member, colour: bool) -> Cell {
     let text = match (member.reachable, member.role) {
+        (false, _) if member.other_disk.is_some() => "other disk",
         (false, _) => "unreachable",
         (true, role) => role.as_str(),
     };
@@ -141,6 +193,7 @@ fn status_object(members: &Members) -> Value {
         "term": members.header.term,
         "revision": revision(members),
         "members": list,
+        "notes": notes(members),
     })
 }
 
@@ -153,6 +206,10 @@ fn member_object(members: &Members, member: &Member) -> Value {
         "voter": member.voter,
         "reachable": member.reachable,
         "alarms": member.alarms,
+        "lagging_ms": member.lagging.as_millis() as u64,
+        "other_disk": member.other_disk.map(|other| {
+            json!({"id": id(other.node_id), "cluster_id": other.cluster_id.map(id)})
+        }),
     });
     if let (true, Some(object)) = (member.reachable, object.as_object_mut()) {
         object.insert("version".to_owned(), member.version.as_str().into());
@@ -160,6 +217,7 @@ fn member_object(members: &Members, member: &Member) -> Value {
         object.insert("applied_index".to_owned(), member.applied_index.into());
         object.insert("last_log_index".to_owned(), member.last_log_index.into());
         object.insert("lag".to_owned(), lag(members, member).into());
+        object.insert("clock_lag_ms".to_owned(), (member.clock_lag.as_millis() as u64).into());
         object.insert("store_bytes".to_owned(), member.store_bytes.into());
         object.insert("log_bytes".to_owned(), member.log_bytes.into());
     }
