@@ -1,6 +1,8 @@
 //! The raft log, as openraft wants it: a thin coat over [`kvorum_store::log::Log`].
 //!
-//! Votes, appends, truncations and purges go through the log's one ordered queue.
+//! Votes, appends, truncations and purges go through the log's one ordered queue. Nothing here holds up
+//! the thread that raft shares with everything else: what is not in the log's cache is read on another
+//! one, and an append to a full queue awaits room.
 
 use std::fmt::Debug;
 use std::io;
@@ -10,6 +12,7 @@ use kvorum_store::log::Log;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use super::types::{
     Entry, LogId, TypeConfig, Vote, raft_entry, raft_log_id, raft_vote, store_entry, store_log_id,
@@ -32,8 +35,17 @@ impl LogStore {
         LogStore { log }
     }
 
-    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let entries = self.log.read(range, bytes_max).map_err(io::Error::other)?;
+    /// An error ends raft, and with it the process: a log that can't be read holds what others may need,
+    /// and the next start, which reads all of it, refuses it by the same name.
+    async fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let entries = match self.log.read_cached(range.clone(), bytes_max) {
+            Some(entries) => entries,
+            None => {
+                let log = self.log.clone();
+                let read = spawn_blocking(move || log.read(range, bytes_max));
+                read.await.map_err(io::Error::other)?.map_err(io::Error::other)?
+            }
+        };
         entries.into_iter().map(raft_entry).collect()
     }
 }
@@ -57,11 +69,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        self.read(half_open(&range), usize::MAX)
+        self.read(half_open(&range), usize::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start..end, APPEND_BYTES_MAX)
+        self.read(start..end, APPEND_BYTES_MAX).await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -105,6 +117,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(|entry| store_entry(&entry)).collect();
+        self.log.room().await;
         self.log.append(entries, Box::new(move || callback.io_completed(Ok(()))));
         Ok(())
     }

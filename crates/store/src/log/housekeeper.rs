@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +29,8 @@ struct Desk {
     dir: PathBuf,
     segment_bytes: u64,
     space: Option<Space>,
+    /// Set while there is no room for the next segment.
+    full: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -48,13 +51,19 @@ enum Spare {
 }
 
 impl Housekeeper {
-    pub(super) fn start(dir: &Path, segment_bytes: u64, space: Option<Space>) -> io::Result<Housekeeper> {
+    pub(super) fn start(
+        dir: &Path,
+        segment_bytes: u64,
+        space: Option<Space>,
+        full: Arc<AtomicBool>,
+    ) -> io::Result<Housekeeper> {
         let desk = Arc::new(Desk {
             jobs: Mutex::default(),
             changed: Condvar::new(),
             dir: dir.to_owned(),
             segment_bytes,
             space,
+            full,
         });
         let on_thread = desk.clone();
         let thread =
@@ -163,6 +172,7 @@ impl Desk {
         let path = self.dir.join(SPARE);
         match files::create_zeros(&path, self.segment_bytes) {
             Ok(file) => {
+                self.full.store(false, Ordering::Relaxed);
                 self.lock().spare = Spare::Ready(file);
                 self.changed.notify_all();
             }
@@ -183,7 +193,7 @@ impl Desk {
     fn until_there_is_room(&self, mut make: impl FnMut() -> io::Result<()>) {
         loop {
             match make() {
-                Ok(()) => return,
+                Ok(()) => return self.full.store(false, Ordering::Relaxed),
                 Err(error) if is_full(&error) => {
                     self.make_room(&error);
                     std::thread::sleep(FULL_DISK_RETRY);
@@ -194,6 +204,7 @@ impl Desk {
     }
 
     fn make_room(&self, error: &io::Error) {
+        self.full.store(true, Ordering::Relaxed);
         tracing::error!(
             dir = %self.dir.display(), %error,
             "no room for the next log segment: writes wait; free space on this disk"

@@ -12,7 +12,9 @@
 //! - Segments are written directly, past the page cache, and read through it; no page of it is ever
 //!   dirty while a segment is in use.
 //! - A failed write or fsync stops the process, see [`crate::fatal`].
-//! - Memory is bounded by the cache, the queue and one mark per 16 KiB of log.
+//! - Memory is bounded by the cache, the queue and one mark per 16 KiB of log, as long as whoever
+//!   appends awaits [`Log::room`] first. No call but [`Log::read`] and [`Log::wait_durable`] waits for
+//!   the disk.
 //! - The clock is read only for the observer's durations.
 
 mod cache;
@@ -33,8 +35,10 @@ mod tests;
 mod view;
 mod writer;
 
+use std::future::poll_fn;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -73,8 +77,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Entries so far in memory although they are on disk: what followers and apply lag by.
     pub cache_bytes: usize,
-    /// Entries that wait to be written. [`Log::append`] blocks while there are more, which holds
-    /// back whoever produces entries faster than the disk takes them.
+    /// Entries that wait to be written. [`Log::room`] waits while there are more, which holds back
+    /// whoever produces entries faster than the disk takes them.
     pub queue_bytes: usize,
     /// Hears about every sync.
     pub observer: Option<Arc<dyn LogObserver>>,
@@ -129,8 +133,19 @@ pub struct LogState {
 #[derive(Clone)]
 pub struct Log(Arc<Inner>);
 
+/// What the log's thread has not done yet, as of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// How many changes were completed since the log was opened: while it stays the same, nothing is.
+    pub completed: u64,
+    /// Whether the thread waits for room on a full disk, which is not for the disk to end.
+    pub for_room: bool,
+}
+
 struct Inner {
     shared: Arc<Shared>,
+    /// Set while there is no room for the next segment.
+    full: Arc<AtomicBool>,
     identity: u64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -145,8 +160,10 @@ impl Log {
             files::found(dir, identity, options.segment_bytes)?;
         }
         let recovered = recovery::recover(&log_dir, identity)?;
-        let housekeeper = Housekeeper::start(&log_dir, options.segment_bytes, options.space.clone())
-            .map_err(LogError::io("start a thread for the log in", &log_dir))?;
+        let full = Arc::new(AtomicBool::new(false));
+        let housekeeper =
+            Housekeeper::start(&log_dir, options.segment_bytes, options.space.clone(), full.clone())
+                .map_err(LogError::io("start a thread for the log in", &log_dir))?;
         let start = Start::after(&recovered, identity)?;
         let shared = Arc::new(Shared::new(recovered, &options));
         let writer = Writer::new(shared.clone(), housekeeper, &log_dir, identity, options, start);
@@ -154,7 +171,7 @@ impl Log {
             .name("log-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(LogError::io("start a thread for the log in", &log_dir))?;
-        Ok(Log(Arc::new(Inner { shared, identity, thread: Mutex::new(Some(thread)) })))
+        Ok(Log(Arc::new(Inner { shared, full, identity, thread: Mutex::new(Some(thread)) })))
     }
 
     /// Whether the data directory has a log. One that belongs to a cluster must have one.
@@ -167,8 +184,14 @@ impl Log {
         self.0.shared.state()
     }
 
+    /// Returns when the queue is below its bound.
+    pub fn room(&self) -> impl Future<Output = ()> + Send {
+        poll_fn(|context| self.0.shared.poll_room(context))
+    }
+
     /// Appends entries, which must follow the last one without a hole. They can be read when this
-    /// returns; `done` is called when they are durable, or overtaken by a truncation that is.
+    /// returns; `done` is called when they are durable, or overtaken by a truncation that is. It does
+    /// not wait; whoever appends much awaits [`Log::room`] before.
     pub fn append(&self, entries: Vec<Entry>, done: Done) {
         require(self.0.shared.append(entries, done));
     }
@@ -195,8 +218,20 @@ impl Log {
         self.0.shared.set_committed(id);
     }
 
+    /// What is queued or being written; `None` while everything is on disk.
+    pub fn pending(&self) -> Option<Pending> {
+        let completed = self.0.shared.pending()?;
+        Some(Pending { completed, for_room: self.0.full.load(Ordering::Relaxed) })
+    }
+
+    /// What [`Log::read`] answers, if that takes no read of the disk.
+    pub fn read_cached(&self, range: Range<u64>, bytes_max: usize) -> Option<Vec<Entry>> {
+        let Plan { pieces, cached } = self.0.shared.plan(range, bytes_max);
+        pieces.is_empty().then_some(cached)
+    }
+
     /// The entries of the range that are in the log, as many as `bytes_max` payload bytes allow,
-    /// and one at least if there is one.
+    /// and one at least if there is one. It may wait for the disk.
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         let Plan { pieces, cached } = self.0.shared.plan(range, bytes_max);
         if pieces.is_empty() {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 
 use super::cache::{Cache, entry_bytes};
 use super::record::RECORD_BYTES;
@@ -59,8 +60,6 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// There is something for the writer.
     work: Condvar,
-    /// The queue became shorter.
-    room: Condvar,
     /// More became durable.
     progress: Condvar,
     /// The index after the durable part, for readers without the lock.
@@ -80,6 +79,8 @@ pub(super) struct State {
     cache: Cache,
     queue: VecDeque<Op>,
     queued_bytes: usize,
+    /// To be woken when the queue becomes shorter: as many as there are callers of [`super::Log::room`].
+    for_room: Vec<Waker>,
     /// How many changes were queued and completed ever.
     queued_ops: u64,
     completed_ops: u64,
@@ -109,6 +110,7 @@ impl Shared {
                 durable,
                 queue: VecDeque::new(),
                 queued_bytes: 0,
+                for_room: Vec::new(),
                 queued_ops: 0,
                 completed_ops: 0,
                 cuts: VecDeque::new(),
@@ -116,7 +118,6 @@ impl Shared {
                 closing: false,
             }),
             work: Condvar::new(),
-            room: Condvar::new(),
             progress: Condvar::new(),
             durable_next: AtomicU64::new(next_index(durable)),
             cache_bytes: options.cache_bytes,
@@ -137,9 +138,6 @@ impl Shared {
     pub(super) fn append(&self, entries: Vec<Entry>, done: Done) -> Result<(), &'static str> {
         let bytes = entries.iter().map(entry_bytes).sum();
         let mut guard = self.lock();
-        while guard.queued_bytes >= self.queue_bytes {
-            guard = self.wait(&self.room, guard);
-        }
         let state = &mut *guard;
         for entry in &entries {
             state.view.append(entry.log_id)?;
@@ -148,6 +146,24 @@ impl Shared {
         state.cache.evict(self.cache_bytes, next_index(state.durable));
         self.push(state, Change::Append(entries), bytes, done);
         Ok(())
+    }
+
+    /// Ready while the queue is below its bound; else the task is woken when it has become shorter.
+    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.queued_bytes < self.queue_bytes {
+            return Poll::Ready(());
+        }
+        if !state.for_room.iter().any(|waker| waker.will_wake(context.waker())) {
+            state.for_room.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// How many changes were completed ever, while any is not.
+    pub(super) fn pending(&self) -> Option<u64> {
+        let state = self.lock();
+        (state.completed_ops < state.queued_ops).then_some(state.completed_ops)
     }
 
     pub(super) fn save_vote(&self, vote: Vote, done: Done) {
@@ -294,7 +310,7 @@ impl Shared {
             state = self.wait(&self.work, state);
         }
         let ops = take_ops(&mut state);
-        self.room.notify_all();
+        state.for_room.drain(..).for_each(Waker::wake);
         // An entry of ours at the committed position is the committed one only if the terms agree,
         // and then all before it are, too.
         if let Some(committed) = state.committed

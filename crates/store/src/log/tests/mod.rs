@@ -6,8 +6,9 @@ mod torn;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
 
 use super::shared::{Batch, Shared, Written};
 use super::view::View;
@@ -238,4 +239,39 @@ fn what_was_truncated_meanwhile_is_not_durable() {
     (6..8).for_each(|index| on_disk.append(id(2, index)).unwrap());
     complete((batch, on_disk));
     assert_eq!((shared.state().durable, shared.durable_next()), (Some(id(2, 7)), 8));
+}
+
+/// Goal: a full queue holds up nobody's thread: an append goes through at once, and whoever asks for room
+/// is woken when the writer has taken something. Method: a queue without a writer, looked at by hand.
+#[test]
+fn a_full_queue_makes_nobody_wait_but_who_asks_for_room() {
+    let recovered = recovery::Recovered::default();
+    let shared = Arc::new(Shared::new(recovered, &options()));
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut context = Context::from_waker(&waker);
+    assert_eq!((shared.pending(), shared.poll_room(&mut context)), (None, Poll::Ready(())));
+
+    shared.append(entries(1, 0, 20, 1000), Box::new(|| ())).unwrap();
+    assert!(shared.poll_room(&mut context).is_pending() && shared.poll_room(&mut context).is_pending());
+    shared.append(entries(1, 20, 20, 1000), Box::new(|| ())).unwrap();
+    assert_eq!((shared.pending(), woken.0.load(Ordering::SeqCst)), (Some(0), 0));
+
+    // Both fit into one frame; they are pending until that is complete.
+    let batch = shared.take_batch().unwrap();
+    assert_eq!((woken.0.load(Ordering::SeqCst), shared.poll_room(&mut context)), (1, Poll::Ready(())));
+    assert_eq!((batch.ops.len(), shared.pending()), (2, Some(0)));
+    let mut on_disk = View::default();
+    (0..40).for_each(|index| on_disk.append(id(1, index)).unwrap());
+    shared.complete(&batch, &Written::default(), &on_disk);
+    assert_eq!(shared.pending(), None);
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
