@@ -45,6 +45,9 @@ impl Health {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("this node is shutting down".into());
         }
+        if let Some(stall) = self.raft.stalled() {
+            return Err(format!("{stall}; this node is not ready until there is progress"));
+        }
         ready(&self.raft.overview(), self.raft.positions(), Instant::now())
     }
 

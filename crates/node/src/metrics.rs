@@ -13,7 +13,7 @@ use std::time::Duration;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::Store;
 use kvorum_store::log::LogObserver;
-use prometheus::{Encoder as _, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
+use prometheus::{Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
 use prost::Message as _;
 
 use crate::raft::Overview;
@@ -59,6 +59,8 @@ pub struct Metrics {
     store: StoreMetrics,
     apply_seconds: Histogram,
     apply_entries: Histogram,
+    /// How long the store has made no progress with a run.
+    pub apply_stall_seconds: Gauge,
     expired: IntCounter,
     process: ProcessMetrics,
 }
@@ -136,6 +138,10 @@ impl Metrics {
                 "kvorum_apply_entries",
                 "Log entries applied in one run.",
                 size_buckets(),
+            ),
+            apply_stall_seconds: make.seconds(
+                "kvorum_apply_stall_seconds",
+                "How long the store has made no progress with entries it is to apply; 0: it makes some.",
             ),
             expired: make.counter(
                 "kvorum_expired_keys_total",

@@ -9,6 +9,7 @@
 //! | [`cluster`], [`process`], [`ports`] | nodes: started, founded into a cluster, killed, restarted |
 //! | [`program`] | the tool, and nodes that are expected not to start |
 //! | [`disk`] | a file system in a file, whose power can be cut, and which can be small |
+//! | [`slow_disk`] | disks that hang, or are slow, beneath a node that runs |
 //! | [`rpc`], [`outcome`] | the raw API, without the retries of the client crate, and what an answer proves |
 //! | [`writers`], [`registers`], [`watchers`], [`readers`] | workloads |
 //! | [`workload`] | all of them together, and every check at the end |
@@ -33,6 +34,7 @@ pub mod readers;
 pub mod registers;
 pub mod rpc;
 pub mod settings;
+pub mod slow_disk;
 pub mod timeline;
 pub mod wait;
 pub mod watchers;

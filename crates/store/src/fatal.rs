@@ -1,4 +1,4 @@
-//! The one way out when going on could lose data.
+//! The one way out when going on could lose data, or leads nowhere.
 
 use std::fmt::Display;
 
@@ -8,8 +8,16 @@ use std::fmt::Display;
 /// the pages clean although they never reached the disk, so a second fsync would succeed and prove
 /// nothing. Only a new start, which reads what the disk really holds, can be trusted.
 pub fn stop_process(context: impl Display, error: impl Display) -> ! {
-    tracing::error!(%error, "{context}; the process stops, since going on could lose acknowledged writes");
+    end_process(format_args!(
+        "{context}: {error}; the process stops, since going on could lose acknowledged writes"
+    ))
+}
+
+/// Says why the process can do nothing useful any more, and what to do about it, and ends it in the
+/// same way.
+pub fn end_process(why: impl Display) -> ! {
+    tracing::error!("{why}");
     // The subscriber may filter or buffer; this line must get out.
-    eprintln!("kvorum: {context}: {error}; the process stops, since going on could lose acknowledged writes");
+    eprintln!("kvorum: {why}");
     std::process::abort()
 }

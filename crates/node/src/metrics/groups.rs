@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::Store;
-use prometheus::{Counter, Histogram, IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::make::{Make, buckets, disk_buckets, size_buckets};
 
@@ -81,6 +81,8 @@ pub struct LogMetrics {
     pub(super) append_entries: Histogram,
     /// Bytes of the log on disk.
     pub bytes: IntGauge,
+    /// How long the log has waited for its disk.
+    pub stall_seconds: Gauge,
 }
 
 impl LogMetrics {
@@ -103,6 +105,10 @@ impl LogMetrics {
                 size_buckets(),
             ),
             bytes: make.gauge("kvorum_log_bytes", "Bytes of the log on disk."),
+            stall_seconds: make.seconds(
+                "kvorum_log_stall_seconds",
+                "How long the oldest write to the log has waited without any reaching the disk; 0: none waits.",
+            ),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Makes and registers metrics.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// Where metrics are registered as they are made.
@@ -26,6 +27,13 @@ impl Make {
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         let gauge = IntGauge::new(name, help).expect("the name is valid");
+        self.register(gauge.clone());
+        gauge
+    }
+
+    /// A gauge of seconds, which are no whole number.
+    pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::new(name, help).expect("the name is valid");
         self.register(gauge.clone());
         gauge
     }

@@ -28,7 +28,8 @@ pub async fn stand_again(raft: Raft) {
         };
         tried = term;
         let decided = overview.wait_for(|now| now.state != admin::State::Candidate || now.term != term);
-        if timeout(pause(raft.options().heartbeat_interval_ms), decided).await.is_err() {
+        let undecided = timeout(pause(raft.options().heartbeat_interval_ms), decided).await.is_err();
+        if undecided && raft.stalled().is_none() {
             tracing::info!(term, "nobody won the election: standing again");
             // It fails when openraft has stopped, and then there is nothing to stand for.
             let _ = core.raft.trigger().elect(true).await;

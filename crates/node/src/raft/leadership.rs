@@ -16,6 +16,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 use openraft::type_config::alias::WatchReceiverOf;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
@@ -23,7 +24,7 @@ use super::connections::{Connections, Line};
 use super::network::Identity;
 use super::read_index::Confirm;
 use super::types::{Membership, TypeConfig};
-use super::{OpenRaft, PeerClient};
+use super::{OpenRaft, PeerClient, Stall};
 use crate::error::RequestError;
 
 /// A voter that did not answer is asked again after so long.
@@ -36,6 +37,8 @@ pub struct Leadership {
     log: Log,
     identity: Identity,
     connections: Connections,
+    /// A node that stands still does not lead.
+    stalled: watch::Receiver<Option<Stall>>,
     /// How long a voter, and a confirmation, may take.
     limit: Duration,
     /// The number of the present confirmation.
@@ -64,12 +67,25 @@ impl Leadership {
         log: Log,
         identity: Identity,
         connections: Connections,
+        stalled: watch::Receiver<Option<Stall>>,
         limit: Duration,
     ) -> Leadership {
         let metrics = raft.server_metrics();
         let (lines, asked) = (HashMap::new(), HashSet::new());
         let questions = FuturesUnordered::new();
-        Leadership { raft, metrics, log, identity, connections, limit, round: 0, lines, asked, questions }
+        Leadership {
+            raft,
+            metrics,
+            log,
+            identity,
+            connections,
+            stalled,
+            limit,
+            round: 0,
+            lines,
+            asked,
+            questions,
+        }
     }
 
     /// Returns once a majority of each configuration has said, after this was called, that it has not
@@ -128,12 +144,17 @@ impl Confirm for Leadership {
     async fn confirm(&mut self) -> Result<u64, RequestError> {
         // The index is right whoever leads by now; that it covers everything acknowledged is for the
         // voters to say. The policy spares them the question where it is plain that they would say no.
-        let read = match self.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
-            Ok((read, _)) => *read.log_id(),
-            Err(error) => {
+        if self.stalled.borrow().is_some() {
+            return Err(RequestError::NoLeader);
+        }
+        // openraft answers nothing while a vote of its own waits for a disk that hangs.
+        let read = match timeout(self.limit, self.raft.get_read_log_id(ReadPolicy::LeaseRead)).await {
+            Ok(Ok((read, _))) => *read.log_id(),
+            Ok(Err(error)) => {
                 self.lines.clear();
                 return Err(not_confirmed(error));
             }
+            Err(_) => return Err(RequestError::NoLeader),
         };
         let term = read.committed_leader_id().term;
         let stored = self.metrics.borrow_watched().membership_config.clone();

@@ -407,8 +407,8 @@ impl Raft {
     }
 
     /// The voter that can lead best, or the wanted one if it can.
-    fn successor(&self, wanted: u64) -> Result<u64, MembershipError> {
-        let status = self.status();
+    pub(super) fn successor(&self, wanted: u64) -> Result<u64, MembershipError> {
+        let progress = self.peers_progress();
         let overview = self.overview();
         let fit = |progress: &&admin::Progress| {
             progress.node_id != overview.node_id
@@ -416,7 +416,7 @@ impl Raft {
                 && progress.bytes_behind <= CAUGHT_UP_BYTES
                 && overview.members.iter().any(|m| m.node_id == progress.node_id && m.voter)
         };
-        let mut fit: Vec<_> = status.progress.iter().filter(fit).collect();
+        let mut fit: Vec<_> = progress.iter().filter(fit).collect();
         if wanted != 0 {
             fit.retain(|progress| progress.node_id == wanted);
         }

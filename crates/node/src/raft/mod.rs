@@ -4,8 +4,10 @@
 //! One linearizable read: [`Raft::read_barrier`] -> `read_index` -> wait until that index is applied.
 
 mod apply;
+mod checkpoints;
 mod clock;
 mod connections;
+mod core_end;
 mod election;
 mod gather;
 mod housekeeping;
@@ -25,6 +27,7 @@ mod state_machine;
 mod status;
 mod status_only;
 pub(crate) mod types;
+mod watchdog;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -43,6 +46,7 @@ use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::watch::WatchHub;
 use apply::Applier;
+use checkpoints::Checkpoints;
 use clock::ClusterClock;
 use connections::Connections;
 use gather::Gather;
@@ -60,6 +64,7 @@ pub use membership::{MembershipError, founding_membership};
 pub use proposer::wire_result;
 pub use status::{Member, Overview, Positions};
 pub use status_only::StatusOnly;
+pub use watchdog::Stall;
 
 type OpenRaft = openraft::Raft<TypeConfig, StateMachine>;
 type PeerClient = peer::peer_client::PeerClient<Channel>;
@@ -138,6 +143,7 @@ struct Inner {
     applier: Applier,
     /// Since when its peers lag, while this node leads.
     lags: Lags,
+    checkpoints: Arc<Checkpoints>,
     /// Absent while the node is Unjoined, and where its disk is set aside.
     core: OnceLock<Core>,
     /// Present where the disk must take no part.
@@ -148,6 +154,8 @@ struct Inner {
     /// Set when the log is replayed and reads may be served.
     recovered: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
+    /// What stands still, so that this node does not lead.
+    stalled: watch::Sender<Option<Stall>>,
 }
 
 /// What exists once the node has joined a cluster.
@@ -196,12 +204,14 @@ impl Raft {
                 clock,
                 applier,
                 lags: Lags::default(),
+                checkpoints: Arc::default(),
                 core: OnceLock::new(),
                 set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
                 overview: watch::Sender::new(Arc::new(overview)),
                 recovered: watch::Sender::new(false),
                 stopping: watch::Sender::new(false),
+                stalled: watch::Sender::new(None),
             }),
         };
         if identity.cluster_id != 0 {
@@ -213,7 +223,8 @@ impl Raft {
     async fn start_core(&self, disk: data_dir::Identity) -> Result<(), StartError> {
         let inner = &self.inner;
         let mut log_store = LogStore::new(inner.log.clone());
-        let mut state_machine = StateMachine::new(inner.store.clone(), inner.applier.clone());
+        let mut state_machine =
+            StateMachine::new(inner.store.clone(), inner.applier.clone(), inner.checkpoints.clone());
         if self.sets_aside(&disk, &mut log_store, &mut state_machine).await? {
             return Ok(());
         }
@@ -246,6 +257,7 @@ impl Raft {
             inner.log.clone(),
             identity,
             connections.clone(),
+            self.inner.stalled.subscribe(),
             self.election_timeout(),
         );
         let core = Core {
@@ -262,6 +274,7 @@ impl Raft {
             return Err(StartError::Raft("it was started twice".into()));
         }
         status::follow(self.clone());
+        watchdog::start(self.clone());
         tokio::spawn(connections::keep(self.clone()));
         tokio::spawn(lag::follow(self.clone()));
         tokio::spawn(election::stand_again(self.clone()));

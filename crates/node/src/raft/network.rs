@@ -306,6 +306,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        if let SnapshotData::Failed(reason) = snapshot.snapshot {
+            return Err(StreamingError::Unreachable(Unreachable::from_string(reason)));
+        }
         let client = self.client().map_err(|error| match error {
             RPCError::Unreachable(error) => StreamingError::Unreachable(error),
             error => StreamingError::Network(NetworkError::from_string(error)),

@@ -96,6 +96,9 @@ impl Raft {
 
     /// Stands for election at once, as the leader asks.
     pub async fn take_leadership(&self, request: peer::TransferLeaderRequest) -> Result<(), Status> {
+        if let Some(stall) = self.stalled() {
+            return Err(Status::failed_precondition(format!("this member can't lead: {stall}")));
+        }
         let request = TransferLeaderRequest::<TypeConfig>::new(
             read_vote(request.from_leader),
             request.to_node,

@@ -55,6 +55,19 @@ async fn commit_entry(
     let payload = entry::encode_batch_of_level(level, raft.cluster_now_ms(), commands);
     raft.metrics().proposed(batch.len(), payload.len());
     drop(batch);
+    if raft.stalled().is_some() {
+        return Err(raft.not_leader());
+    }
+    tokio::select! {
+        written = write(raft, core, payload) => written,
+        // Whoever forwarded it here, or waits behind it, is better told now than when the disk goes on.
+        () = raft.until_stalled() => Err(RequestError::OutcomeUnknown(
+            "the leader's disk hangs, and another member is to lead".into(),
+        )),
+    }
+}
+
+async fn write(raft: &Raft, core: &Core, payload: Bytes) -> Result<(Outcomes, u64), RequestError> {
     let (responder, result) = OneshotResponder::<TypeConfig, _>::new_pair();
     let taken = core.raft.client_write_ff(Commands(payload), Some(responder)).await;
     taken.map_err(|_| RequestError::ShuttingDown)?;

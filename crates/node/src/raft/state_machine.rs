@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{Stream, StreamExt as _};
-use kvorum_store::{Checkpoint, ReceivedSnapshot, Store};
+use kvorum_store::{Checkpoint, ReceivedSnapshot, Store, StoreError};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::apply::Applier;
+use super::checkpoints::Checkpoints;
 use super::types::{
     LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig, raft_log_id, store_entry, stored_membership,
 };
@@ -24,6 +26,9 @@ pub enum SnapshotData {
     Position,
     /// To be sent; the files go with it.
     Outgoing(Arc<Checkpoint>),
+    /// To be sent, but it could not be made, for this reason. openraft takes an error for the end of the
+    /// whole node, and here it is only one member that waits.
+    Failed(String),
     /// Received and verified, ready to be installed.
     Incoming(Box<ReceivedSnapshot>),
 }
@@ -35,14 +40,15 @@ type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapsho
 pub struct StateMachine {
     store: Store,
     applier: Applier,
+    checkpoints: Arc<Checkpoints>,
     /// Set once openraft runs. Before, it asks for a snapshot only to learn its position.
     serving: Arc<AtomicBool>,
 }
 
 impl StateMachine {
     /// Wraps an open store.
-    pub fn new(store: Store, applier: Applier) -> Self {
-        StateMachine { store, applier, serving: Arc::default() }
+    pub fn new(store: Store, applier: Applier, checkpoints: Arc<Checkpoints>) -> Self {
+        StateMachine { store, applier, checkpoints, serving: Arc::default() }
     }
 
     /// From now on a snapshot that is asked for is one to be sent.
@@ -97,29 +103,69 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
-        if self.store.applied().is_none() {
-            return Ok(None);
-        }
         if !self.serving.load(Ordering::Acquire) {
-            return position(&self.store).map(Some);
+            return match self.store.applied() {
+                Some(_) => position(&self.store).map(Some),
+                None => Ok(None),
+            };
+        }
+        match self.checkpoint().await? {
+            Ok(checkpoint) => {
+                let meta = SnapshotMeta {
+                    last_log_id: checkpoint.applied().map(raft_log_id),
+                    last_membership: stored_membership(checkpoint.membership().cloned())?,
+                };
+                Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(Arc::new(checkpoint)) }))
+            }
+            Err(reason) => {
+                let meta = SnapshotMeta {
+                    last_log_id: self.store.applied().map(raft_log_id),
+                    last_membership: stored_membership(self.store.membership())?,
+                };
+                Ok(Some(Snapshot { meta, snapshot: SnapshotData::Failed(reason) }))
+            }
+        }
+    }
+}
+
+impl StateMachine {
+    /// Makes a checkpoint, unless the last attempt failed just now. The inner error is why there is none;
+    /// the outer one says that the store is damaged, with which this node can't go on.
+    async fn checkpoint(&self) -> io::Result<Result<Checkpoint, String>> {
+        if let Err(reason) = self.checkpoints.may_try(Instant::now()) {
+            return Ok(Err(reason));
         }
         let store = self.store.clone();
-        let checkpoint = blocking(move || store.checkpoint().map_err(io::Error::other)).await?;
-        let meta = SnapshotMeta {
-            last_log_id: checkpoint.applied().map(raft_log_id),
-            last_membership: stored_membership(checkpoint.membership().cloned())?,
-        };
-        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(Arc::new(checkpoint)) }))
+        let made = spawn_blocking(move || store.checkpoint()).await.map_err(io::Error::other)?;
+        match made {
+            Ok(checkpoint) => {
+                self.checkpoints.made();
+                Ok(Ok(checkpoint))
+            }
+            Err(error @ StoreError::Damage { .. }) => Err(io::Error::other(error)),
+            Err(error) => Ok(Err(self.checkpoints.failed(&error, Instant::now()))),
+        }
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
+    /// Whoever triggers one has flushed the store before. An error would end raft, and nothing is lost if
+    /// the log is purged a little later.
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let store = self.store.clone();
-        blocking(move || store.flush().map_err(io::Error::other)).await?;
-        position(&self.store)
+        blocking(move || {
+            position(&store).or_else(|error| {
+                tracing::warn!(%error, "how far the store is flushed could not be read; trying again");
+                let meta = SnapshotMeta {
+                    last_log_id: None,
+                    last_membership: stored_membership(store.membership())?,
+                };
+                Ok(Snapshot { meta, snapshot: SnapshotData::Position })
+            })
+        })
+        .await
     }
 }
 

@@ -13,8 +13,9 @@ use openraft::{RaftMetrics, ServerState};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
+use super::network::Identity;
 use super::types::{Address, LogId, Membership, StoredMembership, TypeConfig, wire_log_id, wire_membership};
-use super::{Raft, StatusOnly};
+use super::{Raft, Stall, StatusOnly, core_end};
 use crate::error::RequestError;
 use crate::grpc::resolve;
 
@@ -104,12 +105,22 @@ pub fn follow(raft: Raft) {
     let Ok(core) = raft.core() else { return };
     tokio::spawn(know_addresses(raft.clone()));
     let mut changes = core.raft.server_metrics();
-    publish(&raft, &changes.borrow_watched().clone());
+    publish(&raft);
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
-            let server = changes.borrow_watched().clone();
-            publish(&raft, &server);
+            publish(&raft);
         }
+        // They end with raft's core.
+        raft.inner.overview.send_modify(|overview| {
+            *overview = Arc::new(Overview {
+                state: admin::State::Learner,
+                leader: None,
+                leaderless_since: overview.leaderless_since.or_else(|| Some(Instant::now())),
+                ..Overview::clone(overview)
+            });
+            raft.metrics().place_changed(overview, false);
+        });
+        core_end::check(&raft).await;
     });
 }
 
@@ -127,25 +138,45 @@ async fn know_addresses(raft: Raft) {
     }
 }
 
-fn publish(raft: &Raft, server: &RaftServerMetrics<TypeConfig>) {
+/// Makes this node's place known as it is now. One publication ends before the next begins.
+pub(super) fn publish(raft: &Raft) {
     let Ok(core) = raft.core() else { return };
-    let before = raft.overview();
+    raft.inner.overview.send_modify(|overview| {
+        let server = core.raft.server_metrics().borrow_watched().clone();
+        let now = place(core.identity, &server, raft.stalled().is_some(), overview);
+        let changed = now.leader.as_ref().map(|leader| leader.node_id)
+            != overview.leader.as_ref().map(|leader| leader.node_id);
+        raft.metrics().place_changed(&now, changed && now.leader.is_some());
+        *overview = Arc::new(now);
+    });
+}
+
+/// This node's place, as openraft has it; but one that is stalled does not lead.
+fn place(
+    identity: Identity,
+    server: &RaftServerMetrics<TypeConfig>,
+    stalled: bool,
+    before: &Overview,
+) -> Overview {
     let members = members(&server.membership_config);
-    let leader = server.current_leader;
+    let node_id = identity.node_id;
+    let leader = server.current_leader.filter(|id| !stalled || *id != node_id);
     let leader = leader.and_then(|id| members.iter().find(|member| member.node_id == id)).cloned();
     let leaderless_since = match (&leader, before.leaderless_since) {
         (Some(_), _) => None,
         (None, Some(since)) => Some(since),
         (None, None) => Some(Instant::now()),
     };
-    let node_id = core.identity.node_id;
     let committed = &server.committed_membership_config;
     let in_config = committed.membership().get_node(&node_id).is_some();
-    let overview = Overview {
-        cluster_id: core.identity.cluster_id,
-        incarnation: core.identity.incarnation,
+    Overview {
+        cluster_id: identity.cluster_id,
+        incarnation: identity.incarnation,
         node_id,
-        state: state(server.state),
+        state: match server.state {
+            ServerState::Leader if stalled => admin::State::Follower,
+            other => state(other),
+        },
         term: server.vote.leader_id.term,
         voter: is_voter(server.membership_config.membership(), node_id),
         in_config,
@@ -154,11 +185,7 @@ fn publish(raft: &Raft, server: &RaftServerMetrics<TypeConfig>) {
         leaderless_since,
         members,
         status_only: None,
-    };
-    let changed = overview.leader.as_ref().map(|leader| leader.node_id)
-        != before.leader.as_ref().map(|leader| leader.node_id);
-    raft.metrics().place_changed(&overview, changed && overview.leader.is_some());
-    raft.inner.overview.send_replace(Arc::new(overview));
+    }
 }
 
 pub(super) fn members(stored: &StoredMembership) -> Vec<Member> {
@@ -258,8 +285,10 @@ impl Raft {
     /// The alarms that stand on this node's account.
     pub fn alarms(&self) -> Vec<String> {
         let node_id = self.overview().node_id;
-        let no_space = self.inner.store.space_alarms().contains(&node_id);
-        no_space.then(|| "NO_SPACE".to_string()).into_iter().collect()
+        let no_space = self.inner.store.space_alarms().contains(&node_id).then_some("NO_SPACE");
+        let checkpoint = self.inner.checkpoints.failing(Instant::now()).then_some("CHECKPOINT_FAILED");
+        let stalled = self.stalled().map(Stall::alarm);
+        [no_space, checkpoint, stalled].into_iter().flatten().map(str::to_owned).collect()
     }
 
     /// Takes note of which peers have caught up, where this node leads.
@@ -271,6 +300,11 @@ impl Raft {
     }
 
     /// How far each peer is, as the leader knows it; empty elsewhere.
+    pub(super) fn peers_progress(&self) -> Vec<admin::Progress> {
+        let metrics = self.inner.core.get().map(|core| core.raft.metrics().borrow_watched().clone());
+        metrics.map(|metrics| self.progress(&metrics)).unwrap_or_default()
+    }
+
     fn progress(&self, metrics: &RaftMetrics<TypeConfig>) -> Vec<admin::Progress> {
         let now = Instant::now();
         let Some(replication) = &metrics.replication else {

@@ -1,0 +1,286 @@
+//! Watches over what raft itself does not look at: whether the log's disk takes writes, and whether the
+//! store makes progress with what is committed.
+//!
+//! openraft sends heartbeats whatever becomes of either, so that a leader whose disk hangs would lead on
+//! with nothing ever acknowledged. After [`STALL_MAX`] such a member is not ready, and does not lead: it
+//! hands over to a voter that lives and has caught up, which takes nothing from its own disk, and sends no
+//! heartbeats, so that where there is no such voter the others elect one. Nor does it stand for election.
+//! Once there is progress it takes part again. After [`HANG_MAX`] the process ends: what hangs for so long
+//! does not come back, and a new process at least says so.
+//!
+//! What counts is progress, not age: a disk that is slow and takes one write after the other costs no
+//! election, however many of them wait.
+
+use std::fmt;
+use std::time::Duration;
+
+use kvorum_store::fatal::end_process;
+use kvorum_store::log::Pending;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::apply::AtWork;
+use super::{Raft, status};
+
+/// Without progress for so long a member is not ready and does not lead: far above what a disk that only
+/// stutters takes for a sync, and low enough that writes go on elsewhere within 5 s.
+pub const STALL_MAX: Duration = Duration::from_secs(2);
+
+/// Without progress for so long the process ends: longer than storage takes to fail over.
+pub const HANG_MAX: Duration = Duration::from_secs(60);
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// What one look adds at most: when the process itself was held up, paused for example, it has not seen
+/// the disk make no progress meanwhile.
+const LOOK_MAX: Duration = Duration::from_millis(300);
+
+/// How long raft may take to note that it is to hand over.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// A write to the log does not end.
+    Log,
+    /// The log waits for room on a full disk.
+    FullDisk,
+    /// Entries are not applied.
+    Apply,
+}
+
+impl Stall {
+    /// The alarm that stands meanwhile.
+    pub fn alarm(self) -> &'static str {
+        match self {
+            Stall::Log | Stall::FullDisk => "DISK_STALLED",
+            Stall::Apply => "APPLY_STALLED",
+        }
+    }
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stall::Log => "the disk of the log takes no writes",
+            Stall::FullDisk => "the log waits for room on a full disk",
+            Stall::Apply => "the store makes no progress with the entries it is to apply",
+        })
+    }
+}
+
+/// What one look finds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    log: Option<Pending>,
+    apply: Option<AtWork>,
+}
+
+/// How long something has been waiting without any progress.
+#[derive(Debug)]
+struct Standstill<P> {
+    progress: Option<P>,
+    lasted: Duration,
+}
+
+impl<P: PartialEq> Standstill<P> {
+    fn new() -> Self {
+        Standstill { progress: None, lasted: Duration::ZERO }
+    }
+
+    /// `progress` changes with any progress, and is none while nothing has to be done.
+    fn look(&mut self, progress: Option<P>, passed: Duration) {
+        let stands = progress.is_some() && progress == self.progress;
+        self.lasted = if stands { self.lasted + passed.min(LOOK_MAX) } else { Duration::ZERO };
+        self.progress = progress;
+    }
+}
+
+/// What it knows from its looks so far.
+#[derive(Debug)]
+struct Watchdog {
+    log: Standstill<u64>,
+    apply: Standstill<AtWork>,
+    for_room: bool,
+}
+
+impl Watchdog {
+    fn new() -> Watchdog {
+        Watchdog { log: Standstill::new(), apply: Standstill::new(), for_room: false }
+    }
+
+    fn look(&mut self, seen: Seen, passed: Duration) {
+        self.log.look(seen.log.map(|pending| pending.completed), passed);
+        self.apply.look(seen.apply, passed);
+        self.for_room = seen.log.is_some_and(|pending| pending.for_room);
+    }
+
+    /// What stands still, if anything has for `limit`.
+    fn stalled_for(&self, limit: Duration) -> Option<Stall> {
+        if self.log.lasted >= limit {
+            Some(if self.for_room { Stall::FullDisk } else { Stall::Log })
+        } else if self.apply.lasted >= limit {
+            Some(Stall::Apply)
+        } else {
+            None
+        }
+    }
+
+    /// Why the process has to end, if it has to. A full disk is waited for: whoever makes room finds the
+    /// member as it was.
+    fn hangs(&self) -> Option<Stall> {
+        self.stalled_for(HANG_MAX).filter(|stall| *stall != Stall::FullDisk)
+    }
+}
+
+/// Watches until the node stops.
+pub fn start(raft: Raft) {
+    tokio::spawn(async move {
+        let mut stopping = raft.watch_stopping();
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut watchdog, mut last, mut stalled) = (Watchdog::new(), Instant::now(), None);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+            let passed = std::mem::replace(&mut last, Instant::now()).elapsed();
+            let seen = Seen { log: raft.inner.log.pending(), apply: raft.inner.applier.at_work() };
+            watchdog.look(seen, passed);
+            raft.metrics().log.stall_seconds.set(watchdog.log.lasted.as_secs_f64());
+            raft.metrics().apply_stall_seconds.set(watchdog.apply.lasted.as_secs_f64());
+            if let Some(stall) = watchdog.hangs() {
+                end_process(last_words(&raft, stall));
+            }
+            let now = watchdog.stalled_for(STALL_MAX);
+            match (stalled, now) {
+                (None, Some(stall)) => step_back(&raft, stall),
+                (Some(_), None) => take_part(&raft),
+                (before, now) if before != now => _ = raft.inner.stalled.send_replace(now),
+                _ => {}
+            }
+            stalled = now;
+        }
+    });
+}
+
+fn last_words(raft: &Raft, stall: Stall) -> String {
+    let (dir, seconds) = (raft.inner.data_dir.path().display(), HANG_MAX.as_secs());
+    format!(
+        "{stall}, for {seconds} s now, in {dir}: the process ends, and the other members go on without it; look at \
+         the disk and at what the kernel says of it, then start this node again, or replace the member"
+    )
+}
+
+/// From now on this node neither leads nor stands for election, whatever openraft thinks.
+fn step_back(raft: &Raft, stall: Stall) {
+    let Ok(core) = raft.core() else { return };
+    core.raft.runtime_config().elect(false);
+    core.raft.runtime_config().heartbeat(false);
+    let led = raft.overview().is_leader();
+    let successor = if led { raft.successor(0).ok() } else { None };
+    raft.inner.stalled.send_replace(Some(stall));
+    status::publish(raft);
+    let seconds = STALL_MAX.as_secs();
+    tracing::error!("{stall}, for {seconds} s now: this member is not ready, and does not lead");
+    match successor {
+        Some(to) => {
+            tracing::warn!(to = format!("{to:016x}"), "handing leadership over");
+            let raft = core.raft.clone();
+            tokio::spawn(async move {
+                // Where it fails the others elect a leader all the same, for want of heartbeats.
+                let _ = timeout(TRANSFER_TIMEOUT, raft.trigger().transfer_leader(to)).await;
+            });
+        }
+        None if led => tracing::warn!("no other voter is live and caught up: the others are to elect one"),
+        None => {}
+    }
+}
+
+fn take_part(raft: &Raft) {
+    let Ok(core) = raft.core() else { return };
+    core.raft.runtime_config().elect(true);
+    core.raft.runtime_config().heartbeat(true);
+    raft.inner.stalled.send_replace(None);
+    status::publish(raft);
+    tracing::warn!("there is progress again: this member takes part as before");
+}
+
+impl Raft {
+    /// What stands still here, so that this node neither leads nor is ready.
+    pub fn stalled(&self) -> Option<Stall> {
+        *self.inner.stalled.borrow()
+    }
+
+    /// Returns once something stands still here.
+    pub(super) async fn until_stalled(&self) {
+        let mut stalled = self.inner.stalled.subscribe();
+        // The sender lives as long as the node.
+        let _ = stalled.wait_for(Option::is_some).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(completed: u64) -> Seen {
+        Seen { log: Some(Pending { completed, for_room: false }), ..Seen::default() }
+    }
+
+    fn apply(run: u64, cpu_ns: u64) -> Seen {
+        Seen { apply: Some(AtWork::new(run, cpu_ns)), ..Seen::default() }
+    }
+
+    /// Looks so long at what a function of the seconds since the beginning says; answers when what stalled
+    /// first, and when what hung first, in seconds.
+    fn watch(seconds: u64, seen: impl Fn(f64) -> Seen) -> (Option<(f64, Stall)>, Option<(f64, Stall)>) {
+        let mut watchdog = Watchdog::new();
+        let (mut stalled, mut hung) = (None, None);
+        for look in 0..=seconds * 10 {
+            let at = look as f64 / 10.0;
+            watchdog.look(seen(at), PERIOD);
+            stalled = stalled.or(watchdog.stalled_for(STALL_MAX).map(|stall| (at, stall)));
+            hung = hung.or(watchdog.hangs().map(|stall| (at, stall)));
+        }
+        (stalled, hung)
+    }
+
+    /// Goal: what stands still is told after 2 s, and ends the process after 60 s; what is slow does
+    /// neither. Method: a table of disks and stores, each watched for 100 s.
+    #[test]
+    fn what_stands_still_is_told_from_what_is_slow() {
+        let nothing = (None, None);
+        assert_eq!(watch(100, |_| Seen::default()), nothing, "an idle node");
+        let hangs = |stall| (Some((2.0, stall)), Some((60.0, stall)));
+        assert_eq!(watch(100, |_| log(7)), hangs(Stall::Log), "a sync that never ends");
+        assert_eq!(watch(100, |_| apply(7, 7)), hangs(Stall::Apply), "an apply that never ends");
+        assert_eq!(watch(100, |at| log((at / 0.3) as u64)), nothing, "300 ms a sync, every sync");
+        assert_eq!(watch(100, |at| log((at / 1.9) as u64)), nothing, "1.9 s a sync, every sync");
+        let (stalled, hung) = watch(100, |at| log((at / 10.0) as u64));
+        assert_eq!((stalled, hung), (Some((2.0, Stall::Log)), None), "10 s a sync");
+        assert_eq!(watch(100, |at| apply(1, (at * 1e9) as u64)), nothing, "one run of 100 s, at work");
+        let full = |completed| Seen { log: Some(Pending { completed, for_room: true }), ..Seen::default() };
+        let (stalled, hung) = watch(100, |_| full(3));
+        assert_eq!((stalled, hung), (Some((2.0, Stall::FullDisk)), None), "a full disk");
+        // The log behind the first second's write is on the disk again after five.
+        let (stalled, hung) =
+            watch(100, |at| if (1.0..5.0).contains(&at) { log(1) } else { Seen::default() });
+        assert_eq!((stalled, hung), (Some((3.0, Stall::Log)), None));
+    }
+
+    /// Goal: a process that was stopped for a minute does not blame its disk. Method: a look that comes
+    /// a minute late, and then progress, or none.
+    #[test]
+    fn a_pause_of_the_process_is_no_standstill() {
+        let mut watchdog = Watchdog::new();
+        watchdog.look(log(1), PERIOD);
+        watchdog.look(log(1), Duration::from_secs(70));
+        assert_eq!((watchdog.stalled_for(STALL_MAX), watchdog.hangs()), (None, None));
+        watchdog.look(log(2), PERIOD);
+        assert_eq!(watchdog.log.lasted, Duration::ZERO);
+        (0..20).for_each(|_| watchdog.look(log(2), PERIOD));
+        assert_eq!(watchdog.stalled_for(STALL_MAX), Some(Stall::Log));
+    }
+}
