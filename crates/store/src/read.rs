@@ -1,7 +1,7 @@
 //! Reads of one key, now and at an older revision.
 
 use bytes::Bytes;
-use rocksdb::{ColumnFamily, DBPinnableSlice, DBRawIterator, ReadOptions, Snapshot};
+use rocksdb::{ColumnFamily, DBPinnableSlice, DBRawIterator, ErrorKind, ReadOptions, ReadTier, Snapshot};
 
 use crate::command::Record;
 use crate::db;
@@ -20,11 +20,16 @@ pub struct Get {
 }
 
 impl Store {
-    /// The key at a revision; 0: now.
+    /// The key now, as [`Store::get`] answers it, if that takes no read of the disk. None: it may take one.
+    pub fn get_cached(&self, key: &[u8]) -> Result<Option<Get>, ReadError> {
+        Ok(get_now(&self.state(), key, ReadTier::BlockCache)?)
+    }
+
+    /// The key at a revision; 0: now. It may wait for the disk.
     pub fn get(&self, key: &[u8], revision: u64) -> Result<Get, ReadError> {
         let state = self.state();
         if revision == 0
-            && let Some(get) = get_now(&state, key)?
+            && let Some(get) = get_now(&state, key, ReadTier::All)?
         {
             return Ok(get);
         }
@@ -36,13 +41,15 @@ impl Store {
 }
 
 /// Reads a key without a snapshot. None: a write came in between, so that it is not certain which
-/// revision the answer belongs to.
-fn get_now(state: &State, key: &[u8]) -> Result<Option<Get>, StoreError> {
+/// revision the answer belongs to; or what is to be read is not in this tier.
+fn get_now(state: &State, key: &[u8], tier: ReadTier) -> Result<Option<Get>, StoreError> {
     let revision = state.revision();
-    let row = state
-        .db
-        .get_pinned_cf(db::family(&state.db, CURRENT), key)
-        .map_err(StoreError::database("read key", state.path()))?;
+    let mut options = ReadOptions::default();
+    options.set_read_tier(tier);
+    let row = match state.db.get_pinned_cf_opt(db::family(&state.db, CURRENT), key, &options) {
+        Err(error) if error.kind() == ErrorKind::Incomplete => return Ok(None),
+        row => row.map_err(StoreError::database("read key", state.path()))?,
+    };
     let record = row.map(|row| decode_record(state, key, &row)).transpose()?;
     // A record from before the revision has not changed since. Anything else belongs to it if no
     // later write had begun by now.

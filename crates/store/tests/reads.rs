@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use bytes::Bytes;
 use kvorum_store::command::{Command, Kind, Op, OpKind, Put, Write};
 use kvorum_store::entry::{Entry, LogId, encode_batch};
 use kvorum_store::{Scan, Store, StoreOptions};
@@ -42,6 +43,27 @@ fn revisions_of_reads_never_go_back() {
     });
 }
 
+/// Goal: a key that is in memory is read without the disk, and one that is not is not waited for. Method:
+/// keys enough for many blocks, looked at before and after the store was opened anew.
+#[test]
+fn what_is_in_memory_needs_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { cache_bytes: 16 << 20, ..Default::default() };
+    let store = Store::open(dir.path(), options.clone()).unwrap();
+    let run: Vec<Entry> = (0..5_000).map(|index| put(index, format!("key/{index:06}"))).collect();
+    store.apply(&run).unwrap();
+    let key = b"key/004000";
+    let written = store.get(key, 0).unwrap();
+    assert_eq!(store.get_cached(key).unwrap().as_ref(), Some(&written), "it was just written");
+    store.flush().unwrap();
+    drop(store);
+
+    let store = Store::open(dir.path(), options).unwrap();
+    assert_eq!(store.get_cached(key).unwrap(), None, "nobody has read its block");
+    assert_eq!(store.get(key, 0).unwrap(), written);
+    assert_eq!(store.get_cached(key).unwrap(), Some(written));
+}
+
 fn check(newest: &AtomicU64, read: impl FnOnce() -> u64) {
     let before = newest.load(Ordering::SeqCst);
     let revision = read();
@@ -49,7 +71,7 @@ fn check(newest: &AtomicU64, read: impl FnOnce() -> u64) {
     newest.fetch_max(revision, Ordering::SeqCst);
 }
 
-fn put(index: u64, key: &'static str) -> Entry {
+fn put(index: u64, key: impl Into<Bytes>) -> Entry {
     let put = Put { key: key.into(), value: index.to_string().into(), ..Put::default() };
     let ops = vec![Op { kind: Some(OpKind::Put(put)) }];
     let command: Command = Kind::Write(Write { ops, ..Write::default() }).into();

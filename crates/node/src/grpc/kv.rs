@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kvorum_proto::kv::v1 as pb;
 use kvorum_proto::kv::v1::kv_server::{Kv, KvServer};
+use kvorum_store::Get;
 use kvorum_store::command::{Answer, Command, Compact, Kind, TtlSet, Written};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
@@ -19,8 +22,8 @@ use crate::metrics::Metrics;
 use crate::raft::{Applied, Raft};
 use crate::watch::WatchHub;
 
-/// Reads of scans, and of watches that fell behind, that may be under way at a time: each is a
-/// blocking thread with a page in memory.
+/// Reads of scans, of watches that fell behind, and of keys that are not in memory, that may be under way
+/// at a time: each is a blocking thread, with a page in memory.
 const BLOCKING_READS_MAX: usize = 8;
 
 /// The service.
@@ -33,6 +36,8 @@ pub struct KvService {
     scan_reads: Arc<Semaphore>,
     /// Apart from those of scans, so that neither holds up the other.
     watch_reads: Arc<Semaphore>,
+    /// And of single keys that are not in memory.
+    key_reads: Arc<Semaphore>,
 }
 
 impl KvService {
@@ -45,7 +50,8 @@ impl KvService {
     ) -> KvServer<KvService> {
         let scan_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
         let watch_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
-        KvServer::new(KvService { raft, hub, metrics, request_bytes_max, scan_reads, watch_reads })
+        let key_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
+        KvServer::new(KvService { raft, hub, metrics, request_bytes_max, scan_reads, watch_reads, key_reads })
             .max_decoding_message_size(decoding_limit(request_bytes_max))
     }
 
@@ -87,6 +93,24 @@ impl KvService {
         }
     }
 
+    /// Reads a key from this node's state. What is in memory, as most is, costs least where it is asked
+    /// for; where there are few cores, raft's own thread must not wait for the disk.
+    async fn read(&self, key: Bytes, revision: u64) -> Result<Get, RequestError> {
+        let store = self.raft.store();
+        if revision == 0
+            && let Some(got) = answered(store.get_cached(&key))?
+        {
+            return Ok(got);
+        }
+        let permit = self.key_reads.clone().acquire_owned().await.map_err(|_| RequestError::ShuttingDown)?;
+        let store = store.clone();
+        let read = spawn_blocking(move || {
+            let _permit = permit;
+            answered(store.get(&key, revision))
+        });
+        read.await.map_err(|_| RequestError::ShuttingDown)?
+    }
+
     fn header(&self, revision: u64) -> pb::Header {
         let overview = self.raft.overview();
         let (cluster_id, node_id, term) = (overview.cluster_id, overview.node_id, overview.term);
@@ -123,8 +147,7 @@ impl Kv for KvService {
         let pb::GetRequest { key, revision, serializable } = request.into_inner();
         check_key(&key)?;
         self.ready_to_read(serializable, deadline).await?;
-        // A point lookup mostly answers from memory; handing it to another thread would cost more.
-        let got = answered(self.raft.store().get(&key, revision))?;
+        let got = self.read(key, revision).await?;
         let header = Some(self.header(got.revision));
         let kv = got.record.map(key_value);
         Ok(Response::new(pb::GetResponse { header, found: kv.is_some(), kv }))
@@ -158,7 +181,7 @@ impl Kv for KvService {
         let pb::TtlRequest { key, serializable } = request.into_inner();
         check_key(&key)?;
         self.ready_to_read(serializable, deadline).await?;
-        let got = answered(self.raft.store().get(&key, 0))?;
+        let got = self.read(key, 0).await?;
         let header = Some(self.header(got.revision));
         let expires = got.record.as_ref().map_or(0, |record| record.deadline_ms);
         let remaining_ms = expires.saturating_sub(self.raft.cluster_now_ms());
