@@ -4,7 +4,9 @@
 //! The apply thread only appends to the ring. One task, [`WatchHub::dispatch`], matches new changes
 //! against the index and wakes the watchers concerned, so a watcher costs nothing while others'
 //! keys change. There is no queue per watcher: one that is slow finds its place in the ring again
-//! by revision, and one that fell out of the ring reads from disk until it has caught up.
+//! by revision, and one that fell out of the ring reads from disk until it has caught up. A revision that
+//! would drive all others out of the ring is only summed up there, in [`Summary`]: those whom it concerns
+//! read it from disk, and nobody else notices it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,6 +23,9 @@ const RING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What an event takes in memory beside keys and values.
 const EVENT_OVERHEAD_BYTES: usize = 256;
+
+/// Spans of keys that are kept of a revision too large for the ring.
+const SPANS_MAX: usize = 1024;
 
 /// Revisions that one look at the ring takes in, which bounds how long its lock is held.
 const REVISIONS_PER_READ_MAX: usize = 1024;
@@ -143,7 +148,7 @@ impl WatchHub {
                 for revision in &revisions {
                     index.matches(revision);
                 }
-                revisions.last().map_or(from - 1, |last| last.revision)
+                revisions.last().map_or(from - 1, Entry::revision)
             }
             // The ring was reset, or overtook this task: nobody knows what concerns whom.
             Since::Lost { revision } => {
@@ -266,7 +271,14 @@ impl Index {
         }
     }
 
-    fn matches(&self, revision: &RevisionEvents) {
+    fn matches(&self, entry: &Entry) {
+        match entry {
+            Entry::Whole(events) => self.matches_events(events),
+            Entry::Large(summary) => self.matches_spans(summary),
+        }
+    }
+
+    fn matches_events(&self, revision: &RevisionEvents) {
         for event in &revision.events {
             let key = &event.record.key;
             for (_, signal) in self.keys.get(key).into_iter().flatten() {
@@ -276,6 +288,19 @@ impl Index {
                 if range.contains(key) {
                     signal.raise(revision.revision);
                 }
+            }
+        }
+    }
+
+    fn matches_spans(&self, summary: &Summary) {
+        for (key, watchers) in &self.keys {
+            if summary.touches(key) {
+                watchers.iter().for_each(|(_, signal)| signal.raise(summary.revision));
+            }
+        }
+        for (_, range, signal) in &self.ranges {
+            if summary.concerns(range) {
+                signal.raise(summary.revision);
             }
         }
     }
@@ -292,7 +317,7 @@ impl Index {
 
 /// The last changes, as many as fit.
 struct Ring {
-    revisions: VecDeque<Arc<RevisionEvents>>,
+    revisions: VecDeque<Entry>,
     bytes: usize,
     bytes_max: usize,
     /// Every change from this revision on is held.
@@ -301,10 +326,89 @@ struct Ring {
     revision: u64,
 }
 
+/// A revision in the ring.
+#[derive(Clone)]
+enum Entry {
+    Whole(Arc<RevisionEvents>),
+    Large(Arc<Summary>),
+}
+
+impl Entry {
+    fn new(events: Arc<RevisionEvents>, bytes_max: usize) -> Entry {
+        match memory_bytes(&events) {
+            bytes if bytes > bytes_max / 2 => Entry::Large(Arc::new(Summary::of(&events, bytes_max / 8))),
+            _ => Entry::Whole(events),
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        match self {
+            Entry::Whole(events) => events.revision,
+            Entry::Large(summary) => summary.revision,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Whole(events) => memory_bytes(events),
+            Entry::Large(summary) => summary.bytes,
+        }
+    }
+
+    fn concerns(&self, range: &KeyRange) -> bool {
+        match self {
+            Entry::Whole(events) => events.events.iter().any(|event| range.contains(&event.record.key)),
+            Entry::Large(summary) => summary.concerns(range),
+        }
+    }
+}
+
+/// What a revision touches that is too large for the ring: spans of keys in their order, first and last
+/// of each. Up to [`SPANS_MAX`] keys are told exactly; with more, a range that lies within a span may be
+/// taken for one that is concerned, which costs it a read of the disk.
+struct Summary {
+    revision: u64,
+    spans: Vec<(Bytes, Bytes)>,
+    bytes: usize,
+}
+
+impl Summary {
+    fn of(events: &RevisionEvents, bytes_max: usize) -> Summary {
+        let mut keys: Vec<&Bytes> = events.events.iter().map(|event| &event.record.key).collect();
+        keys.sort_unstable();
+        let mut count = keys.len().min(SPANS_MAX);
+        loop {
+            let spans = keys.chunks(keys.len().div_ceil(count.max(1)).max(1));
+            // Copies: a key may be part of a whole request.
+            let copied = |key: Option<&&Bytes>| Bytes::copy_from_slice(key.map_or(&[], |key| &key[..]));
+            let spans: Vec<_> = spans.map(|keys| (copied(keys.first()), copied(keys.last()))).collect();
+            let bytes =
+                spans.iter().map(|(first, last)| EVENT_OVERHEAD_BYTES + first.len() + last.len()).sum();
+            if bytes <= bytes_max || count <= 1 {
+                return Summary { revision: events.revision, spans, bytes };
+            }
+            count /= 2;
+        }
+    }
+
+    fn concerns(&self, range: &KeyRange) -> bool {
+        if range.is_key() {
+            return self.touches(&range.start);
+        }
+        let next = self.spans.partition_point(|(_, last)| last < &range.start);
+        self.spans.get(next).is_some_and(|(first, _)| range.unbounded || first < &range.end)
+    }
+
+    fn touches(&self, key: &Bytes) -> bool {
+        let next = self.spans.partition_point(|(_, last)| last < key);
+        self.spans.get(next).is_some_and(|(first, _)| first <= key)
+    }
+}
+
 /// What came after a revision.
 enum Since {
     Nothing,
-    Some(Vec<Arc<RevisionEvents>>),
+    Some(Vec<Entry>),
     /// Part of it is gone; the ring stands at `revision`.
     Lost {
         revision: u64,
@@ -317,16 +421,17 @@ impl Ring {
     }
 
     fn extend(&mut self, events: Vec<Arc<RevisionEvents>>, revision: u64) {
-        for revision in events {
-            self.bytes += bytes_of(&revision);
-            self.revisions.push_back(revision);
+        for events in events {
+            let entry = Entry::new(events, self.bytes_max);
+            self.bytes += entry.bytes();
+            self.revisions.push_back(entry);
         }
         self.revision = revision;
         while self.bytes > self.bytes_max
             && let Some(oldest) = self.revisions.pop_front()
         {
-            self.bytes -= bytes_of(&oldest);
-            self.start = oldest.revision + 1;
+            self.bytes -= oldest.bytes();
+            self.start = oldest.revision() + 1;
         }
     }
 
@@ -335,7 +440,7 @@ impl Ring {
     }
 
     fn position(&self, from: u64) -> usize {
-        self.revisions.partition_point(|it| it.revision < from)
+        self.revisions.partition_point(|it| it.revision() < from)
     }
 
     fn look(&self, from: u64, range: &KeyRange) -> Look {
@@ -348,12 +453,21 @@ impl Ring {
         let seen = self.revisions.range(self.position(from)..).take(REVISIONS_PER_READ_MAX);
         let mut next = self.revision + 1;
         let mut found = Vec::new();
-        for (count, revision) in seen.enumerate() {
+        for (count, entry) in seen.enumerate() {
             if count + 1 == REVISIONS_PER_READ_MAX {
-                next = revision.revision + 1;
+                next = entry.revision() + 1;
             }
-            if revision.events.iter().any(|event| range.contains(&event.record.key)) {
-                found.push(revision.clone());
+            if !entry.concerns(range) {
+                continue;
+            }
+            match entry {
+                Entry::Whole(events) => found.push(events.clone()),
+                // What comes before it is taken first; then it is where the next look begins.
+                Entry::Large(summary) if !found.is_empty() => {
+                    next = summary.revision;
+                    break;
+                }
+                Entry::Large(_) => return Look::Behind,
             }
         }
         Look::Read { found, next }
@@ -372,7 +486,8 @@ impl Ring {
     }
 }
 
-fn bytes_of(revision: &RevisionEvents) -> usize {
+/// What a revision's events take in memory, in bytes.
+pub fn memory_bytes(revision: &RevisionEvents) -> usize {
     let record = |record: &Record| record.key.len() + record.value.len();
     let event = |event: &kvorum_store::Event| {
         EVENT_OVERHEAD_BYTES + record(&event.record) + event.previous.as_ref().map_or(0, record)

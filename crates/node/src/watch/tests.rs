@@ -164,3 +164,63 @@ fn a_dropped_watcher_leaves_the_index() {
     assert!(index.keys.is_empty() && index.ranges.is_empty());
     assert_eq!(hub.watchers.load(Ordering::SeqCst), 0);
 }
+
+fn deletion(revision: u64, prefix: &str, keys: usize) -> Arc<RevisionEvents> {
+    let event = |at: usize| {
+        let key = format!("{prefix}{at:06}").into();
+        let record = Record { key, mod_revision: revision, ..Default::default() };
+        Event { kind: EventKind::Delete, record, previous: None }
+    };
+    Arc::new(RevisionEvents { revision, events: (0..keys).map(event).collect() })
+}
+
+/// Goal: a revision larger than the ring wakes those whom it concerns and nobody else, sends nobody else
+/// to the disk, and leaves the ring to what comes before and after it.
+/// Method: the deletion of 100,000 keys of one range, between two small changes of others.
+#[tokio::test]
+async fn a_revision_larger_than_the_ring_concerns_only_its_range() {
+    let hub = WatchHub::new(0);
+    let others: Vec<_> = (0..2000).map(|at| hub.watch(KeyRange::prefix(format!("other{at:04}/")))).collect();
+    let key = hub.watch(KeyRange::key("k"));
+    let concerned = [hub.watch(KeyRange::prefix("gone")), hub.watch(KeyRange::key("gone000007"))];
+    hub.publish(vec![change(1, "k", 10)], 1);
+    hub.publish(vec![deletion(2, "gone", 100_000)], 2);
+    hub.publish(vec![change(3, "k", 10)], 3);
+    while hub.dispatch_some() {}
+
+    for other in &others {
+        assert_eq!(other.quiet_until(), Some(3), "{:?}", other.range());
+        assert_eq!(revisions(hub.look(1, other.range())), (vec![], 4), "it is not sent to the disk");
+    }
+    assert_eq!(soon(key.changed(1)).await, 1);
+    assert_eq!(revisions(hub.look(1, key.range())), (vec![1, 3], 4));
+    for watcher in &concerned {
+        assert_eq!(soon(watcher.changed(1)).await, 2);
+        assert!(matches!(hub.look(2, watcher.range()), Look::Behind));
+        assert_eq!(revisions(hub.look(3, watcher.range())), (vec![], 4), "back at the ring");
+    }
+    let both = KeyRange::prefix("");
+    assert_eq!(revisions(hub.look(1, &both)), (vec![1], 2), "what comes before is not read from disk");
+    assert!(matches!(hub.look(2, &both), Look::Behind));
+    assert_eq!(revisions(hub.look(3, &both)), (vec![3], 4));
+}
+
+/// Goal: the summary of a large revision misses nothing, whatever its keys, and is exact for few of them.
+#[test]
+fn a_summary_covers_every_key() {
+    for (keys, bytes_max) in [(1, 1 << 20), (1000, 1 << 20), (5000, 1 << 20), (5000, 10_000), (5000, 1)] {
+        let events = deletion(9, "k", keys);
+        let summary = Summary::of(&events, bytes_max);
+        assert!(summary.bytes <= bytes_max || summary.spans.len() == 1);
+        for event in &events.events {
+            assert!(summary.concerns(&KeyRange::key(event.record.key.clone())));
+            assert!(summary.concerns(&KeyRange::prefix(event.record.key.clone())));
+        }
+        for outside in ["a", "j", "l", "k9"] {
+            assert!(!summary.concerns(&KeyRange::prefix(outside)), "{outside}");
+        }
+        if keys <= SPANS_MAX && bytes_max > 10_000 {
+            assert!(!summary.concerns(&KeyRange::prefix("k0000000")), "within what it touches");
+        }
+    }
+}
