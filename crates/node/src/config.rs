@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvorum_store::feature::FEATURE_LEVEL_MAX;
 
+use crate::grpc::budget::SEND_BUDGET_BYTES;
 use crate::grpc::workers::workers;
 
 const KIB: u64 = 1024;
@@ -132,6 +133,16 @@ pub struct Flags {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(FEATURE_LEVEL_MAX)), hide = true)]
     pub feature_level_max: u32,
 
+    /// Bytes that may wait to be sent to clients, on all connections
+    #[arg(long, env = "KVORUM_SEND_BUDGET_BYTES", value_name = "BYTES", hide = true,
+          default_value_t = SEND_BUDGET_BYTES, value_parser = parse_bytes)]
+    pub send_budget_bytes: u64,
+
+    /// How long a client may take nothing of a stream before the stream ends
+    #[arg(long, env = "KVORUM_SEND_PATIENCE", value_name = "DURATION", hide = true,
+          default_value = "60s", value_parser = parse_duration)]
+    pub send_patience: Duration,
+
     /// How the log on standard error is written
     #[arg(long, env = "KVORUM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -196,6 +207,10 @@ pub struct Config {
     pub log_retain_bytes: u64,
     /// The highest feature level that this node takes part in.
     pub feature_level_max: u32,
+    /// Bytes that may wait to be sent to clients.
+    pub send_budget_bytes: usize,
+    /// How long a client may take nothing of a stream.
+    pub send_patience: Duration,
     /// Threads that serve clients; 0: the node's own does, as it should where cores are few.
     pub client_threads: usize,
 }
@@ -245,6 +260,8 @@ impl Flags {
             quota_bytes: self.quota_bytes,
             log_retain_bytes: self.log_retain_bytes,
             feature_level_max: self.feature_level_max,
+            send_budget_bytes: self.send_budget_bytes as usize,
+            send_patience: self.send_patience,
             client_threads: workers(available_parallelism().map_or(1, NonZero::get)),
         })
     }

@@ -59,6 +59,15 @@ pub enum RequestError {
     /// Too many requests wait already; nothing was done.
     #[error("too many requests are waiting; try again later")]
     Busy,
+    /// Too much waits to be sent; nothing was done, or the stream ended where it stood.
+    #[error(
+        "there was no room to send more for {seconds} s, since too much that clients asked for waits to be \
+         read; read what was asked for or cancel it, and go on from the last key or revision that was received"
+    )]
+    NoRoom {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The node is about to stop; nothing was done.
     #[error("this node is shutting down; ask another one")]
     ShuttingDown,
@@ -110,6 +119,7 @@ impl RequestError {
                 | RequestError::NotLeader { .. }
                 | RequestError::NoLeader
                 | RequestError::Busy
+                | RequestError::NoRoom { .. }
                 | RequestError::ShuttingDown
         )
     }

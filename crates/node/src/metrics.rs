@@ -13,7 +13,9 @@ use std::time::Duration;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::Store;
 use kvorum_store::log::LogObserver;
-use prometheus::{Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, Registry, TextEncoder};
+use prometheus::{
+    Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
+};
 use prost::Message as _;
 
 use crate::raft::Overview;
@@ -56,6 +58,8 @@ pub struct Metrics {
     pub watch: WatchMetrics,
     /// Snapshots.
     pub snapshots: SnapshotMetrics,
+    /// Bytes that wait to be sent.
+    pub send_budget: IntGauge,
     store: StoreMetrics,
     apply_seconds: Histogram,
     apply_entries: Histogram,
@@ -128,6 +132,10 @@ impl Metrics {
             log: LogMetrics::new(&make),
             watch: WatchMetrics::new(&make),
             snapshots: SnapshotMetrics::new(&make),
+            send_budget: make.gauge(
+                "kvorum_send_budget_bytes",
+                "Bytes of answers that wait for their clients to take them, or that there is room for.",
+            ),
             store: StoreMetrics::new(&make),
             apply_seconds: make.histogram(
                 "kvorum_apply_seconds",

@@ -23,6 +23,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::config::{Bootstrap, Config};
 use crate::grpc::admin::AdminService;
+use crate::grpc::budget::SendBudget;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::kv::KvService;
 use crate::grpc::peer::PeerService;
@@ -221,14 +222,16 @@ impl Node {
         tokio::spawn(report_health(reporter, health.clone(), peers_stop.clone()));
         tokio::spawn(hub.clone().dispatch());
         let kv = KvService::server(raft.clone(), hub.clone(), metrics.clone(), limit);
-        let router = Router::builder(metrics.clone(), stopping.clone(), limit)
+        let budget =
+            SendBudget::new(config.send_budget_bytes, config.send_patience, metrics.send_budget.clone());
+        let router = Router::builder(metrics.clone(), stopping.clone(), limit, budget.clone())
             .status_only(raft.status_only())
             .with(kv)
             .with(ClusterService::server(raft.clone()))
             .with(health_service);
         let router = with_reflection(router).build();
         let clients = match config.client_threads {
-            0 => tokio::spawn(serve_port(listeners.client, router, clients_stop)),
+            0 => tokio::spawn(transport::serve(listeners.client, router, stopped(clients_stop))),
             count => {
                 let workers = Workers::start(count, &router, &clients_stop, &peers_stop)
                     .map_err(|error| StartError::System("start the threads that serve clients", error))?;
@@ -239,11 +242,11 @@ impl Node {
         let peer =
             PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(AdminService::new(raft.clone()));
-        let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX)
+        let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget)
             .status_only(raft.status_only())
             .with(peer)
             .with(admin);
-        tokio::spawn(serve_port(listeners.peer, router.build(), peers_stop.clone()));
+        tokio::spawn(transport::serve(listeners.peer, router.build(), stopped(peers_stop.clone())));
         tokio::spawn(serve_http(listeners.http, health, peers_stop));
         Ok(Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, addresses })
     }
@@ -364,12 +367,6 @@ fn raise_file_limit() {
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
         tracing::warn!(%error, "the limit of open files could not be raised");
-    }
-}
-
-async fn serve_port(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
-    if let Err(error) = transport::serve(listener, router, stopped(stop)).await {
-        tracing::error!(%error, "a port is no longer served");
     }
 }
 

@@ -53,8 +53,12 @@ impl Fixture {
     }
 
     async fn start_with_threads(client_threads: usize) -> Fixture {
+        Fixture::start_with(client_threads, &[]).await
+    }
+
+    async fn start_with(client_threads: usize, flags: &[&str]) -> Fixture {
         let dir = TempDir::new().unwrap();
-        let config = Config { client_threads, ..config(&dir, &[]) };
+        let config = Config { client_threads, ..config(&dir, flags) };
         let node = Node::start(config).await.unwrap();
         let channel = connect(node.addresses.client).await;
         let kv = KvClient::new(channel.clone()).max_decoding_message_size(64 << 20);
@@ -658,4 +662,94 @@ async fn a_start_that_cannot_work_says_why() {
         Node::start(Cli::parse_from(args).flags.validate().unwrap()).await.err().expect("the port is in use");
     assert!(error.to_string().contains("--listen-client") && error.to_string().contains("in use"), "{error}");
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0, "nothing was written");
+}
+
+/// What this process has in memory, in bytes: node and clients.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Goal: what a client asks for and does not read takes a bounded part of memory, keeps nobody else from
+/// being answered, and is all there when it reads on.
+/// Method: 1,500 scans of a value of 1 MiB on one connection.
+#[tokio::test]
+async fn scans_that_nobody_reads_take_bounded_memory() {
+    const SCANS: usize = 1500;
+    const VALUE_BYTES: usize = 1 << 20;
+    let mut fixture = Fixture::start().await;
+    let value = Bytes::from(vec![b'v'; VALUE_BYTES]);
+    fixture.set("big", value.clone()).await;
+    let before = resident_bytes();
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let mut scans = tokio::task::JoinSet::new();
+    for _ in 0..SCANS {
+        let (mut kv, mut gone, value) = (fixture.kv.clone(), gone.clone(), value.clone());
+        scans.spawn(async move {
+            let request = ScanRequest { range: everything(), ..Default::default() };
+            let mut pages = kv.scan(request).await.unwrap().into_inner();
+            gone.wait_for(|go| *go).await.unwrap();
+            let mut bytes = 0;
+            while let Some(page) = pages.message().await.unwrap() {
+                assert!(page.kvs.iter().all(|kv| kv.key == "big" && kv.value == value));
+                bytes += page.kvs.iter().map(|kv| kv.value.len()).sum::<usize>();
+            }
+            bytes
+        });
+    }
+    let mut most = 0;
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100)).await;
+        most = most.max(resident_bytes().saturating_sub(before));
+    }
+    assert!(most < 200 << 20, "{} MiB for scans that nobody reads", most >> 20);
+    assert!(scans.try_join_next().is_none());
+
+    let mut other = KvClient::new(connect(fixture.node().addresses.client).await);
+    let begun = Instant::now();
+    let get = GetRequest { key: "big".into(), ..Default::default() };
+    assert!(timeout(Duration::from_secs(10), other.get(get)).await.unwrap().unwrap().into_inner().found);
+    let request = ScanRequest { range: everything(), ..Default::default() };
+    let mut pages =
+        timeout(Duration::from_secs(10), other.scan(request)).await.unwrap().unwrap().into_inner();
+    let page = timeout(Duration::from_secs(10), pages.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(page.kvs[0].value.len(), VALUE_BYTES);
+    println!("{} MiB; another connection was answered after {:?}", most >> 20, begun.elapsed());
+
+    go.send_replace(true);
+    let mut done = 0;
+    while let Some(bytes) = timeout(Duration::from_secs(120), scans.join_next()).await.unwrap() {
+        assert_eq!(bytes.unwrap(), VALUE_BYTES);
+        done += 1;
+    }
+    assert_eq!(done, SCANS);
+}
+
+/// Goal: a stream whose client takes nothing ends, and its memory is there for others; one that waits in
+/// vain for room is told so. Method: a patience of a second, and a budget of a few pages.
+#[tokio::test]
+async fn a_stream_without_progress_ends() {
+    let mut fixture = Fixture::start_with(0, &["--send-budget-bytes", "4MiB", "--send-patience", "1s"]).await;
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        fixture.set(key, vec![b'v'; 1 << 20]).await;
+    }
+    let request = ScanRequest { range: everything(), ..Default::default() };
+    let mut unread = fixture.kv.scan(request.clone()).await.unwrap().into_inner();
+    let begun = Instant::now();
+    while !fixture.http("/metrics").await.1.contains("kvorum_send_budget_bytes 0\n")
+        || !fixture.http("/metrics").await.1.contains("method=\"kv.v1.Kv/Scan\"} 1")
+    {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the stream does not end");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let ended = loop {
+        match unread.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it was not read in time, and is complete"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Cancelled, "{ended}");
+    // The connection itself goes on.
+    assert_eq!(fixture.scan(request).await.iter().map(|page| page.kvs.len()).sum::<usize>(), 8);
 }

@@ -13,6 +13,7 @@ use tonic::codegen::{BoxFuture, http::HeaderMap};
 use tonic::{Code, Status};
 
 use super::HttpResponse;
+use super::outbox::Outbox;
 use crate::error::RequestError;
 use crate::metrics::MethodMetrics;
 
@@ -52,10 +53,21 @@ impl Future for Call {
                 }
                 method.ended(code);
             }
-            None if method.streams() => {
-                response = response.map(|body| Body::new(Answers { body, method: Some(method) }));
+            None => {
+                let outbox = response.extensions_mut().remove::<Outbox>();
+                if let Some(outbox) = &outbox {
+                    outbox.progress().watch_over();
+                }
+                let method = if method.streams() {
+                    Some(method)
+                } else {
+                    method.ended(Code::Ok);
+                    None
+                };
+                if method.is_some() || outbox.is_some() {
+                    response = response.map(|body| Body::new(Answers { body, method, outbox }));
+                }
             }
-            None => method.ended(Code::Ok),
         }
         Poll::Ready(Ok(response))
     }
@@ -71,14 +83,20 @@ impl Drop for Call {
     }
 }
 
-/// The answers of a stream.
+/// The answers of a stream, or one large one.
 struct Answers {
     body: Body,
     /// Absent once the stream was counted.
     method: Option<Arc<MethodMetrics>>,
+    /// What goes past tonic, or is counted behind it.
+    outbox: Option<Outbox>,
 }
 
 impl Answers {
+    fn next_slice(&self) -> Option<Bytes> {
+        self.outbox.as_ref()?.next_slice()
+    }
+
     fn ended(&mut self, code: Code) {
         if let Some(method) = self.method.take() {
             method.ended(code);
@@ -94,7 +112,21 @@ impl http_body::Body for Answers {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(slice) = self.next_slice() {
+            return Poll::Ready(Some(Ok(Frame::data(slice))));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // The stream may just have put something into the outbox.
+        if let Some(slice) = self.next_slice() {
+            return Poll::Ready(Some(Ok(Frame::data(slice))));
+        }
+        let mut frame = ready!(polled);
+        if let (Some(outbox), Some(Ok(data))) = (&self.outbox, &mut frame)
+            && let Some(bytes) = data.data_mut()
+        {
+            outbox.take(std::mem::take(bytes));
+            *bytes = outbox.next_slice().unwrap_or_default();
+        }
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(code) = frame.trailers_ref().and_then(code) {
@@ -108,7 +140,8 @@ impl http_body::Body for Answers {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // Even then trailers follow what the outbox holds.
+        self.outbox.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -118,6 +151,10 @@ impl http_body::Body for Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.progress().was_stalled()) {
+            tracing::info!("a stream was ended: its client took nothing of it for too long");
+            return self.ended(Code::ResourceExhausted);
+        }
         // The caller had enough, or its connection broke.
         self.ended(Code::Cancelled);
     }

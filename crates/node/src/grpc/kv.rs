@@ -11,11 +11,13 @@ use kvorum_store::Get;
 use kvorum_store::command::{Answer, Command, Compact, Kind, TtlSet, Written};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, check_key, key_value};
+use super::outbox::{Outbox, SMALL_BYTES_MAX};
+use super::transport::Remote;
 use super::{deadline, decoding_limit, scan, watch};
 use crate::error::{RequestError, answered};
 use crate::metrics::Metrics;
@@ -144,13 +146,23 @@ impl Kv for KvService {
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let remote = request.extensions().get::<Remote>().cloned();
         let pb::GetRequest { key, revision, serializable } = request.into_inner();
         check_key(&key)?;
         self.ready_to_read(serializable, deadline).await?;
+        if let Some(Remote { account, .. }) = &remote {
+            // Nothing waits from here until a large answer is counted, so that each sees those before it.
+            timeout_at(deadline, account.admitted()).await.map_err(|_| RequestError::Busy)?;
+        }
         let got = self.read(key, revision).await?;
         let header = Some(self.header(got.revision));
+        let bytes = got.record.as_ref().map_or(0, |record| record.value.len());
         let kv = got.record.map(key_value);
-        Ok(Response::new(pb::GetResponse { header, found: kv.is_some(), kv }))
+        let answer = pb::GetResponse { header, found: kv.is_some(), kv };
+        match remote {
+            Some(remote) if bytes > SMALL_BYTES_MAX => Ok(Outbox::on(&remote).answer(bytes, answer)),
+            _ => Ok(Response::new(answer)),
+        }
     }
 
     async fn set(&self, request: Request<pb::SetRequest>) -> Result<Response<pb::SetResponse>, Status> {
@@ -166,14 +178,17 @@ impl Kv for KvService {
         request: Request<pb::DeleteRequest>,
     ) -> Result<Response<pb::DeleteResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
         let command = convert::delete(request.into_inner())?;
         let (header, answer) = self.write(command, deadline).await?;
         let Written { deleted, previous } = written(answer)?;
-        Ok(Response::new(pb::DeleteResponse {
+        let bytes: usize = previous.iter().map(|record| record.key.len() + record.value.len()).sum();
+        let answer = pb::DeleteResponse {
             header: Some(header),
             deleted: deleted.iter().sum(),
             previous: previous.into_iter().map(key_value).collect(),
-        }))
+        };
+        Ok(if bytes > SMALL_BYTES_MAX { outbox.answer(bytes, answer) } else { Response::new(answer) })
     }
 
     async fn ttl(&self, request: Request<pb::TtlRequest>) -> Result<Response<pb::TtlResponse>, Status> {
@@ -237,16 +252,24 @@ impl Kv for KvService {
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
         let request = request.into_inner();
         let range = convert::key_range(request.range.clone())?;
         self.ready_to_read(request.serializable, deadline).await?;
-        let reader = scan::Reader::new(self.raft.store().clone(), self.scan_reads.clone(), self.header(0));
+        let reader = scan::Reader {
+            store: self.raft.store().clone(),
+            reads: self.scan_reads.clone(),
+            header: self.header(0),
+            outbox: outbox.clone(),
+            record_bytes_max: self.request_bytes_max,
+        };
         let pages = scan::pages(reader, range, &request).await?;
-        Ok(Response::new(Box::pin(pages)))
+        Ok(outbox.respond(pages))
     }
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
         let pb::WatchRequest { range, from_revision, previous } = request.into_inner();
         let range = convert::key_range(range)?;
         self.raft.recovered(deadline).await?;
@@ -256,8 +279,9 @@ impl Kv for KvService {
             metrics: self.metrics.clone(),
             header: self.header(0),
             previous,
+            outbox: outbox.clone(),
         };
         let stream = watch::Stream::open(source, self.hub.watch(range), from_revision)?;
-        Ok(Response::new(Box::pin(stream.responses())))
+        Ok(outbox.respond(stream.responses()))
     }
 }

@@ -1,11 +1,13 @@
 //! The gRPC services, and the router in front of them.
 
 pub mod admin;
+pub mod budget;
 mod call;
 pub mod cluster;
 pub mod convert;
 pub mod error;
 pub mod kv;
+mod outbox;
 pub mod peer;
 pub mod resolve;
 mod scan;
@@ -16,7 +18,6 @@ pub mod workers;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 
 use tokio::time::{Duration, Instant};
 use tonic::Status;
@@ -28,6 +29,7 @@ use tonic::server::NamedService;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::raft::StatusOnly;
+use budget::SendBudget;
 use call::Call;
 use transport::REQUEST_OVERHEAD_BYTES;
 
@@ -60,17 +62,32 @@ struct Inner {
     stopping: Arc<AtomicBool>,
     status_only: Option<StatusOnly>,
     request_bytes_max: usize,
+    budget: SendBudget,
 }
 
 impl Router {
-    /// A router without services. Once `stopping` is set, calls are answered SHUTTING_DOWN.
+    /// A router without services. Once `stopping` is set, calls are answered SHUTTING_DOWN; what waits to
+    /// be sent counts in the budget.
     pub fn builder(
         metrics: Arc<Metrics>,
         stopping: Arc<AtomicBool>,
         request_bytes_max: usize,
+        budget: SendBudget,
     ) -> RouterBuilder {
         let services = Vec::new();
-        RouterBuilder(Inner { services, metrics, stopping, status_only: None, request_bytes_max })
+        RouterBuilder(Inner { services, metrics, stopping, status_only: None, request_bytes_max, budget })
+    }
+
+    /// What may wait to be sent.
+    pub fn budget(&self) -> &SendBudget {
+        &self.inner.budget
+    }
+
+    /// Answers a call.
+    pub fn answer(&self, request: HttpRequest) -> Call {
+        let method = self.inner.metrics.method(request.uri().path()).clone();
+        let response = self.inner.call(request);
+        Call::new(response, method, self.inner.request_bytes_max)
     }
 }
 
@@ -138,22 +155,6 @@ impl Inner {
 
 fn ready(status: Status) -> BoxFuture<HttpResponse, Infallible> {
     Box::pin(std::future::ready(Ok(status.into_http())))
-}
-
-impl Service<HttpRequest> for Router {
-    type Response = HttpResponse;
-    type Error = Infallible;
-    type Future = Call;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: HttpRequest) -> Call {
-        let method = self.inner.metrics.method(request.uri().path()).clone();
-        let response = self.inner.call(request);
-        Call::new(response, method, self.inner.request_bytes_max)
-    }
 }
 
 /// The largest message that a service on the client port decodes.

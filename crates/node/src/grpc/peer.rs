@@ -136,7 +136,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<peer::TermRequest>>,
     ) -> Result<Response<Self::TermStream>, Status> {
-        let from = request.extensions().get().and_then(|Remote(from)| *from);
+        let from = request.extensions().get().and_then(|remote: &Remote| remote.address);
         let mut requests = request.into_inner();
         let first = first_of(&mut requests).await?;
         self.raft.check_envelope(first.as_ref().and_then(|first| first.envelope))?;

@@ -1,7 +1,7 @@
 //! `Scan`: a range in pages at one pinned revision.
 //!
-//! The next page is read only when the last one was taken by the connection, so a slow reader costs
-//! one page of memory, and no snapshot of the store lives longer than the reading of a page.
+//! The next page is read only when the last one was taken by the connection and there is room for it in
+//! the budget of what waits to be sent; no snapshot of the store lives longer than the reading of a page.
 
 use std::sync::Arc;
 
@@ -10,11 +10,13 @@ use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use kvorum_proto::kv::v1 as pb;
 use kvorum_store::command::KeyRange;
-use kvorum_store::{Page, Scan, Store};
+use kvorum_store::{Scan, Store};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::convert::key_value;
+use super::outbox::{Frame, Outbox};
+use super::transport::REQUEST_OVERHEAD_BYTES;
 use crate::error::{RequestError, answered};
 
 /// Bytes in a response, beside its last key: enough that the cost of a message does not show, and
@@ -26,22 +28,41 @@ const PAGE_KEYS_MAX: u64 = 10_000;
 
 /// Reads pages on threads that may block, as many at a time as the semaphore lets.
 pub struct Reader {
-    store: Store,
-    reads: Arc<Semaphore>,
-    header: pb::Header,
+    /// Where from.
+    pub store: Store,
+    /// Bounds the reads of it.
+    pub reads: Arc<Semaphore>,
+    /// The header of every response, but for the revision.
+    pub header: pb::Header,
+    /// Where to.
+    pub outbox: Outbox,
+    /// The largest record, in bytes: a page may go beyond its size by one.
+    pub record_bytes_max: usize,
+}
+
+/// A page that is ready to be sent, and what is known of it.
+struct Read {
+    frame: Frame,
+    revision: u64,
+    records: u64,
+    next: Option<Bytes>,
 }
 
 impl Reader {
-    /// A reader whose responses carry the header, with the pinned revision in it.
-    pub fn new(store: Store, reads: Arc<Semaphore>, header: pb::Header) -> Reader {
-        Reader { store, reads, header }
-    }
-
-    async fn read(&self, scan: Scan) -> Result<Page, RequestError> {
+    async fn read(&self, scan: Scan) -> Result<Read, RequestError> {
+        let bytes_max = PAGE_BYTES_MAX + self.record_bytes_max + REQUEST_OVERHEAD_BYTES;
+        let room = self.outbox.reserve(bytes_max).await?;
         let _permit = self.reads.acquire().await.map_err(|_| RequestError::ShuttingDown)?;
-        let store = self.store.clone();
-        let page = tokio::task::spawn_blocking(move || store.scan_page(&scan)).await;
-        answered(page.map_err(|_| RequestError::ShuttingDown)?)
+        let (store, header) = (self.store.clone(), self.header);
+        let read = move || {
+            let page = answered(store.scan_page(&scan))?;
+            let (revision, records, next) = (page.revision, page.records.len() as u64, page.next);
+            let header = Some(pb::Header { revision, ..header });
+            let kvs = page.records.into_iter().map(key_value).collect();
+            let frame = Frame::encode(&pb::ScanResponse { header, kvs }, room);
+            Ok(Read { frame, revision, records, next })
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|_| RequestError::ShuttingDown)?
     }
 }
 
@@ -50,7 +71,7 @@ struct Progress {
     reader: Reader,
     scan: Scan,
     /// Read before the stream was opened, so that a refusal is an error of the call.
-    first: Option<Page>,
+    first: Option<Read>,
     /// Keys that may still be answered; `None`: all.
     left: Option<u64>,
     done: bool,
@@ -61,7 +82,7 @@ pub async fn pages(
     reader: Reader,
     range: KeyRange,
     request: &pb::ScanRequest,
-) -> Result<impl Stream<Item = Result<pb::ScanResponse, Status>> + use<>, RequestError> {
+) -> Result<impl Stream<Item = Result<Frame, Status>> + use<>, RequestError> {
     let left = (request.limit > 0).then_some(request.limit);
     let scan = Scan {
         range,
@@ -78,7 +99,7 @@ pub async fn pages(
     Ok(try_unfold(progress, next))
 }
 
-async fn next(mut at: Progress) -> Result<Option<(pb::ScanResponse, Progress)>, Status> {
+async fn next(mut at: Progress) -> Result<Option<(Frame, Progress)>, Status> {
     if at.done {
         return Ok(None);
     }
@@ -86,11 +107,9 @@ async fn next(mut at: Progress) -> Result<Option<(pb::ScanResponse, Progress)>, 
         Some(page) => page,
         None => at.reader.read(at.scan.clone()).await?,
     };
-    at.left = at.left.map(|left| left.saturating_sub(page.records.len() as u64));
+    at.left = at.left.map(|left| left.saturating_sub(page.records));
     at.advance(page.next);
-    let header = Some(pb::Header { revision: page.revision, ..at.reader.header });
-    let kvs = page.records.into_iter().map(key_value).collect();
-    Ok(Some((pb::ScanResponse { header, kvs }, at)))
+    Ok(Some((page.frame, at)))
 }
 
 impl Progress {

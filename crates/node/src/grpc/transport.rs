@@ -1,24 +1,33 @@
 //! The one place that makes servers and channels: their sizes, time-outs and keep-alive. TLS has
-//! its door here: `Server::tls_config` in [`serve`], `Endpoint::tls_config` in [`peer_channel`].
+//! its door here: around the stream of a [`Connection`], and `Endpoint::tls_config` in [`peer_channel`].
+//!
+//! hyper serves the connections, without tonic's server in between: only so does each answer have a task
+//! that this node can end, and with it the memory of an answer that nobody reads.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
-use hyper_util::rt::TokioIo;
+use futures_util::{Stream, StreamExt as _, stream};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use kvorum_proto::peer::v1::peer_client::PeerClient;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
-use tonic::transport::server::Connected;
-use tonic::transport::{Channel, Endpoint, Server};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::transport::{Channel, Endpoint};
 
-use super::{Router, resolve};
+use super::budget::Account;
+use super::call::Call;
+use super::outbox::Progress;
+use super::{HttpResponse, Router, resolve};
 
 /// Connections a port takes at a time; the next ones wait to be accepted. Each costs tens of
 /// kilobytes, and a client needs one.
@@ -27,6 +36,16 @@ const CONNECTIONS_MAX: usize = 10_000;
 /// Calls and streams in flight on a connection. A client that multiplexes a thousand watches over
 /// one connection fits; one that opens streams without end waits.
 const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+
+/// Calls of a connection that were cancelled before the node looked at them. A node that stood still for
+/// seconds finds so many at once, of a client that gave up all it had in flight, and its watches are to
+/// live through that; each takes a kilobyte or two. A connection that brings more at once is closed: it
+/// opens streams only to cancel them.
+const CANCELLED_CALLS_MAX: usize = STREAMS_PER_CONNECTION_MAX as usize;
+
+/// Bytes of one stream that the connection takes before they are sent. They count in the budget of what
+/// waits to be sent.
+const SEND_BUFFER_BYTES_MAX: usize = 400 * 1024;
 
 /// What a peer may send on one stream before it has to wait: a whole largest request, so that it
 /// needs no round trip.
@@ -88,16 +107,12 @@ pub async fn bind(flag: &'static str, address: &str) -> Result<TcpListener, Bind
 }
 
 /// Serves a port until `stop`, then lets the calls in flight end.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     let incoming = stream::unfold((listener, room()), async |(listener, room)| {
         let connection = accept(&listener, &room).await.serve_here();
         Some((Ok(connection), (listener, room)))
     });
-    serve_connections(incoming, router, stop).await
+    serve_connections(incoming, router, stop).await;
 }
 
 /// Serves these connections until `stop`, then lets the calls in flight end.
@@ -105,15 +120,123 @@ pub async fn serve_connections(
     connections: impl Stream<Item = io::Result<Connection>>,
     router: Router,
     stop: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    Server::builder()
+) {
+    let (drain, draining) = watch::channel(false);
+    {
+        let (mut connections, mut stop) = (pin!(connections), pin!(stop));
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                next = connections.next() => match next {
+                    Some(Ok(connection)) => {
+                        tokio::spawn(serve_connection(connection, router.clone(), draining.clone()));
+                    }
+                    Some(Err(error)) => tracing::debug!(%error, "a connection could not be taken over"),
+                    None => break,
+                }
+            }
+        }
+        // Here the listener is dropped: who comes now is refused, and does not wait.
+    }
+    drain.send_replace(true);
+    drop(draining);
+    drain.closed().await;
+}
+
+async fn serve_connection(connection: Connection, router: Router, draining: watch::Receiver<bool>) {
+    let Connection { stream, permit: _permit } = connection;
+    let address = stream.peer_addr().ok().map(|address| address.ip());
+    let remote = Remote { address, account: router.budget().account() };
+    let served = http2::Builder::new(Answering)
+        .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_pending_accept_reset_streams(CANCELLED_CALLS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .serve_with_incoming_shutdown(router, connections, stop)
-        .await
+        .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), Calls { router, remote });
+    let mut served = pin!(served);
+    tokio::select! {
+        ended = &mut served => return log_end(ended),
+        () = stopped(draining.clone()) => served.as_mut().graceful_shutdown(),
+    }
+    log_end(served.await);
+    // Until here the stop waits for this connection.
+    drop(draining);
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::debug!(%error, cause, "a connection ended");
+    }
+}
+
+/// The calls of one connection.
+struct Calls {
+    router: Router,
+    remote: Remote,
+}
+
+impl hyper::service::Service<http::Request<hyper::body::Incoming>> for Calls {
+    type Response = HttpResponse;
+    type Error = Infallible;
+    type Future = Call;
+
+    fn call(&self, request: http::Request<hyper::body::Incoming>) -> Call {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.remote.clone());
+        self.router.answer(request)
+    }
+}
+
+/// Runs a connection's answers, each in a task, and ends one whose client takes nothing.
+#[derive(Clone)]
+struct Answering;
+
+impl<F> hyper::rt::Executor<F> for Answering
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, answer: F) {
+        tokio::spawn(watched(answer));
+    }
+}
+
+/// An answer, until it is over or its client has taken nothing for too long. hyper asks a body for nothing
+/// while the client's window is closed, so that only from outside can it be ended. Dropped, it is reset
+/// with CANCEL, and what the connection has buffered of it is gone: a status would come only after that.
+async fn watched(answer: impl Future<Output = ()>) {
+    let mut answer = pin!(answer);
+    let mut progress: Option<Arc<Progress>> = None;
+    let mut tick: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if answer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        progress = Progress::watched().or(progress.take());
+        let Some(progress) = progress.as_ref().filter(|progress| progress.waits() || tick.is_some()) else {
+            return Poll::Pending;
+        };
+        loop {
+            let sleep = tick.get_or_insert_with(|| Box::pin(sleep(progress.tick())));
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if progress.stalled() {
+                return Poll::Ready(());
+            }
+            if !progress.waits() {
+                // An idle watch costs no timer. What comes next is polled by this task, and seen here.
+                tick = None;
+                return Poll::Pending;
+            }
+            sleep.as_mut().reset(Instant::now() + progress.tick());
+        }
+    })
+    .await;
 }
 
 /// A lazily made connection to a member's peer port, which makes itself anew when it breaks.
@@ -182,66 +305,30 @@ pub struct Accepted {
 /// A connection that is served.
 pub struct Connection {
     stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Accepted {
     /// The runtime that accepted the connection serves it too.
     fn serve_here(self) -> Connection {
-        Connection { stream: self.stream, _permit: self.permit }
+        Connection { stream: self.stream, permit: self.permit }
     }
 
     /// The runtime of the caller serves the connection, which another one accepted.
     pub fn take_over(self) -> io::Result<Connection> {
         let stream = TcpStream::from_std(self.stream.into_std()?)?;
-        Ok(Connection { stream, _permit: self.permit })
+        Ok(Connection { stream, permit: self.permit })
     }
 }
 
-/// Where a connection comes from, if the system knows: an extension of each request on it.
-#[derive(Clone, Copy, Debug)]
-pub struct Remote(pub Option<IpAddr>);
-
-impl Connected for Connection {
-    type ConnectInfo = Remote;
-
-    fn connect_info(&self) -> Remote {
-        Remote(self.stream.peer_addr().ok().map(|address| address.ip()))
-    }
+/// The connection that a request came over: an extension of each.
+#[derive(Clone)]
+pub struct Remote {
+    /// Where it comes from, if the system knows.
+    pub address: Option<IpAddr>,
+    /// What it may have waiting to be sent.
+    pub account: Account,
 }
 
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! `Watch`: every change of a range once, in order, with progress marks.
 //!
 //! A stream stands in one of two places: at the ring of recent changes, or, when it is behind that,
-//! in the store's own record of changes. It holds at most one read of either in memory, and reads
-//! on only when the connection took what it had.
+//! in the store's own record of changes. What it has read and not sent counts in the budget of what waits
+//! to be sent; where there is no room for that it is let go, and read again when its turn comes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,10 +17,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::Status;
 
+use super::budget::Permit;
 use super::convert::key_value;
+use super::outbox::{Frame, Outbox, frame_bytes};
 use crate::error::{RequestError, answered};
 use crate::metrics::Metrics;
-use crate::watch::{Look, Watcher};
+use crate::watch::{Look, Watcher, memory_bytes};
 
 /// Bytes of events in a response, beside its last event. A revision with more is sent in fragments.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
@@ -47,6 +49,8 @@ pub struct Source {
     pub header: pb::Header,
     /// Whether events carry what was there before.
     pub previous: bool,
+    /// Where the responses go.
+    pub outbox: Outbox,
 }
 
 /// An open watch.
@@ -58,6 +62,12 @@ pub struct Stream {
     /// Everything up to this revision was sent.
     sent: u64,
     pending: Pending,
+    /// Room for the pending events while they wait for the one before them to be sent.
+    kept: Option<Permit>,
+    /// Room that was waited for, for the next response.
+    room: Option<Permit>,
+    /// So many events of revision `next` were sent already.
+    skip: usize,
     state: State,
     _open: Gauged,
 }
@@ -85,11 +95,13 @@ impl Stream {
         let _open = Gauged::new(&source.metrics.watch.watchers);
         let sent = current.min(next - 1);
         let pending = Pending::new(source.previous);
-        Ok(Stream { source, watcher, next, sent, pending, state: State::Opened, _open })
+        let state = State::Opened;
+        let (kept, room, skip) = (None, None, 0);
+        Ok(Stream { source, watcher, next, sent, pending, kept, room, skip, state, _open })
     }
 
     /// The responses, until the client leaves, the node stops, or the watch fell behind compaction.
-    pub fn responses(self) -> impl futures_util::Stream<Item = Result<pb::WatchResponse, Status>> {
+    pub fn responses(self) -> impl futures_util::Stream<Item = Result<Frame, Status>> {
         unfold(self, |mut stream| async move {
             if stream.state == State::Ended {
                 return None;
@@ -102,16 +114,26 @@ impl Stream {
         })
     }
 
-    async fn response(&mut self) -> Result<pb::WatchResponse, RequestError> {
+    async fn response(&mut self) -> Result<Frame, RequestError> {
         if self.state == State::Opened {
             self.state = State::Reading;
-            return Ok(self.mark());
+            return self.mark().await;
         }
         loop {
+            let position = self.pending.position();
             if let Some(response) = self.pending.response(self.watcher.range()) {
-                return Ok(self.send(response));
+                match self.frame(response) {
+                    Ok(frame) => return Ok(frame),
+                    Err(bytes) => {
+                        self.let_go(position);
+                        self.room = Some(self.source.outbox.reserve(bytes).await?);
+                        self.read().await?;
+                        continue;
+                    }
+                }
             }
             self.sent = self.sent.max(self.pending.complete);
+            self.kept = None;
             if self.watcher.hub().stopped() {
                 return Err(RequestError::ShuttingDown);
             }
@@ -124,12 +146,41 @@ impl Stream {
                     Err(_) => {
                         let quiet = self.watcher.quiet_until();
                         self.sent = quiet.map_or(self.sent, |revision| self.sent.max(revision));
-                        return Ok(self.mark());
+                        return self.mark().await;
                     }
                 }
             }
             self.read().await?;
         }
+    }
+
+    /// A response as it goes out, if there is room for it; else the bytes that it takes.
+    fn frame(&mut self, (events, revision, fragment): Response) -> Result<Frame, usize> {
+        let count = events.len() as u64;
+        let header = Some(pb::Header { revision, ..self.source.header });
+        let response = pb::WatchResponse { header, events, fragment };
+        let bytes = frame_bytes(&response);
+        let room = self.room.take().or_else(|| self.source.outbox.try_reserve(bytes)).ok_or(bytes)?;
+        self.source.metrics.watch.events.inc_by(count);
+        if !fragment {
+            self.sent = revision;
+        }
+        let frame = Frame::encode(&response, room);
+        self.kept = None;
+        if let Some(position) = self.pending.position() {
+            self.kept = self.source.outbox.try_reserve(self.pending.bytes());
+            if self.kept.is_none() {
+                self.let_go(Some(position));
+            }
+        }
+        Ok(frame)
+    }
+
+    /// Forgets what was read and not sent, to read it again from this position on.
+    fn let_go(&mut self, position: Option<(u64, usize)>) {
+        (self.next, self.skip) = position.unwrap_or((self.next, 0));
+        self.pending = Pending::new(self.source.previous);
+        self.kept = None;
     }
 
     /// Takes in what comes next, from the ring or from disk.
@@ -148,6 +199,7 @@ impl Stream {
 
     fn take(&mut self, found: Vec<Arc<RevisionEvents>>, next: u64) {
         self.pending.extend(found);
+        self.pending.skip((self.next, std::mem::take(&mut self.skip)), self.watcher.range());
         self.next = next;
         // Once these are sent, everything before `next` was.
         self.pending.complete = next - 1;
@@ -162,18 +214,11 @@ impl Stream {
         answered(changes)
     }
 
-    fn send(&mut self, (events, revision, fragment): Response) -> pb::WatchResponse {
-        self.source.metrics.watch.events.inc_by(events.len() as u64);
-        if !fragment {
-            self.sent = revision;
-        }
-        let header = Some(pb::Header { revision, ..self.source.header });
-        pb::WatchResponse { header, events, fragment }
-    }
-
-    fn mark(&self) -> pb::WatchResponse {
+    async fn mark(&self) -> Result<Frame, RequestError> {
         let header = Some(pb::Header { revision: self.sent, ..self.source.header });
-        pb::WatchResponse { header, events: Vec::new(), fragment: false }
+        let mark = pb::WatchResponse { header, events: Vec::new(), fragment: false };
+        let room = self.source.outbox.reserve(frame_bytes(&mark)).await?;
+        Ok(Frame::encode(&mark, room))
     }
 }
 
@@ -185,6 +230,8 @@ struct Pending {
     revisions: VecDeque<Arc<RevisionEvents>>,
     /// Events of the first revision that were sent already.
     offset: usize,
+    /// How many of those were in the range.
+    sent: usize,
     /// Where the client stands once all of this is sent.
     complete: u64,
     previous: bool,
@@ -192,11 +239,32 @@ struct Pending {
 
 impl Pending {
     fn new(previous: bool) -> Pending {
-        Pending { revisions: VecDeque::new(), offset: 0, complete: 0, previous }
+        Pending { revisions: VecDeque::new(), offset: 0, sent: 0, complete: 0, previous }
     }
 
     fn extend(&mut self, found: Vec<Arc<RevisionEvents>>) {
         self.revisions.extend(found);
+    }
+
+    /// The first revision that is pending, and how many of its events were sent.
+    fn position(&self) -> Option<(u64, usize)> {
+        self.revisions.front().map(|first| (first.revision, self.sent))
+    }
+
+    /// Passes over the first events of a revision in the range, which were sent already.
+    fn skip(&mut self, (revision, count): (u64, usize), range: &KeyRange) {
+        let Some(first) = self.revisions.front().filter(|first| count > 0 && first.revision == revision)
+        else {
+            return;
+        };
+        let in_range = first.events.iter().enumerate().filter(|(_, event)| range.contains(&event.record.key));
+        self.offset = in_range.map(|(at, _)| at).nth(count).unwrap_or(first.events.len());
+        self.sent = count;
+    }
+
+    /// What the pending revisions take in memory, in bytes.
+    fn bytes(&self) -> usize {
+        self.revisions.iter().map(|revision| memory_bytes(revision)).sum()
     }
 
     /// The next response: whole revisions as they fit, or part of one that is too large.
@@ -220,7 +288,7 @@ impl Pending {
             bytes += rest_bytes;
             upto = revision.revision;
             self.revisions.pop_front();
-            self.offset = 0;
+            (self.offset, self.sent) = (0, 0);
         }
         (!events.is_empty()).then_some((events, self.complete.max(upto), false))
     }
@@ -237,6 +305,7 @@ impl Pending {
                 return true;
             }
             bytes += self.bytes_of(event);
+            self.sent += 1;
             events.push(self.event(event));
         }
         false

@@ -106,11 +106,7 @@ fn work(
     });
     runtime.block_on(async {
         tokio::select! {
-            served = transport::serve_connections(incoming, router, stopped(stop)) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "a thread serves clients no longer");
-                }
-            }
+            () = transport::serve_connections(incoming, router, stopped(stop)) => {}
             () = stopped(cut) => {}
         }
     });
