@@ -114,10 +114,14 @@ impl Account {
 
     /// Returns when the connection may have more to send, however little.
     pub async fn admitted(&self) {
-        if self.budget().lock().admits(self.0.id) {
-            return;
+        if !self.is_admitted() {
+            drop(self.reserve(1).await);
         }
-        drop(self.reserve(1).await);
+    }
+
+    /// Whether the connection may have more to send now.
+    pub fn is_admitted(&self) -> bool {
+        self.budget().lock().admits(self.0.id)
     }
 
     /// Counts bytes that are in memory already, whether there is room or not.

@@ -9,12 +9,13 @@ use kvorum_proto::kv::v1 as pb;
 use kvorum_proto::kv::v1::kv_server::{Kv, KvServer};
 use kvorum_store::Get;
 use kvorum_store::command::{Answer, Command, Compact, Kind, TtlSet, Written};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::budget::Account;
 use super::convert::{self, check_key, key_value};
 use super::outbox::{Outbox, SMALL_BYTES_MAX};
 use super::transport::Remote;
@@ -95,22 +96,37 @@ impl KvService {
         }
     }
 
-    /// Reads a key from this node's state. What is in memory, as most is, costs least where it is asked
-    /// for; where there are few cores, raft's own thread must not wait for the disk.
-    async fn read(&self, key: Bytes, revision: u64) -> Result<Get, RequestError> {
+    /// Reads a key from this node's state, once the connection may have more to send, if one is named. What is
+    /// in memory, as most is, costs least where it is asked for; where there are few cores, raft's own thread
+    /// must not wait for the disk. With what was read there comes its place among such reads, to be kept until
+    /// a large value is counted as waiting to be sent.
+    async fn read(
+        &self,
+        key: Bytes,
+        revision: u64,
+        account: Option<&Account>,
+    ) -> Result<(Get, Option<OwnedSemaphorePermit>), RequestError> {
         let store = self.raft.store();
-        if revision == 0
-            && let Some(got) = answered(store.get_cached(&key))?
-        {
-            return Ok(got);
+        loop {
+            if let Some(account) = account {
+                account.admitted().await;
+            }
+            if revision == 0
+                && let Some(got) = answered(store.get_cached(&key))?
+            {
+                return Ok((got, None));
+            }
+            let place =
+                self.key_reads.clone().acquire_owned().await.map_err(|_| RequestError::ShuttingDown)?;
+            // While it waited for its place, others may have taken the room.
+            if account.is_some_and(|account| !account.is_admitted()) {
+                continue;
+            }
+            let store = store.clone();
+            let read = spawn_blocking(move || (answered(store.get(&key, revision)), place));
+            let (got, place) = read.await.map_err(|_| RequestError::ShuttingDown)?;
+            return Ok((got?, Some(place)));
         }
-        let permit = self.key_reads.clone().acquire_owned().await.map_err(|_| RequestError::ShuttingDown)?;
-        let store = store.clone();
-        let read = spawn_blocking(move || {
-            let _permit = permit;
-            answered(store.get(&key, revision))
-        });
-        read.await.map_err(|_| RequestError::ShuttingDown)?
     }
 
     fn header(&self, revision: u64) -> pb::Header {
@@ -150,11 +166,10 @@ impl Kv for KvService {
         let pb::GetRequest { key, revision, serializable } = request.into_inner();
         check_key(&key)?;
         self.ready_to_read(serializable, deadline).await?;
-        if let Some(Remote { account, .. }) = &remote {
-            // Nothing waits from here until a large answer is counted, so that each sees those before it.
-            timeout_at(deadline, account.admitted()).await.map_err(|_| RequestError::Busy)?;
-        }
-        let got = self.read(key, revision).await?;
+        let account = remote.as_ref().map(|remote| &remote.account);
+        let read = timeout_at(deadline, self.read(key, revision, account)).await;
+        // Nothing waits from here until a large answer is counted, so that each sees those before it.
+        let (got, _place) = read.map_err(|_| RequestError::Busy)??;
         let header = Some(self.header(got.revision));
         let bytes = got.record.as_ref().map_or(0, |record| record.value.len());
         let kv = got.record.map(key_value);
@@ -196,7 +211,7 @@ impl Kv for KvService {
         let pb::TtlRequest { key, serializable } = request.into_inner();
         check_key(&key)?;
         self.ready_to_read(serializable, deadline).await?;
-        let got = self.read(key, 0).await?;
+        let (got, _) = self.read(key, 0, None).await?;
         let header = Some(self.header(got.revision));
         let expires = got.record.as_ref().map_or(0, |record| record.deadline_ms);
         let remaining_ms = expires.saturating_sub(self.raft.cluster_now_ms());

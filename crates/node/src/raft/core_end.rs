@@ -45,7 +45,6 @@ mod tests {
     use tempfile::TempDir;
     use tokio::time::{sleep, timeout};
 
-    use super::*;
     use crate::config::Cli;
     use crate::server::Node;
 
