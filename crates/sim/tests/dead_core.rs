@@ -83,10 +83,14 @@ async fn a_checkpoint_that_cannot_be_made_is_tried_again() -> Result<()> {
     fill(&cluster, WRITES).await?;
     sleep(PURGE_PAUSE).await;
     let obstacle = leader.data().join("checkpoints");
-    if obstacle.exists() {
-        fs::remove_dir_all(&obstacle)?;
-    }
-    fs::write(&obstacle, "")?;
+    // The leader makes checkpoints already, for the member that does not answer.
+    wait::until("a moment without a checkpoint", CATCH_UP_LIMIT, async || {
+        if obstacle.is_dir() {
+            fs::remove_dir_all(&obstacle)?;
+        }
+        Ok(fs::write(&obstacle, "")?)
+    })
+    .await?;
 
     behind.start().await?;
     wait::until("the alarm", CATCH_UP_LIMIT, async || {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{Stream, StreamExt as _};
-use kvorum_store::{Checkpoint, ReceivedSnapshot, Store, StoreError};
+use kvorum_store::{Checkpoint, ReceivedSnapshot, Store};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::task::spawn_blocking;
@@ -129,8 +129,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 impl StateMachine {
-    /// Makes a checkpoint, unless the last attempt failed just now. The inner error is why there is none;
-    /// the outer one says that the store is damaged, with which this node can't go on.
+    /// Makes a checkpoint, unless the last attempt failed just now. The inner error is why there is none.
+    /// Damage to the store is no exception: a directory that vanished meanwhile looks the same, and what is
+    /// damaged ends the process at the first read that meets it.
     async fn checkpoint(&self) -> io::Result<Result<Checkpoint, String>> {
         if let Err(reason) = self.checkpoints.may_try(Instant::now()) {
             return Ok(Err(reason));
@@ -142,7 +143,6 @@ impl StateMachine {
                 self.checkpoints.made();
                 Ok(Ok(checkpoint))
             }
-            Err(error @ StoreError::Damage { .. }) => Err(io::Error::other(error)),
             Err(error) => Ok(Err(self.checkpoints.failed(&error, Instant::now()))),
         }
     }
