@@ -164,6 +164,31 @@ impl Payload {
     }
 }
 
+impl Payload {
+    /// Whether [`decode`](Self::decode) reads this, without taking it apart.
+    pub fn check(payload: &[u8]) -> Result<(), PayloadError> {
+        let kind = PayloadKind::of(payload)?;
+        let body = &payload[HEADER_BYTES..];
+        match kind {
+            PayloadKind::Membership => Ok(()),
+            PayloadKind::Blank if body.is_empty() => Ok(()),
+            PayloadKind::Blank => Err(PayloadError::Length),
+            PayloadKind::Batch => check_batch(body).ok_or(PayloadError::Length),
+        }
+    }
+}
+
+/// Walks a batch's lengths; nothing if they do not add up.
+fn check_batch(body: &[u8]) -> Option<()> {
+    let (_stamp, rest) = body.split_first_chunk::<8>()?;
+    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    for _ in 0..u32::from_le_bytes(*count) {
+        let (length, commands) = rest.split_first_chunk::<COMMAND_HEADER_BYTES>()?;
+        rest = commands.get(u32::from_le_bytes(*length) as usize..)?;
+    }
+    rest.is_empty().then_some(())
+}
+
 impl PayloadKind {
     /// Reads the kind of an encoded payload without reading the rest of it.
     pub fn of(payload: &[u8]) -> Result<PayloadKind, PayloadError> {
@@ -236,6 +261,29 @@ mod tests {
         assert_eq!(Payload::decode(encode_blank()), Ok(Payload::Blank));
         let membership = Payload::Membership(Bytes::from_static(b"m"));
         assert_eq!(Payload::decode(encode_membership(b"m")), Ok(membership));
+    }
+
+    /// Goal: what passes the check is read, and what does not is not. Method: every cut and every changed byte
+    /// of a batch, and the other kinds.
+    #[test]
+    fn a_payload_is_checked_as_it_is_read() {
+        let batch = encode_batch(7, [Bytes::from_static(b"abc"), Bytes::new()].iter());
+        let mut cases: Vec<Vec<u8>> = (0..batch.len()).map(|cut| batch[..cut].to_vec()).collect();
+        for (at, bit) in (0..batch.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut changed = batch.to_vec();
+            changed[at] ^= 1 << bit;
+            cases.push(changed);
+        }
+        cases.extend([
+            batch.to_vec(),
+            encode_blank().to_vec(),
+            vec![1, 0, 0],
+            encode_membership(b"m").to_vec(),
+        ]);
+        for case in cases {
+            let read = Payload::decode(case.clone().into());
+            assert_eq!(Payload::check(&case), read.map(drop), "{case:?}");
+        }
     }
 
     #[test]

@@ -56,8 +56,9 @@ impl Peer for PeerService {
     ) -> Result<Response<Self::AppendStream>, Status> {
         let mut requests = request.into_inner();
         let hello = first_of(&mut requests).await?;
-        self.raft.check_envelope(hello.and_then(|hello| hello.envelope))?;
-        Ok(Response::new(Box::pin(self.raft.append(requests)?)))
+        let envelope = hello.and_then(|hello| hello.envelope);
+        self.raft.check_envelope(envelope)?;
+        Ok(Response::new(Box::pin(self.raft.append(envelope.unwrap_or_default().from, requests)?)))
     }
 
     async fn vote(

@@ -3,6 +3,7 @@
 //! One Put: [`Raft::propose`] -> `gather` -> `proposer` -> `log_store` -> (quorum) -> `state_machine` -> `apply`.
 //! One linearizable read: [`Raft::read_barrier`] -> `read_index` -> wait until that index is applied.
 
+mod admit;
 mod apply;
 mod checkpoints;
 mod clock;
@@ -150,6 +151,8 @@ struct Inner {
     set_aside: OnceLock<SetAside>,
     /// Held while the node joins, so that it joins once.
     joining: Mutex<()>,
+    /// The term of the last message of a leader's, and whose it was.
+    leader: std::sync::Mutex<Option<(u64, u64)>>,
     overview: watch::Sender<Arc<Overview>>,
     /// Set when the log is replayed and reads may be served.
     recovered: watch::Sender<bool>,
@@ -208,6 +211,7 @@ impl Raft {
                 core: OnceLock::new(),
                 set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
+                leader: std::sync::Mutex::default(),
                 overview: watch::Sender::new(Arc::new(overview)),
                 recovered: watch::Sender::new(false),
                 stopping: watch::Sender::new(false),
@@ -236,6 +240,7 @@ impl Raft {
             identity,
             append_timeout: self.election_timeout(),
             connections: connections.clone(),
+            log: inner.log.clone(),
             commit_wanted: commit_wanted.clone(),
             metrics: inner.metrics.clone(),
             unreachable: Arc::default(),

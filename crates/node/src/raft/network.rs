@@ -13,8 +13,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Fuse};
 use futures_util::{Stream, StreamExt as _};
-use kvorum_proto::peer::v1 as peer;
 use kvorum_proto::peer::v1::peer_client::PeerClient;
+use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
+use kvorum_store::log::Log;
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -28,11 +29,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+use super::admit::{self, Standing};
 use super::connections::Connections;
 use super::snapshot::send_snapshot;
 use super::state_machine::SnapshotData;
 use super::types::{
-    Address, LogId, TypeConfig, Vote, read_log_id, read_vote, store_entry, wire_log_id, wire_vote,
+    Address, LogId, TypeConfig, Vote, raft_log_id, raft_vote, store_entry, wire_log_id, wire_vote,
 };
 use crate::grpc::{resolve, transport};
 use crate::metrics::Metrics;
@@ -81,6 +83,8 @@ pub struct PeerNetworks {
     pub append_timeout: Duration,
     /// What is small goes over these.
     pub connections: Connections,
+    /// Knows this node's term.
+    pub log: Log,
     /// Notified when a peer waits to hear how far the cluster has committed.
     pub commit_wanted: Arc<Notify>,
     /// Counts what goes over the wire.
@@ -98,6 +102,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
             target,
             append_timeout: self.append_timeout,
             connections: self.connections.clone(),
+            log: self.log.clone(),
             commit_wanted: self.commit_wanted.clone(),
             metrics: self.metrics.clone(),
             unreachable: self.unreachable.clone(),
@@ -115,6 +120,7 @@ pub struct PeerNetwork {
     target: u64,
     append_timeout: Duration,
     connections: Connections,
+    log: Log,
     commit_wanted: Arc<Notify>,
     metrics: Arc<Metrics>,
     unreachable: Arc<Mutex<HashSet<u64>>>,
@@ -205,6 +211,12 @@ impl PeerNetwork {
         }
     }
 
+    /// What answers are compared with.
+    fn standing(&self) -> Standing {
+        let log = self.log.state();
+        Standing { node_id: self.identity.node_id, vote: log.vote, last: log.last, ..Standing::default() }
+    }
+
     fn vote_request(&self, rpc: VoteRequest<TypeConfig>) -> peer::VoteRequest {
         peer::VoteRequest {
             envelope: self.identity.envelope(self.target),
@@ -230,12 +242,19 @@ fn unreachable_text(text: impl ToString) -> RaftRpcError {
     RPCError::Unreachable(Unreachable::from_string(text))
 }
 
-fn read_vote_response(response: peer::VoteResponse) -> VoteResponse<TypeConfig> {
-    VoteResponse {
-        vote: read_vote(response.vote),
+fn read_vote_response(
+    standing: &Standing,
+    response: peer::VoteResponse,
+) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
+    Ok(VoteResponse {
+        vote: raft_vote(admit::answered_vote(standing, response.vote).map_err(unreachable_text)?),
         vote_granted: response.granted,
-        last_log_id: response.last_log_id.map(read_log_id),
-    }
+        last_log_id: read_position(response.last_log_id)?,
+    })
+}
+
+fn read_position(id: Option<admin::LogId>) -> Result<Option<LogId>, RaftRpcError> {
+    Ok(admit::answered_log_id(id).map_err(unreachable_text)?.map(raft_log_id))
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerNetwork {
@@ -286,7 +305,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
         let mut client = self.ready_client()?;
         let call = client.vote(self.vote_request(rpc));
-        self.call(RPCTypes::Vote, &option, call).await.map(read_vote_response)
+        self.call(RPCTypes::Vote, &option, call)
+            .await
+            .and_then(|answer| read_vote_response(&self.standing(), answer))
     }
 
     async fn pre_vote(
@@ -296,7 +317,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
         let mut client = self.ready_client()?;
         let call = client.pre_vote(self.vote_request(rpc));
-        self.call(RPCTypes::Vote, &option, call).await.map(read_vote_response)
+        self.call(RPCTypes::Vote, &option, call)
+            .await
+            .and_then(|answer| read_vote_response(&self.standing(), answer))
     }
 
     async fn full_snapshot(
@@ -315,8 +338,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         })?;
         let envelope = self.identity.envelope(self.target);
         let send = send_snapshot(client, envelope, vote, snapshot, self.metrics.clone());
+        let answered = async {
+            let vote = send.await?;
+            Ok::<_, Status>(raft_vote(admit::answered_vote(&self.standing(), vote)?))
+        };
         tokio::select! {
-            sent = send => sent.map(SnapshotResponse::new).map_err(|status| {
+            sent = answered => sent.map(SnapshotResponse::new).map_err(|status| {
                 StreamingError::Unreachable(Unreachable::from_string(format!("send snapshot: {status}")))
             }),
             closed = cancel => Err(StreamingError::Closed(closed)),
@@ -374,7 +401,7 @@ impl AppendSession<'_> {
                     self.in_flight -= 1;
                     self.deadline = Instant::now() + self.network.append_timeout;
                     let result = match response {
-                        Ok(Some(response)) => Ok(read_append_response(response)),
+                        Ok(Some(response)) => read_append_response(&self.network.standing(), response),
                         Ok(None) => Err(unreachable_text("the peer closed the append stream")),
                         Err(status) => Err(rpc_error(&status)),
                     };
@@ -459,15 +486,16 @@ fn wire_append(request: AppendRequest) -> peer::AppendRequest {
     }
 }
 
-fn read_append_response(response: peer::AppendResponse) -> StreamAppendResult<TypeConfig> {
-    let log_id = |id| -> LogId { read_log_id(id) };
-    match response {
-        peer::AppendResponse { higher_vote: Some(vote), .. } => {
-            Err(StreamAppendError::HigherVote(read_vote(Some(vote))))
-        }
-        peer::AppendResponse { conflict: Some(id), .. } => Err(StreamAppendError::Conflict(log_id(id))),
-        peer::AppendResponse { acknowledged, .. } => Ok(acknowledged.map(log_id)),
+fn read_append_response(standing: &Standing, response: peer::AppendResponse) -> AppendResult {
+    let peer::AppendResponse { higher_vote, conflict, acknowledged } = response;
+    if higher_vote.is_some() {
+        let vote = admit::answered_vote(standing, higher_vote).map_err(unreachable_text)?;
+        return Ok(Err(StreamAppendError::HigherVote(raft_vote(vote))));
     }
+    if let Some(conflict) = read_position(conflict)? {
+        return Ok(Err(StreamAppendError::Conflict(conflict)));
+    }
+    Ok(Ok(read_position(acknowledged)?))
 }
 
 #[cfg(test)]

@@ -1,16 +1,13 @@
 //! What this node answers its peers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
 use kvorum_store::SnapshotReceiver;
-use kvorum_store::entry;
-use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
-    VoteResponse,
-};
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
 use openraft::storage::Snapshot;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -19,13 +16,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Raft;
+use super::admit::{self, Refused, Standing};
 use super::membership::unknown_level;
 use super::snapshot::{CHUNKS_WAITING_MAX, receive_snapshot, send_chunks};
 use super::state_machine::SnapshotData;
-use super::types::{
-    SnapshotMeta, StoredMembership, TypeConfig, decode_membership, raft_entry, read_log_id, read_vote,
-    wire_log_id, wire_vote,
-};
+use super::types::{StoredMembership, TypeConfig, Vote, raft_vote, wire_log_id, wire_vote};
 use crate::error::RequestError;
 
 impl Raft {
@@ -46,12 +41,45 @@ impl Raft {
         Err(Status::failed_precondition(refused))
     }
 
+    /// What this node has now, for what comes in to be compared with.
+    pub(super) fn standing(&self) -> Standing {
+        let log = self.inner.log.state();
+        Standing {
+            node_id: self.overview().node_id,
+            vote: log.vote,
+            last: log.last,
+            committed: log.committed.max(self.inner.store.applied()),
+            leader: *lock(&self.inner.leader),
+        }
+    }
+
+    /// Says so once in the log where a message is refused.
+    fn admitted<T>(&self, what: &str, from: u64, checked: Result<T, Refused>) -> Result<T, Status> {
+        checked.map_err(|refused| {
+            tracing::warn!("{what} from node {from:016x} is refused: {refused}");
+            Status::from(refused)
+        })
+    }
+
+    /// Notes who leads a term, so that nobody else does.
+    fn note_leader(&self, vote: &Vote) {
+        let mut leader = lock(&self.inner.leader);
+        let (term, node_id) = (vote.leader_id.term, vote.leader_id.voted_for);
+        if leader.is_none_or(|(known, _)| known < term) {
+            *leader = Some((term, node_id));
+        }
+    }
+
     /// Appends what a leader sends, and answers each request in order.
     pub fn append(
         &self,
+        from: u64,
         requests: Streaming<peer::AppendRequest>,
     ) -> Result<impl Stream<Item = Result<peer::AppendResponse, Status>> + Send + use<>, Status> {
-        let requests = futures_util::stream::unfold(requests, async |mut requests| {
+        // Why the stream ended, if a request was refused: it is the last answer.
+        let refusal = Arc::new(Mutex::new(None));
+        let state = (self.clone(), from, requests, refusal.clone());
+        let requests = futures_util::stream::unfold(state, async |(raft, from, mut requests, refusal)| {
             let request = match requests.message().await {
                 Ok(request) => request?,
                 Err(error) => {
@@ -59,30 +87,55 @@ impl Raft {
                     return None;
                 }
             };
-            match read_append(request) {
-                Ok(request) => Some((request, requests)),
-                Err(error) => {
-                    tracing::error!(%error, "a leader sent an entry that can't be read");
+            let checked = admit::append(&raft.standing(), from, request);
+            match raft.admitted("an append", from, checked) {
+                Ok(request) => {
+                    raft.note_leader(&request.vote);
+                    Some((request, (raft, from, requests, refusal)))
+                }
+                Err(status) => {
+                    *lock(&refusal) = Some(status);
                     None
                 }
             }
         });
         let answers: BoxStream<'static, _> = Box::pin(self.core()?.raft.stream_append(requests));
-        Ok(answers.map(|answer| match answer {
+        let answers = answers.map(|answer| match answer {
             Ok(answer) => Ok(wire_append_response(answer)),
             Err(fatal) => Err(Status::unavailable(format!("raft has stopped: {fatal}"))),
-        }))
+        });
+        let last = futures_util::stream::once(async move { lock(&refusal).take() });
+        Ok(answers.chain(last.filter_map(|refusal| std::future::ready(refusal.map(Err)))))
+    }
+
+    /// A candidate's request, if it may reach openraft.
+    fn vote_request(
+        &self,
+        what: &str,
+        request: peer::VoteRequest,
+    ) -> Result<VoteRequest<TypeConfig>, Status> {
+        let from = request.envelope.unwrap_or_default().from;
+        let known = self.memberships()?;
+        let known = known.each_ref().map(|stored| stored.membership());
+        self.admitted(what, from, admit::vote(&self.standing(), &known, request))
+    }
+
+    /// The committed membership and the effective one.
+    fn memberships(&self) -> Result<[Arc<StoredMembership>; 2], Status> {
+        let metrics = self.core()?.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        Ok([metrics.committed_membership_config.clone(), metrics.membership_config.clone()])
     }
 
     /// Answers a candidate.
     pub async fn vote(&self, request: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {
-        let answer = self.core()?.raft.vote(read_vote_request(request)).await;
+        let answer = self.core()?.raft.vote(self.vote_request("a vote", request)?).await;
         answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
     }
 
     /// Answers a node that would like to be a candidate.
     pub async fn pre_vote(&self, request: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {
-        let answer = self.core()?.raft.pre_vote(read_vote_request(request)).await;
+        let answer = self.core()?.raft.pre_vote(self.vote_request("a pre-vote", request)?).await;
         answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
     }
 
@@ -99,11 +152,11 @@ impl Raft {
         if let Some(stall) = self.stalled() {
             return Err(Status::failed_precondition(format!("this member can't lead: {stall}")));
         }
-        let request = TransferLeaderRequest::<TypeConfig>::new(
-            read_vote(request.from_leader),
-            request.to_node,
-            request.last_log_id.map(read_log_id),
-        );
+        let from = request.envelope.unwrap_or_default().from;
+        let known = self.memberships()?;
+        let known = known.each_ref().map(|stored| stored.membership());
+        let checked = admit::transfer_leader(&self.standing(), &known, request);
+        let request = self.admitted("a hand-over", from, checked)?;
         match self.core()?.raft.handle_transfer_leader(request).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refused)) => Err(Status::failed_precondition(refused.to_string())),
@@ -118,12 +171,10 @@ impl Raft {
         chunks: Streaming<peer::SnapshotRequest>,
     ) -> Result<peer::SnapshotResponse, Status> {
         let begun = Instant::now();
-        let membership = decode_membership(header.membership)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let meta = SnapshotMeta {
-            last_log_id: header.last_log_id.map(read_log_id),
-            last_membership: StoredMembership::new(header.membership_log_id.map(read_log_id), membership),
-        };
+        let from = header.envelope.unwrap_or_default().from;
+        let [committed, _] = self.memberships()?;
+        let checked = admit::snapshot_header(&self.standing(), &committed, header.clone());
+        self.admitted("a snapshot", from, checked)?;
         let known = self.inner.options.feature_level_max;
         if header.feature_level > known {
             return Err(Status::failed_precondition(unknown_level(
@@ -138,8 +189,17 @@ impl Raft {
         let metrics = &self.inner.metrics.snapshots;
         let received = receive_snapshot(chunks, receiver).await.inspect_err(|_| metrics.failed())?;
         let bytes = received.begin().total_bytes;
+        // Much may have been committed while the files came in.
+        let [committed, _] = self.memberships()?;
+        let applied = received.begin().applied;
+        let checked = admit::snapshot_header(&self.standing(), &committed, header);
+        let checked = checked.and_then(|header| admit::snapshot_content(&header, applied).map(|()| header));
+        let header = self.admitted("a snapshot", from, checked)?;
+        let vote = raft_vote(header.vote);
+        self.note_leader(&vote);
+        let meta = header.meta;
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming(Box::new(received)) };
-        let installed = self.core()?.raft.install_full_snapshot(read_vote(header.vote), snapshot).await;
+        let installed = self.core()?.raft.install_full_snapshot(vote, snapshot).await;
         let installed = installed.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
         metrics.received(bytes, begun.elapsed());
         tracing::info!(bytes, seconds = begun.elapsed().as_secs_f32(), "snapshot installed");
@@ -170,17 +230,9 @@ impl Raft {
     }
 }
 
-fn read_append(request: peer::AppendRequest) -> std::io::Result<AppendEntriesRequest<TypeConfig>> {
-    let entries = request.entries.into_iter().map(|wire| {
-        let log_id = entry::LogId { term: wire.term, index: wire.index };
-        raft_entry(entry::Entry { log_id, payload: wire.payload })
-    });
-    Ok(AppendEntriesRequest {
-        vote: read_vote(request.vote),
-        prev_log_id: request.prev_log_id.map(read_log_id),
-        entries: entries.collect::<Result<_, _>>()?,
-        leader_commit: request.leader_commit.map(read_log_id),
-    })
+/// A panic while the lock was held has left what it guards whole: it is only ever replaced.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wire_append_response(answer: StreamAppendResult<TypeConfig>) -> peer::AppendResponse {
@@ -191,14 +243,6 @@ fn wire_append_response(answer: StreamAppendResult<TypeConfig>) -> peer::AppendR
         Err(StreamAppendError::HigherVote(vote)) => response.higher_vote = Some(wire_vote(&vote)),
     }
     response
-}
-
-fn read_vote_request(request: peer::VoteRequest) -> VoteRequest<TypeConfig> {
-    VoteRequest {
-        vote: read_vote(request.vote),
-        last_log_id: request.last_log_id.map(read_log_id),
-        leadership_transfer: request.leadership_transfer,
-    }
 }
 
 fn wire_vote_response(response: VoteResponse<TypeConfig>) -> peer::VoteResponse {

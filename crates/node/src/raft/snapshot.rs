@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::PeerClient;
 use super::state_machine::SnapshotData;
-use super::types::{TypeConfig, Vote, encode_membership, read_vote, wire_log_id, wire_vote};
+use super::types::{TypeConfig, Vote, encode_membership, wire_log_id, wire_vote};
 use crate::metrics::Metrics;
 
 /// Chunks of about 1 MiB that wait for the disk or the network.
@@ -33,7 +33,7 @@ pub async fn send_snapshot(
     vote: Vote,
     snapshot: Snapshot,
     metrics: Arc<Metrics>,
-) -> Result<Vote, Status> {
+) -> Result<Option<peer::Vote>, Status> {
     let SnapshotData::Outgoing(checkpoint) = snapshot.snapshot else {
         return Err(Status::internal("this snapshot has no files to send"));
     };
@@ -59,7 +59,7 @@ pub async fn send_snapshot(
     });
     let response = client.snapshot(ReceiverStream::new(queue)).await;
     reader.await.map_err(|error| Status::internal(error.to_string()))??;
-    let vote = read_vote(response?.into_inner().vote);
+    let vote = response?.into_inner().vote;
     metrics.snapshots.sent(bytes, begun.elapsed());
     Ok(vote)
 }

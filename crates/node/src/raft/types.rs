@@ -111,12 +111,6 @@ pub fn wire_vote(vote: &Vote) -> peer::Vote {
     peer::Vote { term: vote.leader_id.term, node_id: vote.leader_id.voted_for, committed: vote.committed }
 }
 
-/// A vote from the wire.
-pub fn read_vote(vote: Option<peer::Vote>) -> Vote {
-    let vote = vote.unwrap_or_default();
-    make_vote(vote.term, vote.node_id, vote.committed)
-}
-
 /// A vote as the log keeps it.
 pub fn stored_vote(vote: &Vote) -> StoredVote {
     StoredVote { term: vote.leader_id.term, node_id: vote.leader_id.voted_for, committed: vote.committed }
