@@ -57,7 +57,7 @@ struct Echo {
 impl Echo {
     /// Numbers as large as a cluster's in use, since small ones are shorter on the wire.
     fn header() -> Option<Header> {
-        Some(Header { cluster_id: 1, node_id: 1, term: 3, revision: 1_000_000 })
+        Some(Header { cluster_id: 1, node_id: 1, term: 3, revision: 1_000_000, incarnation: 1 })
     }
 }
 

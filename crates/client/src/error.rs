@@ -90,6 +90,19 @@ pub enum Error {
         /// The cluster that answered.
         found: u64,
     },
+    /// An endpoint is from before a recovery of its cluster, which went on without it.
+    #[error(
+        "{endpoint} is of incarnation {found} of its cluster, and this client has seen {known}: the cluster was \
+         recovered without that member; remove it, and add it again with an empty data directory"
+    )]
+    IncarnationWentBack {
+        /// The endpoint.
+        endpoint: String,
+        /// The highest incarnation that the client has seen.
+        known: u64,
+        /// The incarnation that answered.
+        found: u64,
+    },
     /// A node answered with an error that has no variant of its own.
     #[error("{endpoint} answered {code}: {message}")]
     Rpc {

@@ -28,6 +28,8 @@ pub(crate) struct Pool {
     nodes: RwLock<Nodes>,
     /// 0 until a node has answered.
     cluster_id: AtomicU64,
+    /// The highest incarnation seen. A node of a lower one is of a history that the cluster has left.
+    incarnation: AtomicU64,
     /// The highest term seen; a higher one may mean another leader.
     term: AtomicU64,
     searching: AtomicBool,
@@ -60,6 +62,7 @@ impl Pool {
         Pool {
             nodes: RwLock::new(Nodes { all, preferred: home, home }),
             cluster_id: AtomicU64::new(0),
+            incarnation: AtomicU64::new(0),
             term: AtomicU64::new(0),
             searching: AtomicBool::new(false),
             settings,
@@ -136,12 +139,20 @@ impl Pool {
         self.search();
     }
 
-    /// Learns from an answer's header. Refuses the answer of another cluster.
+    /// Learns from an answer's header. Refuses the answer of another cluster, and of an earlier incarnation.
     pub(crate) fn learn(self: &Arc<Self>, node: &Node, header: &wire::Header) -> Result<(), Error> {
         node.answered_as(header.node_id);
         let known = self.cluster_id();
         if known != header.cluster_id && header.cluster_id != 0 {
             self.settle_cluster(node, header.cluster_id)?;
+        }
+        // An older release does not say its incarnation.
+        if header.incarnation != 0 {
+            let known = self.incarnation.fetch_max(header.incarnation, Ordering::Relaxed);
+            if header.incarnation < known {
+                let (endpoint, found) = (node.address().to_string(), header.incarnation);
+                return Err(Error::IncarnationWentBack { endpoint, known, found });
+            }
         }
         if header.term > self.term.load(Ordering::Relaxed) {
             self.term.fetch_max(header.term, Ordering::Relaxed);

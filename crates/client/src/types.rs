@@ -15,6 +15,8 @@ pub struct Header {
     pub term: u64,
     /// The store's revision at the answer; for a write, the revision it made.
     pub revision: u64,
+    /// The cluster's incarnation; 0 where the node does not say.
+    pub incarnation: u64,
 }
 
 /// A key with its value and history. The revisions mean what etcd's do.
@@ -157,8 +159,8 @@ impl KeyRange {
 
 impl From<wire::Header> for Header {
     fn from(header: wire::Header) -> Header {
-        let wire::Header { cluster_id, node_id, term, revision } = header;
-        Header { cluster_id, node_id, term, revision }
+        let wire::Header { cluster_id, node_id, term, revision, incarnation } = header;
+        Header { cluster_id, node_id, term, revision, incarnation }
     }
 }
 

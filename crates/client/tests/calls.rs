@@ -334,6 +334,28 @@ async fn another_cluster_behind_an_endpoint_is_refused_before_a_write() {
     assert_eq!(mock.count("set"), 1);
 }
 
+/// Goal: after a recovery nothing of the history before it is taken for the cluster's. Method: the node behind the
+/// endpoint says a later incarnation, none, as an older release, and then the first one again.
+#[tokio::test]
+async fn an_incarnation_that_went_back_is_refused_before_a_write() {
+    let mut mock = Mock::start();
+    let client = client(&[&mock]);
+    mock.node().incarnation = 2;
+    client.set("k", "v").await.unwrap();
+    mock.node().incarnation = 0;
+    client.set("k", "v").await.unwrap();
+    let written = mock.count("set");
+    mock.crash();
+    mock.node().incarnation = 1;
+    mock.restart();
+    let error = match client.set("k", "w").await {
+        Err(Error::OutcomeUnknown { .. }) => client.set("k", "w").await.unwrap_err(),
+        outcome => outcome.unwrap_err(),
+    };
+    assert!(matches!(error, Error::IncarnationWentBack { known: 2, found: 1, .. }), "{error}");
+    assert_eq!(mock.count("set"), written);
+}
+
 #[tokio::test]
 async fn endpoints_that_cannot_be_are_refused() {
     for endpoints in [vec![], vec!["localhost"], vec!["https://a:1"]] {

@@ -48,6 +48,54 @@ async fn founding_goes_on_where_it_was_interrupted() {
     assert_eq!(peers.group().changes, ["add 3", "voters [1, 2, 3]"], "each is made once");
 }
 
+/// Goal: founding is finished by the disk that began it, and by no other. Method: disks that belong to a cluster
+/// without members, with and without the one that began to found it.
+#[tokio::test]
+async fn a_joined_disk_founds_nothing() {
+    let peers = Peers::start(3);
+    peers.group().strangers.insert(2, CLUSTER_ID);
+    let error = operations(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&peers.addresses[1]) && text.contains("empty the data directories"), "{text}");
+    assert!(peers.group().changes.is_empty());
+
+    peers.group().strangers.insert(3, CLUSTER_ID);
+    peers.group().founding = Some(3);
+    assert_eq!(operations(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap(), CLUSTER_ID);
+    assert_eq!(peers.group().changes, ["found 3", "add 1", "add 2", "voters [1, 2, 3]"]);
+}
+
+/// Goal: a life of the command that ended between any two of its calls is finished by the next one. Method: the
+/// first life is dropped after each step in turn.
+#[tokio::test]
+async fn founding_is_finished_after_an_end_at_any_step() {
+    for steps in 1..=4 {
+        let peers = Peers::start(3);
+        let (reached, mut seen) = (std::sync::Arc::new(tokio::sync::Notify::new()), 0);
+        let note = reached.clone();
+        let mut report = move |_: &Step| {
+            seen += 1;
+            if seen == steps {
+                note.notify_one();
+            }
+        };
+        let mut first = operations(&peers.addresses);
+        tokio::select! {
+            biased;
+            () = reached.notified() => {}
+            _ = first.found(&peers.addresses, &mut report) => {}
+        }
+        drop(first);
+        assert_eq!(
+            operations(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap(),
+            CLUSTER_ID
+        );
+        assert_eq!(peers.group().voters(), [1, 2, 3].into(), "ended after step {steps}");
+        let founded = peers.group().changes.iter().filter(|change| change.starts_with("found")).count();
+        assert_eq!(founded, 1, "ended after step {steps}");
+    }
+}
+
 #[tokio::test]
 async fn nodes_that_cannot_be_one_cluster_are_refused() {
     let peers = Peers::start(2);

@@ -191,7 +191,9 @@ impl Node {
         let parts = open_data(&config, addresses, metrics.clone())?;
         let hub = parts.hub.clone();
         let raft = Raft::start(parts, raft_options(&config, addresses)).await?;
-        if raft.overview().cluster_id == 0 {
+        // A crash may have come between the two halves of founding.
+        let founding = config.bootstrap == Bootstrap::Single && raft.founding();
+        if raft.overview().cluster_id == 0 || founding {
             found_or_wait(&raft, &config, addresses).await?;
         }
         tracing::info!(

@@ -23,6 +23,11 @@ use crate::step::{Risky, Step};
 
 /// A change of the membership commits two log entries, and a new learner joins first.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// A node that is to recover asks the other voters for longer than an election takes, before and after which it
+/// waits for a quorum's answer: together so many election timeouts, beside what a change takes.
+const RECOVER_ELECTION_TIMEOUTS: u32 = 6;
+/// A node's election timeout where the spec has none.
+const ELECTION_TIMEOUT_MS: i64 = 1_000;
 
 /// Why a step had no effect, or none that is known.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +143,7 @@ impl Effects<'_> {
                     from_incarnation: token.incarnation,
                     to_incarnation: *to,
                 };
-                let recovered = self.node(*ordinal)?.recover(request).await;
+                let recovered = self.node_within(*ordinal, self.recover_max())?.recover(request).await;
                 recovered.map_err(|source| recover_error(&names::pod(name, *ordinal), source))
             }
             Risky::RecreateStatefulSet { version } => {
@@ -350,10 +355,21 @@ impl Effects<'_> {
 
     /// The node of an ordinal, with the patience that a change takes.
     fn node(&self, ordinal: u32) -> Result<AdminClient, ApplyError> {
+        self.node_within(ordinal, CHANGE_MAX)
+    }
+
+    /// How long a node may take to find out that it is alone.
+    fn recover_max(&self) -> Duration {
+        let election = self.seen.cluster.spec.node.election_timeout_ms.unwrap_or(ELECTION_TIMEOUT_MS);
+        let election = Duration::from_millis(election.max(ELECTION_TIMEOUT_MS).unsigned_abs());
+        CHANGE_MAX + election * RECOVER_ELECTION_TIMEOUTS
+    }
+
+    fn node_within(&self, ordinal: u32, patience: Duration) -> Result<AdminClient, ApplyError> {
         let address = self.seen.addresses.get(&ordinal);
         let address = address
             .ok_or_else(|| ApplyError::Outdated(format!("pod {}", names::pod(&self.seen.name, ordinal))))?;
-        let node = AdminClient::new(&peer_address(address), CHANGE_MAX);
+        let node = AdminClient::new(&peer_address(address), patience);
         node.map_err(|source| node_error("connect to a node", source))
     }
 

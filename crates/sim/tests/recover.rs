@@ -83,6 +83,28 @@ async fn a_survivor_goes_on_alone() -> Result<()> {
     cluster.close()
 }
 
+/// Goal: a recovery while the quorum lives is refused, however soon after the leader's end it is asked for.
+#[tokio::test]
+async fn a_recovery_with_a_live_majority_is_refused() -> Result<()> {
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    cluster.client().await?.set("key", "old").await?;
+    let (leader, follower) = (cluster.leader().await?, cluster.follower().await?);
+    let status = follower.status().await?;
+    let request = v1::RecoverRequest {
+        node_id: status.node_id,
+        last_log_id: status.last_log,
+        from_incarnation: 1,
+        to_incarnation: 2,
+    };
+    leader.kill()?;
+    let refused = follower.admin().recover(request).await.expect_err("two of three live");
+    assert!(refused.message().contains("a majority of the voters lives"), "{refused}");
+    cluster.client().await?.set("key", "new").await?;
+    assert_eq!(follower.status().await?.incarnation, 1);
+    leader.start().await?;
+    cluster.close()
+}
+
 /// It was restarted for an incarnation that it had not begun yet, and so serves nothing but its status.
 #[tokio::test]
 async fn a_survivor_that_was_set_aside_goes_on_alone() -> Result<()> {

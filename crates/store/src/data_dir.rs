@@ -12,7 +12,8 @@
 //! crc32c 01234567
 //! ```
 //!
-//! The checksum covers the lines before it.
+//! The checksum covers the lines before it. A disk that has begun to found its cluster has a line `founds`
+//! before the checksum, which older releases do not read; it goes when the disk joins a cluster.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -43,7 +44,14 @@ pub struct DataDir {
     path: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
-    identity: Mutex<Option<Identity>>,
+    identity: Mutex<Option<Held>>,
+}
+
+/// What the identity file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    identity: Identity,
+    founds: bool,
 }
 
 /// Why a data directory cannot be used.
@@ -129,7 +137,7 @@ impl DataDir {
             None if holds_data(path)? => {
                 return Err(DataDirError::NoIdentity { file: path.join(IDENTITY) });
             }
-            Some(identity) if identity.cluster_id != 0 && !log::Log::exists(path) => {
+            Some(held) if held.identity.cluster_id != 0 && !log::Log::exists(path) => {
                 return Err(DataDirError::NoLog { dir: path.join(log::DIR) });
             }
             _ => {}
@@ -144,52 +152,68 @@ impl DataDir {
 
     /// Whose disk it is; `None` until [`create_identity`](Self::create_identity).
     pub fn identity(&self) -> Option<Identity> {
-        *self.held()
+        self.held().map(|held| held.identity)
+    }
+
+    /// Whether it has begun to found its cluster, and has not joined it.
+    pub fn founds(&self) -> bool {
+        self.held().is_some_and(|held| held.founds)
     }
 
     /// Gives an empty directory its identity, before anything else is written; an identity that is
     /// there stays. `node_id` is a fresh random number.
     pub fn create_identity(&self, node_id: u64) -> Result<Identity, DataDirError> {
         let mut held = self.held();
-        if let Some(identity) = *held {
-            return Ok(identity);
+        if let Some(held) = *held {
+            return Ok(held.identity);
         }
-        let identity = Identity { node_id, cluster_id: 0, incarnation: 0 };
-        self.write(identity)?;
-        *held = Some(identity);
-        Ok(identity)
+        let new = Held { identity: Identity { node_id, cluster_id: 0, incarnation: 0 }, founds: false };
+        self.write(new)?;
+        *held = Some(new);
+        Ok(new.identity)
     }
 
     /// Says to which cluster the disk belongs from now on. It never changes from one cluster to
     /// another, and the incarnation never goes back.
     pub fn set_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<Identity, DataDirError> {
+        self.set(cluster_id, incarnation, false)
+    }
+
+    /// The same of a disk that is about to found the cluster.
+    pub fn found_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<Identity, DataDirError> {
+        self.set(cluster_id, incarnation, true)
+    }
+
+    fn set(&self, cluster_id: u64, incarnation: u64, founds: bool) -> Result<Identity, DataDirError> {
         let mut held = self.held();
-        let Some(old) = *held else {
+        let Some(before) = *held else {
             return Err(DataDirError::NoIdentity { file: self.path.join(IDENTITY) });
         };
+        let old = before.identity;
         if old.cluster_id != 0 && old.cluster_id != cluster_id {
             let path = self.path.clone();
             return Err(DataDirError::OtherCluster { path, found: old.cluster_id, wanted: cluster_id });
         }
         let identity = Identity { cluster_id, incarnation: incarnation.max(old.incarnation), ..old };
-        if identity != old {
-            self.write(identity)?;
-            *held = Some(identity);
+        let new = Held { identity, founds };
+        if new != before {
+            self.write(new)?;
+            *held = Some(new);
         }
         Ok(identity)
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Option<Identity>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Held>> {
         self.identity.lock().expect("no thread panics while it holds this lock")
     }
 
     /// Replaces the identity file; a crash leaves the old one or the new one.
-    fn write(&self, identity: Identity) -> Result<(), DataDirError> {
+    fn write(&self, held: Held) -> Result<(), DataDirError> {
         let path = self.path.join(IDENTITY);
         let temporary = self.path.join("identity.new");
         let write = || {
             let mut file = File::create(&temporary)?;
-            file.write_all(encode(identity).as_bytes())?;
+            file.write_all(encode(held).as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
             File::open(&self.path)?.sync_all()
@@ -278,7 +302,7 @@ fn holds_data(path: &Path) -> Result<bool, DataDirError> {
     Ok(false)
 }
 
-fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
+fn read_identity(path: &Path) -> Result<Option<Held>, DataDirError> {
     let file = path.join(IDENTITY);
     let bytes = match fs::read(&file) {
         Ok(bytes) => bytes,
@@ -286,17 +310,18 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
         Err(error) => return Err(io_error("read identity", &file)(error)),
     };
     match decode(&bytes) {
-        Ok(identity) => Ok(Some(identity)),
+        Ok(held) => Ok(Some(held)),
         Err(DecodeError::Damage(reason)) => Err(DataDirError::Damage { file, reason }),
         Err(DecodeError::Newer(found)) => Err(DataDirError::Newer { file, found }),
     }
 }
 
-fn encode(identity: Identity) -> String {
-    let Identity { node_id, cluster_id, incarnation } = identity;
+fn encode(held: Held) -> String {
+    let Identity { node_id, cluster_id, incarnation } = held.identity;
+    let founds = if held.founds { "founds\n" } else { "" };
     let lines = format!(
         "kvorum identity\nformat {FORMAT_VERSION}\nnode {node_id:016x}\ncluster {cluster_id:016x}\n\
-         incarnation {incarnation}\n"
+         incarnation {incarnation}\n{founds}"
     );
     let crc = crc32c::crc32c(lines.as_bytes());
     format!("{lines}crc32c {crc:08x}\n")
@@ -308,7 +333,7 @@ enum DecodeError {
     Newer(u32),
 }
 
-fn decode(bytes: &[u8]) -> Result<Identity, DecodeError> {
+fn decode(bytes: &[u8]) -> Result<Held, DecodeError> {
     use DecodeError::Damage;
     let text = std::str::from_utf8(bytes).map_err(|_| Damage("it is not text"))?;
     let (lines, crc) = text.rsplit_once("crc32c ").ok_or(Damage("it has no checksum"))?;
@@ -328,11 +353,12 @@ fn decode(bytes: &[u8]) -> Result<Identity, DecodeError> {
     if format != FORMAT_VERSION {
         return Err(DecodeError::Newer(format));
     }
-    Ok(Identity {
+    let identity = Identity {
         node_id: number(field("node")?, 16)?,
         cluster_id: number(field("cluster")?, 16)?,
         incarnation: number(field("incarnation")?, 10)?,
-    })
+    };
+    Ok(Held { identity, founds: lines.next() == Some("founds") })
 }
 
 fn io_error(context: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
@@ -399,6 +425,22 @@ mod tests {
 
         fs::remove_dir(path.join(log::DIR)).unwrap();
         assert!(matches!(DataDir::open(&path), Err(DataDirError::NoLog { .. })));
+    }
+
+    /// Goal: how a disk came to its cluster outlasts a restart, and one that joined does not found. Method: reopen
+    /// after every step.
+    #[test]
+    fn a_disk_that_joins_does_not_found() {
+        let parent = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(parent.path()).unwrap();
+        open().create_identity(7).unwrap();
+        fs::create_dir(parent.path().join(log::DIR)).unwrap();
+        assert!(!open().founds());
+        open().found_cluster(0xc1, 1).unwrap();
+        assert!(open().founds());
+        assert_eq!(open().identity(), Some(Identity { node_id: 7, cluster_id: 0xc1, incarnation: 1 }));
+        open().set_cluster(0xc1, 1).unwrap();
+        assert!(!open().founds());
     }
 
     /// Goal: a changed identity is never taken for another. Method: every byte, changed and cut.

@@ -183,8 +183,14 @@ impl Operations {
         let founded = statuses.iter().any(has_voters);
         match (first, peers.first()) {
             (Some((_, status)), _) if founded => Ok(status.cluster_id),
-            // A crash came between the two halves of founding.
-            (Some((peer, _)), _) | (None, Some(peer)) => {
+            // A crash came between the two halves of founding: the disk that began it knows. Those that were joined
+            // to a cluster already wait for its founder, and found nothing.
+            (Some(_), _) if !statuses.iter().any(|status| status.founding) => {
+                Err(Error::Membership(joined_without_founder(peers, statuses)))
+            }
+            (Some((first, _)), _) | (None, Some(first)) => {
+                let mut began = peers.iter().zip(statuses).filter(|(_, status)| status.founding);
+                let peer = began.next().map_or(first, |(peer, _)| peer);
                 report(&Step::Found(peer.clone()));
                 Ok(self.changing(peer)?.initialize(0, None).await?.cluster_id)
             }
@@ -354,6 +360,18 @@ fn node_of(peer: &str, status: &StatusResponse) -> Node {
 fn has_voters(status: &StatusResponse) -> bool {
     let configs = status.membership.iter().flat_map(|membership| &membership.configs);
     configs.into_iter().any(|config| !config.node_ids.is_empty())
+}
+
+/// What to say where some nodes were joined to a cluster, and none of them has its membership.
+fn joined_without_founder(peers: &[String], statuses: &[StatusResponse]) -> String {
+    let joined = peers.iter().zip(statuses).filter(|(_, status)| status.cluster_id != 0);
+    let cluster_id = joined.clone().next().map_or(0, |(_, status)| status.cluster_id);
+    let joined: Vec<&str> = joined.map(|(peer, _)| peer.as_str()).collect();
+    format!(
+        "{} joined cluster {cluster_id:016x}, which none of these nodes founded: name the node that did as well, or, \
+         where its disk is lost, empty the data directories of those that joined and repeat the command",
+        joined.join(", ")
+    )
 }
 
 /// Refuses two addresses of one node.

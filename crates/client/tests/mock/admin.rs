@@ -29,6 +29,8 @@ pub struct Group {
     pub membership: Membership,
     /// What nodes of other clusters say that theirs is.
     pub strangers: BTreeMap<u64, u64>,
+    /// The node that began to found the cluster, if it is not founded yet.
+    pub founding: Option<u64>,
     /// Every change that was made, in order.
     pub changes: Vec<String>,
     /// Taken by changes, one each; without any, they are made.
@@ -155,6 +157,7 @@ impl Admin for Service {
             leader_id: group.leader_id,
             membership: member.then(|| group.membership.clone()),
             progress: if leads { group.membership.nodes.iter().map(progress).collect() } else { Vec::new() },
+            founding: group.founding == Some(self.node_id),
             peer_address: self.address.clone(),
             client_address: format!("client-{}:2379", self.node_id),
             ..StatusResponse::default()
@@ -167,6 +170,7 @@ impl Admin for Service {
     ) -> Result<Response<InitializeResponse>, Status> {
         let mut group = self.group.lock().unwrap();
         group.changes.push(format!("found {}", self.node_id));
+        group.founding = None;
         group.leader_id = self.node_id;
         group.membership.nodes = vec![node(self.node_id, &self.address)];
         group.set_voters([self.node_id].into());

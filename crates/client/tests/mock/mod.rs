@@ -57,6 +57,8 @@ enum Stop {
 /// What a node is and remembers.
 pub struct Node {
     pub cluster_id: u64,
+    /// 0: as an older release, it does not say.
+    pub incarnation: u64,
     pub node_id: u64,
     pub term: u64,
     /// Taken by scripted calls, one each; without any, calls are served.
@@ -82,6 +84,7 @@ impl Mock {
     pub fn with(node_id: u64, store: Arc<Mutex<Store>>) -> Mock {
         let node = Node {
             cluster_id: 0xc1,
+            incarnation: 1,
             node_id,
             term: 1,
             script: VecDeque::new(),

@@ -48,7 +48,8 @@ impl Service {
     fn header(&self) -> Option<Header> {
         let node = self.node.lock().unwrap();
         let revision = node.store.lock().unwrap().revision();
-        Some(Header { cluster_id: node.cluster_id, node_id: node.node_id, term: node.term, revision })
+        let Node { cluster_id, incarnation, node_id, term, .. } = *node;
+        Some(Header { cluster_id, node_id, term, revision, incarnation })
     }
 
     fn store<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {

@@ -142,6 +142,7 @@ impl Cluster for ClusterService {
             node_id: overview.node_id,
             term: overview.term,
             revision: self.raft.store().revision(),
+            incarnation: overview.incarnation,
         };
         let leader_id = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
         Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members }))

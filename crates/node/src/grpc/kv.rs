@@ -132,7 +132,7 @@ impl KvService {
     fn header(&self, revision: u64) -> pb::Header {
         let overview = self.raft.overview();
         let (cluster_id, node_id, term) = (overview.cluster_id, overview.node_id, overview.term);
-        pb::Header { cluster_id, node_id, term, revision }
+        pb::Header { cluster_id, node_id, term, revision, incarnation: overview.incarnation }
     }
 }
 

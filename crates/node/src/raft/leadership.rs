@@ -192,7 +192,7 @@ async fn ask(
 }
 
 /// Whether a majority of each configuration is among `nodes`.
-fn is_majority(configs: &[BTreeSet<u64>], nodes: &BTreeSet<u64>) -> bool {
+pub(super) fn is_majority(configs: &[BTreeSet<u64>], nodes: &BTreeSet<u64>) -> bool {
     configs.iter().all(|config| config.intersection(nodes).count() > config.len() / 2)
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
+use kvorum_store::data_dir::Identity;
 use kvorum_store::feature::RELEASE;
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
@@ -67,6 +68,15 @@ pub enum MembershipError {
     Unfinished(String),
 }
 
+/// How a disk came to its cluster.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// It is the first one.
+    Founds,
+    /// Another one founded it.
+    Joins,
+}
+
 /// What openraft has against a change, without its own notation of log ids where that is usual.
 fn refusal(error: &ClientWriteError<TypeConfig>) -> String {
     match error {
@@ -124,12 +134,20 @@ impl Raft {
             0 => {
                 let own = || self.inner.options.cluster_id.unwrap_or_else(|| rand::rng().next_u64().max(1));
                 let cluster_id = if wanted == 0 { own() } else { wanted };
-                self.set_cluster(cluster_id, 1).await?;
+                self.set_cluster(cluster_id, 1, Origin::Founds).await?;
             }
             actual if wanted != 0 && wanted != actual => {
                 return Err(MembershipError::OtherCluster { actual, wanted });
             }
             cluster_id if founded => return Ok(cluster_id),
+            cluster_id if !self.inner.data_dir.founds() => {
+                return Err(MembershipError::Refused(format!(
+                    "this disk was joined to cluster {cluster_id:016x} and founds none: add it there with `kvorum \
+                     member add {}`, or, where that cluster is gone, empty its data directory first",
+                    self.inner.options.advertise_peer
+                )));
+            }
+            // A crash came between the two halves of founding.
             _ => {}
         }
         let core = self.core()?;
@@ -154,11 +172,13 @@ impl Raft {
         }
         let _joining = self.inner.joining.lock().await;
         match self.disk_cluster() {
-            0 => self.set_cluster(cluster_id, incarnation).await,
+            0 => self.set_cluster(cluster_id, incarnation, Origin::Joins).await,
             actual if actual != cluster_id => {
                 Err(MembershipError::OtherCluster { actual, wanted: cluster_id })
             }
-            _ => Ok(()),
+            // It may have begun to found the cluster that another disk founded then: now it joins.
+            // Its incarnation stays: of what it missed, no message tells it.
+            _ => self.note_cluster(cluster_id, 0, Origin::Joins).map(drop),
         }
     }
 
@@ -167,7 +187,12 @@ impl Raft {
         self.inner.data_dir.identity().map_or(0, |identity| identity.cluster_id)
     }
 
-    async fn set_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<(), MembershipError> {
+    async fn set_cluster(
+        &self,
+        cluster_id: u64,
+        incarnation: u64,
+        origin: Origin,
+    ) -> Result<(), MembershipError> {
         if let Some(wanted) = self.inner.options.cluster_id.filter(|wanted| *wanted != cluster_id) {
             return Err(MembershipError::Refused(format!(
                 "this node is for cluster {wanted:016x}, as --cluster-id says, not for {cluster_id:016x}"
@@ -180,11 +205,29 @@ impl Raft {
                  a lower one"
             )));
         }
-        let data_dir = &self.inner.data_dir;
-        let identity = data_dir.set_cluster(cluster_id, incarnation);
-        let identity = identity.map_err(|error| MembershipError::Io(error.to_string()))?;
+        let identity = self.note_cluster(cluster_id, incarnation, origin)?;
         tracing::info!(cluster_id = format!("{cluster_id:016x}"), "this disk belongs to a cluster now");
         self.start_core(identity).await.map_err(|error| MembershipError::Io(error.to_string()))
+    }
+
+    /// Writes down to which cluster this disk belongs, and how it came to it.
+    fn note_cluster(
+        &self,
+        cluster_id: u64,
+        incarnation: u64,
+        origin: Origin,
+    ) -> Result<Identity, MembershipError> {
+        let data_dir = &self.inner.data_dir;
+        let noted = match origin {
+            Origin::Founds => data_dir.found_cluster(cluster_id, incarnation),
+            Origin::Joins => data_dir.set_cluster(cluster_id, incarnation),
+        };
+        noted.map_err(|error| MembershipError::Io(error.to_string()))
+    }
+
+    /// Whether this disk began to found a cluster, and a crash came before it had.
+    pub fn founding(&self) -> bool {
+        self.inner.data_dir.founds() && !self.overview().members.iter().any(|member| member.voter)
     }
 
     /// Adds a node that does not vote, telling it to join first.
@@ -335,9 +378,11 @@ impl Raft {
     /// Finishes a joint change that another leader began. It does nothing where there is none.
     pub(crate) async fn finish_joint_change(&self) -> Result<(), MembershipError> {
         let core = self.leading()?;
-        // Adding nobody leaves the joint configuration for its second half.
+        // Adding nobody leaves the joint configuration for its second half. Whether voters that leave were to stay
+        // as learners, the joint configuration does not tell. So they stay: who wanted them gone removes
+        // learners in the next step, but nothing brings back at once what one that was dropped had.
         let change = ChangeMembers::AddVoterIds(BTreeSet::new());
-        self.change(&core.raft, change, false, None).await.map(drop)
+        self.change(&core.raft, change, true, None).await.map(drop)
     }
 
     /// Makes this node, whose quorum is lost for good, the only voter of a new incarnation, if all is
@@ -371,6 +416,12 @@ impl Raft {
         let wanted = last_log_id.map(|id| (id.term, id.index));
         if wanted != Some((last.term, last.index)) {
             return refused(format!("the log here ends at {last}; look again, and repeat the request"));
+        }
+        self.check_alone(last).await?;
+        // It took seconds to find nobody.
+        let now = self.inner.log.state().last.unwrap_or_default();
+        if now != last || self.confirm().await {
+            return refused(format!("the log here ended at {last} and ends at {now}: it is not alone"));
         }
         let order = Order { last, incarnation: to_incarnation };
         recover::order(self.inner.data_dir.path(), order)

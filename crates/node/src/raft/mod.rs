@@ -4,6 +4,7 @@
 //! One linearizable read: [`Raft::read_barrier`] -> `read_index` -> wait until that index is applied.
 
 mod admit;
+mod alone;
 mod apply;
 mod checkpoints;
 mod clock;

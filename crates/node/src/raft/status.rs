@@ -272,6 +272,7 @@ impl Raft {
             feature_level: inner.store.feature_level(),
             feature_level_max: inner.options.feature_level_max,
             cluster_time_ms: self.cluster_now_ms(),
+            founding: self.founding(),
         }
     }
 
