@@ -162,6 +162,54 @@ async fn no_key_goes_early_across_changes_of_the_leader_and_a_restart_of_all() -
     cluster.close()
 }
 
+/// How long a member is down while nothing is written, and the time of a key that it writes as leader.
+const IDLE: Duration = Duration::from_secs(4);
+const SHORT_TTL: Duration = Duration::from_secs(6);
+/// How much later than its deadline the key may be there, as the product promises, and what a busy machine
+/// adds.
+const SHORT_LATE_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// Goal: a key that was written by a leader that was down before lives as long as it should when the old
+/// leader leads again. Method: a follower is killed, nothing is written for a while, it starts and leads
+/// for as long as one write takes.
+#[tokio::test]
+async fn no_key_goes_early_when_a_member_that_was_down_leads_for_a_moment() -> Result<()> {
+    let _alone = MACHINE.lock().await;
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    let client = cluster.client().await?;
+    client.set("before", "value").await?;
+    let (leader, follower) = (cluster.leader().await?, cluster.follower().await?);
+    let (leader_id, follower_id) = (leader.status().await?.node_id, follower.status().await?.node_id);
+    follower.kill()?;
+    sleep(IDLE).await;
+    follower.start().await?;
+    cluster.wait_healthy().await?;
+    transfer(&cluster, follower_id).await?;
+    let begun = Instant::now();
+    client.set("short", "value").ttl(SHORT_TTL).await?;
+    let written = Instant::now();
+    transfer(&cluster, leader_id).await?;
+    let raw = RawClient::new(leader.client_address())?;
+    while raw.get("short".into(), Consistency::Linearizable).await?.found {
+        let late = written.elapsed().saturating_sub(SHORT_TTL);
+        ensure!(late < SHORT_LATE_LIMIT, "the key is there {late:?} after its deadline");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let lived = begun.elapsed();
+    ensure!(lived >= SHORT_TTL, "a key with a TTL of {SHORT_TTL:?} was gone after {lived:?}");
+    eprintln!("ttl: a key with {SHORT_TTL:?} to live went after {lived:?}, under two leaders");
+    cluster.close()
+}
+
+async fn transfer(cluster: &Cluster, to: u64) -> Result<()> {
+    kvorum_sim::wait::until("the hand-over", Duration::from_secs(10), async || {
+        let leader = cluster.leader().await?;
+        let request = kvorum_proto::admin::v1::TransferLeaderRequest { to };
+        Ok(leader.admin().transfer_leader(request).await.map(drop)?)
+    })
+    .await
+}
+
 /// Kills the leader, stops the next one, and restarts all members.
 async fn faults(cluster: &Cluster) -> Result<()> {
     for kill in [true, false] {

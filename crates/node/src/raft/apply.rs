@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-use kvorum_store::entry::Entry;
+use kvorum_store::entry::{Entry, PayloadKind};
 use kvorum_store::fatal::stop_process;
 use kvorum_store::log::Log;
 use kvorum_store::{Store, command::Outcome};
@@ -126,6 +126,12 @@ impl Applier {
     }
 }
 
+/// The term of the last entry that has a stamp.
+fn stamped_term(entries: &[Entry]) -> Option<u64> {
+    let has_stamp = |entry: &&Entry| PayloadKind::of(&entry.payload) == Ok(PayloadKind::Batch);
+    entries.iter().rev().find(has_stamp).map(|entry| entry.log_id.term)
+}
+
 fn next_index(store: &Store) -> u64 {
     store.applied().map_or(0, |id| id.index + 1)
 }
@@ -145,12 +151,12 @@ fn apply_runs(parts: &Parts, queue: &Receiver<Run>, publish: &watch::Sender<u64>
             };
             work.ended.fetch_add(1, Ordering::Release);
             parts.metrics.applied(begun.elapsed(), entries.len());
-            parts.clock.applied(parts.store.cluster_time_ms());
+            parts.clock.applied(stamped_term(&entries), parts.store.cluster_time_ms());
             parts.hub.publish(run.events, parts.store.revision());
             // Nobody waits for a run that is applied again after a restart.
             let _ = done.send(run.outcomes);
         } else {
-            parts.clock.applied(parts.store.cluster_time_ms());
+            parts.clock.applied(None, parts.store.cluster_time_ms());
             parts.hub.reset(parts.store.revision());
             let _ = done.send(Vec::new());
         }

@@ -1,54 +1,180 @@
-//! Cluster time on this node: a stamp that was applied here, plus what has passed since.
+//! Cluster time on this node: the leader's, as far as this node has heard of it, and what has passed since.
 //!
-//! Only the monotonic clock is read, so a clock that jumps changes nothing. A node that was down or
-//! is behind runs slow, never fast, so that no key expires early.
+//! Only the monotonic clock is read, so a clock that jumps changes nothing. Keys expire by the time of
+//! whoever leads, so what must hold is this: a member that becomes leader is not ahead of the one before,
+//! or keys end early, and not far behind it, or they end late.
+//!
+//! - The leader says its time with everything that it appends. It is more by the time that a follower hears
+//!   of it, so a follower that goes on from there is behind by the time the message took, and never ahead. It
+//!   takes the quickest of the messages of the last moments: one that waited behind large entries says little.
+//!   Older ones are forgotten, since two clocks do not run at the same speed.
+//! - A new leader is followed from its first word on, also backwards: a member that led ahead of it must not
+//!   be ahead of it when it leads again. No member goes back behind a stamp that it has applied.
+//! - A stamp that was applied is a time that a leader had, so that no member is behind it. That is also all
+//!   that is heard of a leader of a release which does not say its time: of such a one the first stamp is
+//!   taken literally, and of the later ones those that are ahead. Were every stamp taken over, time would
+//!   stand still for as long as each write takes to commit, and under load that is most of the time.
+//! - A leader's own time goes on from where it was as a follower. Stamps that it has yet to apply when it is
+//!   elected move it forward, like those of any other member.
+//!
+//! A member that was down is behind by that time until it hears of a leader, which takes one heartbeat.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For how long the quickest message counts, up to twice: longer than several heartbeats take, and short
+/// enough that clocks which differ by a thousandth part by less than a few milliseconds.
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// Cluster time on this node.
 pub struct ClusterClock {
-    base: Mutex<(u64, Instant)>,
+    epoch: Instant,
+    time: Mutex<Time>,
 }
 
 impl ClusterClock {
     /// Starts at the stamp the store has applied, in milliseconds.
     pub fn new(stamp_ms: u64) -> Self {
-        ClusterClock { base: Mutex::new((stamp_ms, Instant::now())) }
+        ClusterClock { epoch: Instant::now(), time: Mutex::new(Time::new(stamp_ms, Duration::ZERO)) }
     }
 
-    /// Takes note of a stamp that was just applied.
-    ///
-    /// A stamp is older when it is applied than when it was made. Only one that is ahead of this
-    /// node's time moves it: were every stamp taken over, time would stand still for as long as
-    /// each write takes to commit, and under load that is most of the time.
-    pub fn applied(&self, stamp_ms: u64) {
-        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        if stamp_ms > since(*base) {
-            *base = (stamp_ms, Instant::now());
-        }
+    /// Takes note of the time, in milliseconds, that the leader of a term says that it has.
+    pub fn heard(&self, term: u64, leader_ms: u64) {
+        self.time().heard(term, leader_ms, self.epoch.elapsed());
+    }
+
+    /// Takes note that this node leads in a term: it follows nobody's time any more.
+    pub fn leads(&self, term: u64) {
+        self.time().leads(term);
+    }
+
+    /// Takes note of what was just applied: the store's time in milliseconds, and the term of the last
+    /// entry that had a stamp, if there was one.
+    pub fn applied(&self, term: Option<u64>, stamp_ms: u64) {
+        self.time().applied(term, stamp_ms, self.epoch.elapsed());
     }
 
     /// Cluster time now, in milliseconds.
     pub fn now_ms(&self) -> u64 {
-        since(*self.base.lock().unwrap_or_else(PoisonError::into_inner))
+        self.time().now_ms(self.epoch.elapsed())
+    }
+
+    /// A panic while the lock was held has left a time that some leader had.
+    fn time(&self) -> MutexGuard<'_, Time> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn since((stamp_ms, at): (u64, Instant)) -> u64 {
-    stamp_ms.saturating_add(at.elapsed().as_millis() as u64)
+/// A member's idea of cluster time, as a function of what it hears and of its monotonic clock.
+#[derive(Clone, Debug)]
+struct Time {
+    /// The last term whose leader's time was taken.
+    term: u64,
+    /// The last term in which this node led itself.
+    led: u64,
+    /// The last stamp that was applied: time never goes back behind it.
+    floor_ms: u64,
+    /// The time at a moment of the monotonic clock.
+    base_ms: u64,
+    base_at: Duration,
+    /// What was heard of the present leader.
+    window: Option<Window>,
+}
+
+/// What was heard lately: the quickest messages of this window and of the one before.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    begun: Duration,
+    last: Duration,
+    best: Heard,
+    before: Option<Heard>,
+}
+
+/// The leader had this time or more at a moment of this node's clock.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    leader_ms: u64,
+    at: Duration,
+}
+
+impl Heard {
+    fn now_ms(self, now: Duration) -> u64 {
+        self.leader_ms.saturating_add(now.saturating_sub(self.at).as_millis() as u64)
+    }
+
+    fn quicker(self, other: Heard, now: Duration) -> Heard {
+        if other.now_ms(now) > self.now_ms(now) { other } else { self }
+    }
+}
+
+impl Window {
+    fn new(heard: Heard) -> Window {
+        Window { begun: heard.at, last: heard.at, best: heard, before: None }
+    }
+
+    /// What is heard after a silence stands alone.
+    fn hear(self, heard: Heard) -> Window {
+        let now = heard.at;
+        if now.saturating_sub(self.last) >= WINDOW {
+            Window::new(heard)
+        } else if now.saturating_sub(self.begun) >= WINDOW {
+            Window { before: Some(self.best), ..Window::new(heard) }
+        } else {
+            Window { last: now, best: self.best.quicker(heard, now), ..self }
+        }
+    }
+
+    fn now_ms(&self, now: Duration) -> u64 {
+        self.before.map_or(self.best, |before| self.best.quicker(before, now)).now_ms(now)
+    }
+}
+
+impl Time {
+    fn new(stamp_ms: u64, now: Duration) -> Time {
+        Time { term: 0, led: 0, floor_ms: stamp_ms, base_ms: stamp_ms, base_at: now, window: None }
+    }
+
+    fn now_ms(&self, now: Duration) -> u64 {
+        self.base_ms.saturating_add(now.saturating_sub(self.base_at).as_millis() as u64)
+    }
+
+    fn heard(&mut self, term: u64, leader_ms: u64, now: Duration) {
+        // One of an earlier term leads no more.
+        if term < self.term.max(self.led) {
+            return;
+        }
+        let heard = Heard { leader_ms, at: now };
+        let window = self.window.filter(|_| term == self.term);
+        let window = window.map_or_else(|| Window::new(heard), |window| window.hear(heard));
+        self.term = term;
+        self.window = Some(window);
+        self.set(window.now_ms(now), now);
+    }
+
+    fn leads(&mut self, term: u64) {
+        self.led = self.led.max(term);
+        self.window = None;
+    }
+
+    fn applied(&mut self, term: Option<u64>, stamp_ms: u64, now: Duration) {
+        self.floor_ms = self.floor_ms.max(stamp_ms);
+        let term = term.filter(|term| *term > self.term);
+        if let Some(term) = term {
+            self.term = term;
+            self.window = None;
+        }
+        // This node's own time is no news to it.
+        if term.is_some_and(|term| term != self.led) || stamp_ms > self.now_ms(now) {
+            self.set(stamp_ms, now);
+        }
+    }
+
+    fn set(&mut self, time_ms: u64, now: Duration) {
+        (self.base_ms, self.base_at) = (time_ms.max(self.floor_ms), now);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_moves_forward_only() {
-        let clock = ClusterClock::new(1_000);
-        clock.applied(5_000_000);
-        assert!(clock.now_ms() >= 5_000_000);
-        clock.applied(2_000);
-        assert!(clock.now_ms() >= 5_000_000);
-    }
-}
+mod tests;

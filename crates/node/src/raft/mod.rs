@@ -243,6 +243,7 @@ impl Raft {
             connections: connections.clone(),
             log: inner.log.clone(),
             commit_wanted: commit_wanted.clone(),
+            clock: inner.clock.clone(),
             metrics: inner.metrics.clone(),
             unreachable: Arc::default(),
         };

@@ -30,6 +30,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::admit::{self, Standing};
+use super::clock::ClusterClock;
 use super::connections::Connections;
 use super::snapshot::send_snapshot;
 use super::state_machine::SnapshotData;
@@ -87,6 +88,8 @@ pub struct PeerNetworks {
     pub log: Log,
     /// Notified when a peer waits to hear how far the cluster has committed.
     pub commit_wanted: Arc<Notify>,
+    /// Says the leader's time with every append.
+    pub clock: Arc<ClusterClock>,
     /// Counts what goes over the wire.
     pub metrics: Arc<Metrics>,
     /// The peers that are unreachable, so that it is said once of each.
@@ -104,6 +107,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
             connections: self.connections.clone(),
             log: self.log.clone(),
             commit_wanted: self.commit_wanted.clone(),
+            clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             unreachable: self.unreachable.clone(),
             failed: false,
@@ -122,6 +126,7 @@ pub struct PeerNetwork {
     connections: Connections,
     log: Log,
     commit_wanted: Arc<Notify>,
+    clock: Arc<ClusterClock>,
     metrics: Arc<Metrics>,
     unreachable: Arc<Mutex<HashSet<u64>>>,
     /// The last append failed.
@@ -419,7 +424,8 @@ impl AppendSession<'_> {
                     if self.in_flight == 0 {
                         self.deadline = Instant::now() + self.network.append_timeout;
                     }
-                    if stream.requests.send(wire_append(request)).await.is_err() {
+                    let request = wire_append(request, self.network.clock.now_ms());
+                    if stream.requests.send(request).await.is_err() {
                         let error = unreachable_text("the peer closed the append stream");
                         self.network.failed(&error);
                         return Some((Err(error), self));
@@ -471,7 +477,8 @@ fn hold_commits(
     requests.boxed()
 }
 
-fn wire_append(request: AppendRequest) -> peer::AppendRequest {
+/// A request as it goes out, with this leader's time at that moment.
+fn wire_append(request: AppendRequest, cluster_time_ms: u64) -> peer::AppendRequest {
     let entries = request.entries.iter().map(|entry| {
         let entry = store_entry(entry);
         peer::Entry { term: entry.log_id.term, index: entry.log_id.index, payload: entry.payload }
@@ -482,7 +489,7 @@ fn wire_append(request: AppendRequest) -> peer::AppendRequest {
         prev_log_id: request.prev_log_id.as_ref().map(wire_log_id),
         leader_commit: request.leader_commit.as_ref().map(wire_log_id),
         entries: entries.collect(),
-        cluster_time_ms: 0,
+        cluster_time_ms,
     }
 }
 

@@ -87,10 +87,12 @@ impl Raft {
                     return None;
                 }
             };
+            let time_ms = request.cluster_time_ms;
             let checked = admit::append(&raft.standing(), from, request);
             match raft.admitted("an append", from, checked) {
                 Ok(request) => {
                     raft.note_leader(&request.vote);
+                    raft.hear_time(&request.vote, time_ms);
                     Some((request, (raft, from, requests, refusal)))
                 }
                 Err(status) => {
@@ -125,6 +127,16 @@ impl Raft {
         let metrics = self.core()?.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         Ok([metrics.committed_membership_config.clone(), metrics.membership_config.clone()])
+    }
+
+    /// Takes note of the leader's time, if it says it: of the leader that this node has voted for, or has
+    /// accepted, and of no other.
+    fn hear_time(&self, leader: &Vote, time_ms: u64) {
+        let own = self.inner.log.state().vote;
+        let id = &leader.leader_id;
+        if time_ms != 0 && own.is_some_and(|own| (own.term, own.node_id) == (id.term, id.voted_for)) {
+            self.inner.clock.heard(id.term, time_ms);
+        }
     }
 
     /// Answers a candidate.

@@ -146,6 +146,9 @@ pub(super) fn publish(raft: &Raft) {
         let now = place(core.identity, &server, raft.stalled().is_some(), overview);
         let changed = now.leader.as_ref().map(|leader| leader.node_id)
             != overview.leader.as_ref().map(|leader| leader.node_id);
+        if now.is_leader() {
+            raft.inner.clock.leads(now.term);
+        }
         raft.metrics().place_changed(&now, changed && now.leader.is_some());
         *overview = Arc::new(now);
     });
