@@ -12,7 +12,7 @@ use kvorum_client::admin::Voter;
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::kv_client::KvClient;
 use kvorum_sim::rpc::{Consistency, RawClient};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc};
+use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::{Code, Status};
@@ -38,7 +38,11 @@ async fn a_forwarded_write_has_its_callers_time() -> Result<()> {
         .add(learner.peer_address(), Voter::No, &mut |_| {})
         .await
         .context("add a learner")?;
-    set(learner.client_address(), "before".into(), LONG).await.context("a write through the learner")?;
+    // A member that has not yet heard that it is one says so at once.
+    wait::until("a write through the learner", LONG, async || {
+        Ok(set(learner.client_address(), "before".into(), LONG).await?)
+    })
+    .await?;
 
     voter.pause()?;
     let mut long = JoinSet::new();
@@ -53,8 +57,10 @@ async fn a_forwarded_write_has_its_callers_time() -> Result<()> {
         short.spawn(async move { set(&address, format!("short/{number}").into(), SHORT).await });
     }
     for answer in short.join_all().await {
+        // On a busy machine the client's own clock is first to say so.
         let code = answer.as_ref().err().map(Status::code);
-        ensure!(code == Some(Code::DeadlineExceeded), "a write with a short deadline: {answer:?}");
+        let in_time = matches!(code, Some(Code::DeadlineExceeded | Code::Cancelled));
+        ensure!(in_time, "a write with a short deadline: {answer:?}");
     }
     sleep(STANDSTILL).await;
     voter.resume()?;
