@@ -15,6 +15,7 @@ use kvorum_store::data_dir::DataDir;
 use kvorum_store::log::{Log, LogOptions};
 use tokio::time::{sleep, timeout};
 use tonic::Code;
+use tonic::transport::Channel;
 
 const CLUSTER_ID: u64 = 0xc1;
 
@@ -36,7 +37,7 @@ async fn a_disk_that_was_joined_founds_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let any = "127.0.0.1:0";
     let node = Node::start(config(dir.path(), "wait", any)).await.unwrap();
-    node.raft().join(CLUSTER_ID, 1).await.unwrap();
+    node.raft().join(CLUSTER_ID, 1, 1).await.unwrap();
     for wanted in [0, CLUSTER_ID] {
         let error = node.raft().initialize(wanted).await.expect_err("it joined").to_string();
         assert!(error.contains("00000000000000c1") && error.contains("kvorum member add"), "{error}");
@@ -81,7 +82,9 @@ async fn a_forged_vote_changes_no_term() {
     let node = Node::start(config(dir.path(), "single", "127.0.0.1:0")).await.unwrap();
     leads(&node).await;
     let own = node.raft().overview();
-    let mut peer = PeerClient::connect(format!("http://{}", node.addresses.peer)).await.unwrap();
+    let address = format!("http://{}", node.addresses.peer);
+    let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
+    let mut peer = PeerClient::new(channel);
     let stranger = 0xbad;
     let forged = |term, index| peer::VoteRequest {
         envelope: Some(peer::Envelope {
