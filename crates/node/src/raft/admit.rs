@@ -469,6 +469,7 @@ mod tests {
             prev_log_id: wire(5, 20),
             leader_commit: wire(5, 19),
             entries: vec![entry(5, 21, batch), entry(6, 22, encode_blank()), entry(6, 23, membership)],
+            cluster_time_ms: 0,
         }
     }
 
@@ -567,6 +568,7 @@ mod tests {
                 last_log_id: wire(6, 30),
                 membership_log_id: wire(4, 2),
                 membership: founding_membership(FROM, "a:1", "a:2").into(),
+                feature_level: 0,
             };
             change(&mut header);
             let known = StoredMembership::default();
