@@ -10,8 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB,
-    DBCompressionType, InfoLogger, LogLevel, Options, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, BlockBasedTablePinningTier, Cache, ColumnFamily,
+    ColumnFamilyDescriptor, DB, DBCompressionType, InfoLogger, LogLevel, Options, WriteBatch,
+    WriteBufferManager, WriteOptions,
 };
 
 use crate::error::StoreError;
@@ -52,6 +53,10 @@ const MEMTABLE_BYTES_MIN: usize = 4 << 20;
 const MEMTABLE_BYTES_MAX: usize = 128 << 20;
 /// Open table files; RocksDB keeps a descriptor and a few kilobytes for each.
 const OPEN_FILES_MAX: i32 = 512;
+/// Files that are open at a time while a state is read through once: RocksDB takes no fewer.
+const READ_THROUGH_FILES_MAX: i32 = 20;
+/// All column families, in the order in which they are made.
+const FAMILIES: [&str; 5] = [META, CURRENT, HISTORY, CHANGES, DEADLINES];
 /// 16 KiB blocks halve the index of 4 KiB ones twice over, and compress better; a point read
 /// unpacks one block more slowly, which the cache hides.
 const BLOCK_BYTES: usize = 16 << 10;
@@ -127,6 +132,19 @@ pub(crate) fn open_read_only(path: &Path, caches: &Caches) -> Result<DB, StoreEr
         .map_err(|error| unread(error, path))
 }
 
+/// Opens a database that is to be read through once. Whenever a table file is opened, and that is before
+/// its first row is read, its index and all its filters are read and their checksums compared: no lookup
+/// is needed to have seen them. The reads must fill the cache for that. Few files are open at a time, which bounds what these take in memory.
+pub(crate) fn open_to_read_through(path: &Path, caches: &Caches) -> Result<DB, StoreError> {
+    manifest::check(path)?;
+    let mut options = database_options(caches);
+    options.set_max_open_files(READ_THROUGH_FILES_MAX);
+    let mut table = table_options(caches);
+    table.set_partition_pinning_tier(BlockBasedTablePinningTier::All);
+    let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(caches, &table)));
+    DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(|error| unread(error, path))
+}
+
 /// A column family that the database was opened with.
 pub(crate) fn family<'db>(db: &'db DB, name: &str) -> &'db ColumnFamily {
     db.cf_handle(name).expect("the database was opened with all column families")
@@ -170,7 +188,7 @@ pub(crate) fn write(db: &DB, batch: WriteBatch, options: &WriteOptions) -> Resul
 
 /// Writes all memtables to table files, in one atomic step.
 pub(crate) fn flush(db: &DB) -> Result<(), StoreError> {
-    let families = [META, CURRENT, HISTORY, CHANGES, DEADLINES].map(|name| family(db, name));
+    let families = FAMILIES.map(|name| family(db, name));
     db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default())
         .map_err(StoreError::database("flush state", db.path()))
 }
@@ -247,17 +265,11 @@ fn database_options(caches: &Caches) -> Options {
 }
 
 fn families(caches: &Caches) -> Vec<ColumnFamilyDescriptor> {
-    let family = |name, options| ColumnFamilyDescriptor::new(name, options);
-    vec![
-        family(META, family_options(caches)),
-        family(CURRENT, family_options(caches)),
-        family(HISTORY, family_options(caches)),
-        family(CHANGES, family_options(caches)),
-        family(DEADLINES, family_options(caches)),
-    ]
+    let table = table_options(caches);
+    FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(caches, &table))).into()
 }
 
-fn family_options(caches: &Caches) -> Options {
+fn table_options(caches: &Caches) -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&caches.blocks);
     table.set_block_size(BLOCK_BYTES);
@@ -270,8 +282,12 @@ fn family_options(caches: &Caches) -> Options {
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_top_level_index_and_filter(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);
+    table
+}
+
+fn family_options(caches: &Caches, table: &BlockBasedOptions) -> Options {
     let mut options = Options::default();
-    options.set_block_based_table_factory(&table);
+    options.set_block_based_table_factory(table);
     options.set_compression_type(DBCompressionType::Lz4);
     // The manager flushes before one memtable fills up to this.
     options.set_write_buffer_size(caches.memtable_bytes);

@@ -47,8 +47,21 @@ pub fn verify_state(dir: &Path) -> Result<Vec<Finding>, StoreError> {
     }
 }
 
-/// Reads the state in `path` through.
-pub(crate) fn read_state(path: &Path, caches: &Caches) -> Result<(Head, Vec<Finding>), OpenError> {
+/// Reads a state that was received through, once and in order: as long as it takes, the log grows at the
+/// sender. Answers what is wrong first, which is enough to refuse all of it.
+///
+/// What is read: every block of rows, as each column family is walked from its first row to its last;
+/// every index and filter, as a table file is opened; and each row is decoded, held against the head
+/// where it must not be beyond it, and counted. RocksDB compares the checksum of every block it reads.
+pub(crate) fn read_received(path: &Path, caches: &Caches) -> Result<(Head, Option<Finding>), OpenError> {
+    let db = db::open_to_read_through(path, caches)?;
+    let head = read_meta(&db)?.head;
+    let finding = count(&db, &head)?;
+    Ok((head, finding))
+}
+
+/// Reads the state in `path` through, and finds as much as can be found.
+fn read_state(path: &Path, caches: &Caches) -> Result<(Head, Vec<Finding>), OpenError> {
     let db = db::open_read_only(path, caches)?;
     let head = read_meta(&db, FEATURE_LEVEL_MAX)?.head;
     let mut findings = BTreeSet::new();
@@ -170,8 +183,9 @@ fn each_row(
 }
 
 fn read_once() -> ReadOptions {
+    // The cache is this reading's own, and small. It is filled nevertheless: a table file that is opened
+    // by a read that fills no cache does not read its filters.
     let mut options = ReadOptions::default();
-    options.fill_cache(false);
     options.set_readahead_size(2 << 20);
     options
 }

@@ -220,8 +220,8 @@ impl SnapshotReceiver {
         // Blocks are read once each: no need for a cache of the usual size.
         let caches = Caches::new(&StoreOptions { cache_bytes: 0, ..StoreOptions::default() });
         let unsound = |error: OpenError| ReceiveError::Unsound(error.to_string());
-        let (head, findings) = verify::read_state(&self.dir.path, &caches).map_err(unsound)?;
-        if let Some(finding) = findings.first() {
+        let (head, finding) = verify::read_received(&self.dir.path, &caches).map_err(unsound)?;
+        if let Some(finding) = finding {
             return Err(ReceiveError::Unsound(finding.to_string()));
         }
         if (head.applied, head.revision) != (begin.applied, begin.revision) {
