@@ -68,6 +68,9 @@ pub enum RequestError {
         /// How long was waited.
         seconds: u64,
     },
+    /// All places for what was asked are taken; nothing was done. The text says of what, and what to do.
+    #[error("{0}")]
+    Occupied(String),
     /// The node is about to stop; nothing was done.
     #[error("this node is shutting down; ask another one")]
     ShuttingDown,

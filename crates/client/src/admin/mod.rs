@@ -21,7 +21,7 @@ use crate::Error;
 use crate::call::{Rpc, send};
 use crate::channel::{Channel, MESSAGE_BYTES_MAX};
 use crate::error::Tried;
-use crate::judge::{Fate, Setback, judge};
+use crate::judge::{Fate, Next, Setback, judge};
 use crate::node::Node;
 
 /// How long a connection may take to be made.
@@ -149,17 +149,29 @@ impl AdminClient {
         self.call(&request).await.map(drop)
     }
 
-    /// The whole store as of one log position.
+    /// The whole store as of one log position. A node streams four at a time, and answers `BUSY`, an
+    /// [`Error::Rpc`], to the next; and it ends a stream of which nothing is taken for 30 s.
     pub async fn snapshot(&self) -> Result<SnapshotStream, Error> {
-        let chunks = self.call(&v1::SnapshotRequest {}).await?;
-        Ok(SnapshotStream { chunks, endpoint: self.address().to_owned() })
+        let endpoint = self.address().to_owned();
+        match self.attempt(&v1::SnapshotRequest {}).await {
+            Ok(chunks) => Ok(SnapshotStream { chunks, endpoint }),
+            // All places are taken, and the message says what to do: it is no question of waiting a moment.
+            Err(Setback { fate: Fate::NotApplied(Next::Here), problem, .. }) => {
+                Err(Error::Rpc { endpoint, code: "BUSY".to_owned(), message: problem })
+            }
+            Err(setback) => Err(self.error(setback)),
+        }
     }
 
     async fn call<R: Rpc>(&self, request: &R) -> Result<R::Answer, Error> {
+        self.attempt(request).await.map_err(|setback| self.error(setback))
+    }
+
+    async fn attempt<R: Rpc>(&self, request: &R) -> Result<R::Answer, Setback> {
         let now = Instant::now();
         let until = now + self.timeout;
         let unchecked = async |_| Ok(());
-        let outcome = match self.node.connected(until, CONNECT_TIMEOUT, unchecked).await {
+        match self.node.connected(until, CONNECT_TIMEOUT, unchecked).await {
             Ok(connected) => {
                 let outcome = send(&connected.channel, request, until, now, &self.node).await;
                 if outcome.as_ref().is_err_and(|setback| setback.broken) {
@@ -168,8 +180,7 @@ impl AdminClient {
                 outcome
             }
             Err(setback) => Err(setback),
-        };
-        outcome.map_err(|setback| self.error(setback))
+        }
     }
 
     fn error(&self, setback: Setback) -> Error {

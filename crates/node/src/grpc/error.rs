@@ -53,7 +53,9 @@ fn code_and_reason(error: &RequestError) -> (Code, &'static str) {
         RequestError::OutcomeUnknown(_) => (Code::Unknown, OUTCOME_UNKNOWN),
         RequestError::TooLarge { .. } => (Code::InvalidArgument, TOO_LARGE),
         RequestError::RangeTooLarge { .. } => (Code::FailedPrecondition, TOO_LARGE),
-        RequestError::Busy | RequestError::NoRoom { .. } => (Code::ResourceExhausted, BUSY),
+        RequestError::Busy | RequestError::NoRoom { .. } | RequestError::Occupied(_) => {
+            (Code::ResourceExhausted, BUSY)
+        }
         RequestError::ShuttingDown => (Code::Unavailable, SHUTTING_DOWN),
         // The store tells damage from other failures in its message; either way this node's data
         // cannot be read and another member has to answer.

@@ -3,10 +3,10 @@
 //! That concerns the member that waits, not this node, which serves on: the attempt is repeated, less and
 //! less often, and an alarm stands meanwhile.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kvorum_store::StoreError;
 use tokio::time::Instant;
 
 /// The pause after the first attempt that failed. It doubles with each one.
@@ -51,7 +51,7 @@ impl Checkpoints {
     }
 
     /// None could be made. Answers the reason in words.
-    pub fn failed(&self, error: &StoreError, now: Instant) -> String {
+    pub fn failed(&self, error: &io::Error, now: Instant) -> String {
         let mut failure = self.failure();
         let before = failure.as_ref().map(|failure| failure.pause);
         let pause = before.map_or(BACKOFF_MIN, |pause| (pause * 2).min(BACKOFF_MAX));
@@ -78,11 +78,17 @@ impl Checkpoints {
 
 #[cfg(test)]
 mod tests {
+    use kvorum_store::StoreError;
+
     use super::*;
 
-    fn error() -> StoreError {
+    fn error() -> io::Error {
         let source = std::io::Error::from(std::io::ErrorKind::NotADirectory);
-        StoreError::Io { context: "create directory", path: "/data/checkpoints".into(), source }
+        io::Error::other(StoreError::Io {
+            context: "create directory",
+            path: "/data/checkpoints".into(),
+            source,
+        })
     }
 
     /// Goal: attempts become rare, never rarer than the longest pause, and the alarm stands as long as

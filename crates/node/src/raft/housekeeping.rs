@@ -1,6 +1,7 @@
 //! Keeps the log short: flushes the store when much of the log is not yet safe without it, and
 //! purges what the store holds durably and no follower is likely to need.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use openraft::async_runtime::WatchReceiver as _;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval};
 
-use super::Raft;
+use super::types::LogId;
+use super::{Core, Raft};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -27,6 +29,13 @@ const LOG_SHARE: u64 = 4;
 /// On a disk that is low the log takes this part of what it else would: deleting what is stored takes
 /// room at first. What the log gives back stays promised to it.
 const LOW_SHARE: u64 = 4;
+
+/// For a member that gets a snapshot the log may grow beyond what is kept, up to its part of a small disk,
+/// as long as the disk has this many times the reserve free: nobody else is to be refused a write for it.
+const HOLD_RESERVES: u64 = 2;
+/// A member that gets a snapshot has caught up when it lacks no more than this part of what is kept: from
+/// there on it is a follower like any other.
+const CAUGHT_UP_SHARE: u64 = 8;
 
 /// Starts the task.
 pub fn start(raft: Raft) {
@@ -63,20 +72,34 @@ impl Raft {
     }
 }
 
-/// With more log than is to be kept: flush, and purge the older half.
+/// With more log than is to be kept: flush, and purge the older half, or what of it nobody needs who gets
+/// a snapshot.
 async fn shorten_log(raft: &Raft) -> Result<(), Error> {
     let inner = &raft.inner;
-    let space = raft.space()?;
-    let retain = log_bytes_max(raft, space.total_bytes) / if space.low { LOW_SHARE } else { 1 };
     let core = raft.core()?;
+    let space = look_at_disk(raft).await?;
+    let retain = log_bytes_max(raft, space.total_bytes) / if space.low { LOW_SHARE } else { 1 };
+    let near = oldest_to_keep(&inner.log, retain / CAUGHT_UP_SHARE);
+    inner.snapshots.holds.follow(Instant::now(), matched(core).as_ref(), near);
     if inner.log.bytes() <= retain {
         return Ok(());
     }
     let upto = oldest_to_keep(&inner.log, retain / 2).saturating_sub(1);
-    if inner.store.flushed()?.is_none_or(|id| id.index < upto) {
-        let store = inner.store.clone();
-        spawn_blocking(move || store.flush()).await??;
+    let roomy = !space.low && space.free_bytes >= HOLD_RESERVES * inner.space.options().reserve_bytes;
+    let may_hold = roomy && inner.log.bytes() <= space.total_bytes / LOG_SHARE;
+    let upto = match inner.snapshots.holds.purge_max() {
+        Some(held) if may_hold => upto.min(held),
+        _ => upto,
+    };
+    if inner.log.state().purged.is_some_and(|purged| purged.index >= upto) {
+        return Ok(());
     }
+    let store = inner.store.clone();
+    spawn_blocking(move || match store.flushed()? {
+        Some(flushed) if flushed.index >= upto => Ok(()),
+        _ => store.flush().map(drop),
+    })
+    .await??;
     // openraft purges only what it knows to be in a snapshot, and learns of it from a "built" one.
     let snapshot = core.raft.data_metrics().borrow_watched().snapshot.map(|id| id.index());
     if snapshot.is_none_or(|index| index < upto) {
@@ -87,12 +110,26 @@ async fn shorten_log(raft: &Raft) -> Result<(), Error> {
     Ok(())
 }
 
+/// [`Raft::space`], away from the thread of raft: a disk that hangs does not answer.
+async fn look_at_disk(raft: &Raft) -> Result<SpaceState, Error> {
+    let raft = raft.clone();
+    Ok(spawn_blocking(move || raft.space()).await??)
+}
+
+/// How far each follower's log is known to be, where this node leads.
+fn matched(core: &Core) -> Option<BTreeMap<u64, u64>> {
+    let metrics = core.raft.data_metrics();
+    let metrics = metrics.borrow_watched();
+    let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index());
+    metrics.replication.as_ref().map(|all| all.iter().map(|(id, at)| (*id, index(at))).collect())
+}
+
 /// On a disk that is low, lets what was deleted leave it. Deletions wait in the store's memory until
 /// it is flushed, and while nothing may grow, too few of them come to make RocksDB flush by itself,
 /// or rewrite the table files that hold what they delete.
 async fn release_deleted(raft: &Raft, last: &mut Option<Instant>) -> Result<(), Error> {
     let inner = &raft.inner;
-    let space = raft.space()?;
+    let space = look_at_disk(raft).await?;
     if !space.low || last.is_some_and(|last| last.elapsed() < RELEASE_PERIOD) {
         return Ok(());
     }

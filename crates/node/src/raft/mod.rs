@@ -12,6 +12,7 @@ mod connections;
 mod core_end;
 mod election;
 mod gather;
+mod holds;
 mod housekeeping;
 mod lag;
 mod leadership;
@@ -20,6 +21,7 @@ mod log_store;
 mod log_store_suite;
 mod membership;
 mod network;
+mod outgoing;
 mod peers;
 mod proposer;
 mod read_index;
@@ -40,7 +42,7 @@ use kvorum_store::command::Outcome;
 use kvorum_store::data_dir::{self, DataDir};
 use kvorum_store::log::Log;
 use kvorum_store::{Store, space::Space};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::transport::Channel;
 
@@ -57,6 +59,7 @@ use leadership::Leadership;
 use log_store::LogStore;
 use network::{Identity, PeerNetworks};
 use read_index::{Confirm, ReadIndex};
+use snapshot::Snapshots;
 use state_machine::StateMachine;
 use status_only::SetAside;
 use types::{Address, TypeConfig};
@@ -146,6 +149,9 @@ struct Inner {
     /// Since when its peers lag, while this node leads.
     lags: Lags,
     checkpoints: Arc<Checkpoints>,
+    snapshots: Snapshots,
+    /// One hash of the store is computed at a time: each reads all of it.
+    hashing: Arc<Semaphore>,
     /// Absent while the node is Unjoined, and where its disk is set aside.
     core: OnceLock<Core>,
     /// Present where the disk must take no part.
@@ -209,6 +215,8 @@ impl Raft {
                 applier,
                 lags: Lags::default(),
                 checkpoints: Arc::default(),
+                snapshots: Snapshots::default(),
+                hashing: Arc::new(Semaphore::new(1)),
                 core: OnceLock::new(),
                 set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
@@ -228,8 +236,12 @@ impl Raft {
     async fn start_core(&self, disk: data_dir::Identity) -> Result<(), StartError> {
         let inner = &self.inner;
         let mut log_store = LogStore::new(inner.log.clone());
-        let mut state_machine =
-            StateMachine::new(inner.store.clone(), inner.applier.clone(), inner.checkpoints.clone());
+        let mut state_machine = StateMachine::new(
+            inner.store.clone(),
+            inner.applier.clone(),
+            inner.checkpoints.clone(),
+            inner.snapshots.clone(),
+        );
         if self.sets_aside(&disk, &mut log_store, &mut state_machine).await? {
             return Ok(());
         }

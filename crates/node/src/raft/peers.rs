@@ -5,20 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
 use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
-use kvorum_store::SnapshotReceiver;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
 use openraft::storage::Snapshot;
-use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Raft;
 use super::admit::{self, Refused, Standing};
 use super::membership::unknown_level;
-use super::snapshot::{CHUNKS_WAITING_MAX, receive_snapshot, send_chunks};
+use super::outgoing::Outgoing;
+use super::snapshot::{STALL_TIMEOUT, receive_snapshot};
 use super::state_machine::SnapshotData;
 use super::types::{StoredMembership, TypeConfig, Vote, raft_vote, wire_log_id, wire_vote};
 use crate::error::RequestError;
@@ -195,11 +192,11 @@ impl Raft {
                 known,
             )));
         }
-        let receiver = SnapshotReceiver::new(self.inner.data_dir.path())
-            .map_err(|error| Status::internal(error.to_string()))?
-            .with_feature_level_max(known);
+        let place = self.inner.snapshots.receiving_place().await?;
+        let data_dir = self.inner.data_dir.path().to_owned();
         let metrics = &self.inner.metrics.snapshots;
-        let received = receive_snapshot(chunks, receiver).await.inspect_err(|_| metrics.failed())?;
+        let received =
+            receive_snapshot(chunks, data_dir, known, place).await.inspect_err(|_| metrics.failed())?;
         let bytes = received.begin().total_bytes;
         // Much may have been committed while the files came in.
         let [committed, _] = self.memberships()?;
@@ -223,22 +220,13 @@ impl Raft {
         &self,
     ) -> Result<impl Stream<Item = Result<admin::SnapshotChunk, Status>> + Send + use<>, Status> {
         let cluster_id = self.core()?.identity.cluster_id;
-        let store = self.inner.store.clone();
-        let checkpoint = spawn_blocking(move || store.checkpoint())
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(RequestError::from)?;
-        let (chunks, queue) = mpsc::channel(CHUNKS_WAITING_MAX);
-        spawn_blocking(move || {
-            let sent = send_chunks(Arc::new(checkpoint), cluster_id, |chunk| {
-                chunks.blocking_send(Ok(chunk)).is_ok()
-            });
-            if let Err(error) = sent {
-                // Whoever wanted the snapshot may be gone.
-                let _ = chunks.blocking_send(Err(error));
-            }
-        });
-        Ok(ReceiverStream::new(queue))
+        let snapshots = &self.inner.snapshots;
+        let place = snapshots.stream_place()?;
+        let checkpoint = snapshots.checkpoint(&self.inner.store).await;
+        let checkpoint = checkpoint.map_err(|error| Status::internal(error.to_string()))?;
+        let outgoing = Outgoing::new(checkpoint, Some(place), cluster_id, STALL_TIMEOUT);
+        outgoing.give_up_when_stalled();
+        Ok(outgoing.chunks())
     }
 }
 

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 use super::apply::Applier;
 use super::checkpoints::Checkpoints;
+use super::holds::Hold;
+use super::snapshot::Snapshots;
 use super::types::{
     LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig, raft_log_id, store_entry, stored_membership,
 };
@@ -24,8 +26,13 @@ use super::types::{
 pub enum SnapshotData {
     /// Says how far the store is flushed, and holds no files.
     Position,
-    /// To be sent; the files go with it.
-    Outgoing(Arc<Checkpoint>),
+    /// To be sent.
+    Outgoing {
+        /// The files.
+        checkpoint: Arc<Checkpoint>,
+        /// Keeps the log behind them.
+        hold: Hold,
+    },
     /// To be sent, but it could not be made, for this reason. openraft takes an error for the end of the
     /// whole node, and here it is only one member that waits.
     Failed(String),
@@ -41,14 +48,15 @@ pub struct StateMachine {
     store: Store,
     applier: Applier,
     checkpoints: Arc<Checkpoints>,
+    snapshots: Snapshots,
     /// Set once openraft runs. Before, it asks for a snapshot only to learn its position.
     serving: Arc<AtomicBool>,
 }
 
 impl StateMachine {
     /// Wraps an open store.
-    pub fn new(store: Store, applier: Applier, checkpoints: Arc<Checkpoints>) -> Self {
-        StateMachine { store, applier, checkpoints, serving: Arc::default() }
+    pub fn new(store: Store, applier: Applier, checkpoints: Arc<Checkpoints>, snapshots: Snapshots) -> Self {
+        StateMachine { store, applier, checkpoints, snapshots, serving: Arc::default() }
     }
 
     /// From now on a snapshot that is asked for is one to be sent.
@@ -103,23 +111,24 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
+        let Some(applied) = self.store.applied() else { return Ok(None) };
         if !self.serving.load(Ordering::Acquire) {
-            return match self.store.applied() {
-                Some(_) => position(&self.store).map(Some),
-                None => Ok(None),
-            };
+            return position(&self.store).map(Some);
         }
-        match self.checkpoint().await? {
+        // Held from before the checkpoint, which then cannot be behind what the log still has.
+        let hold = self.snapshots.holds.hold(applied.index);
+        match self.checkpoint().await {
             Ok(checkpoint) => {
+                hold.made_at(checkpoint.applied().map_or(0, |id| id.index));
                 let meta = SnapshotMeta {
                     last_log_id: checkpoint.applied().map(raft_log_id),
                     last_membership: stored_membership(checkpoint.membership().cloned())?,
                 };
-                Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing(Arc::new(checkpoint)) }))
+                Ok(Some(Snapshot { meta, snapshot: SnapshotData::Outgoing { checkpoint, hold } }))
             }
             Err(reason) => {
                 let meta = SnapshotMeta {
-                    last_log_id: self.store.applied().map(raft_log_id),
+                    last_log_id: Some(raft_log_id(applied)),
                     last_membership: stored_membership(self.store.membership())?,
                 };
                 Ok(Some(Snapshot { meta, snapshot: SnapshotData::Failed(reason) }))
@@ -129,21 +138,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 impl StateMachine {
-    /// Makes a checkpoint, unless the last attempt failed just now. The inner error is why there is none.
+    /// Makes a checkpoint, unless the last attempt failed just now. The error is why there is none.
     /// Damage to the store is no exception: a directory that vanished meanwhile looks the same, and what is
     /// damaged ends the process at the first read that meets it.
-    async fn checkpoint(&self) -> io::Result<Result<Checkpoint, String>> {
-        if let Err(reason) = self.checkpoints.may_try(Instant::now()) {
-            return Ok(Err(reason));
-        }
-        let store = self.store.clone();
-        let made = spawn_blocking(move || store.checkpoint()).await.map_err(io::Error::other)?;
-        match made {
+    async fn checkpoint(&self) -> Result<Arc<Checkpoint>, String> {
+        self.checkpoints.may_try(Instant::now())?;
+        match self.snapshots.checkpoint(&self.store).await {
             Ok(checkpoint) => {
                 self.checkpoints.made();
-                Ok(Ok(checkpoint))
+                Ok(checkpoint)
             }
-            Err(error) => Ok(Err(self.checkpoints.failed(&error, Instant::now()))),
+            Err(error) => Err(self.checkpoints.failed(&error, Instant::now())),
         }
     }
 }

@@ -279,10 +279,19 @@ impl Raft {
         }
     }
 
-    /// The hash of the records visible at a revision. It reads the whole store, off the runtime.
+    /// The hash of the records visible at a revision. It reads the whole store, off the runtime; callers
+    /// wait for one another.
     pub async fn hash(&self, revision: u64) -> Result<u64, RequestError> {
+        let turn = self.inner.hashing.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| RequestError::ShuttingDown)?;
         let store = self.inner.store.clone();
-        let hash = spawn_blocking(move || store.hash(revision)).await;
+        // The turn ends with the reading, which goes on when the caller is gone.
+        let hash = spawn_blocking(move || {
+            let hash = store.hash(revision);
+            drop(turn);
+            hash
+        });
+        let hash = hash.await;
         hash.map_err(|_| RequestError::ShuttingDown)?.map_err(RequestError::from)
     }
 
