@@ -55,7 +55,7 @@ pub fn verify_state(dir: &Path) -> Result<Vec<Finding>, StoreError> {
 /// where it must not be beyond it, and counted. RocksDB compares the checksum of every block it reads.
 pub(crate) fn read_received(path: &Path, caches: &Caches) -> Result<(Head, Option<Finding>), OpenError> {
     let db = db::open_to_read_through(path, caches)?;
-    let head = read_meta(&db)?.head;
+    let head = read_meta(&db, FEATURE_LEVEL_MAX)?.head;
     let finding = count(&db, &head)?;
     Ok((head, finding))
 }
