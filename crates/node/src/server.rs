@@ -11,7 +11,7 @@ use kvorum_proto::peer::v1::peer_server::PeerServer;
 use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
 use kvorum_store::log::{Log, LogError, LogOptions};
 use kvorum_store::space::Space;
-use kvorum_store::{OpenError, Store, StoreOptions};
+use kvorum_store::{Limits, OpenError, Store, StoreOptions};
 use rand::Rng as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -305,6 +305,7 @@ fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Re
         cache_bytes: config.cache_bytes,
         compaction_bytes: space.options().compaction_bytes(),
         feature_level_max: config.feature_level_max,
+        limits: Limits::default(),
     };
     let store = Store::open(dir, options)?;
     let RaftOptions { advertise_peer, advertise_client, .. } = raft_options(config, addresses);

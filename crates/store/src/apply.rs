@@ -20,10 +20,6 @@ use crate::recent::Recent;
 use crate::rows::Rows;
 use crate::state::{Published, State, lock};
 
-/// A WriteBatch is written when it has grown to this, in the middle of a run if need be: range
-/// deletes can make far more of an entry than its own bytes.
-const BATCH_BYTES_MAX: usize = 32 << 20;
-
 /// What applying a run of entries did.
 #[derive(Debug, Default)]
 pub struct Run {
@@ -193,7 +189,7 @@ impl<'db> Applier<'db> {
             }
         };
         let outcome = self.outcome(answer);
-        if self.rows.batch_bytes() >= BATCH_BYTES_MAX {
+        if self.rows.batch_bytes() >= self.state.limits.batch_bytes_max {
             self.rows.head.commands_applied = number + 1;
             self.commit()?;
         }

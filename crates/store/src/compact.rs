@@ -14,9 +14,6 @@ use crate::db;
 use crate::error::StoreError;
 use crate::layout::{CHANGES, Change, change_key, decode_change_key};
 
-/// No step removes more, whatever it asks for: a step holds up the writes behind it.
-const STEP_CHANGES_MAX: u32 = 10_000;
-
 impl Applier<'_> {
     pub(crate) fn compact(&mut self, compact: Compact) -> Answer {
         let head = &mut self.rows.head;
@@ -48,7 +45,7 @@ impl Applier<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_range(&change_key(from.0, from.1)[..]..&change_key(end.0, end.1)[..]);
         let mut changes = state.db.raw_iterator_cf_opt(db::family(&state.db, CHANGES), options);
-        let mut left = step.changes_max.clamp(1, STEP_CHANGES_MAX);
+        let mut left = step.changes_max.clamp(1, state.limits.step_changes_max);
         let malformed = |_| StoreError::malformed(state.path(), "a row of `changes` is no change");
         changes.seek_to_first();
         let next = loop {

@@ -18,6 +18,7 @@ use rocksdb::{
 use crate::error::StoreError;
 use crate::feature::FEATURE_LEVEL_MAX;
 use crate::layout::{CHANGES, CURRENT, DEADLINES, HISTORY, META};
+use crate::limits::Limits;
 use crate::manifest;
 
 /// How large the store's memory and files may be.
@@ -31,6 +32,8 @@ pub struct StoreOptions {
     pub compaction_bytes: u64,
     /// A state of a higher feature level is refused, and so is an entry that raises the level above it.
     pub feature_level_max: u32,
+    /// The bounds of apply: `Limits::default()` but in tests, as all members must have the same.
+    pub limits: Limits,
 }
 
 impl Default for StoreOptions {
@@ -39,6 +42,7 @@ impl Default for StoreOptions {
             cache_bytes: 96 << 20,
             compaction_bytes: 256 << 20,
             feature_level_max: FEATURE_LEVEL_MAX,
+            limits: Limits::default(),
         }
     }
 }
@@ -91,16 +95,17 @@ pub(crate) struct Caches {
 
 impl Caches {
     pub(crate) fn new(options: &StoreOptions) -> Caches {
-        let StoreOptions { cache_bytes, compaction_bytes, .. } = *options;
+        let StoreOptions { cache_bytes, compaction_bytes, limits, .. } = *options;
         let of_level = (compaction_bytes / LEVEL_SHARE / MEMTABLES_IN_LEVEL) as usize;
         let memtable_bytes =
             (cache_bytes / MEMTABLE_SHARE).min(of_level).clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX);
         let recent_bytes = cache_bytes / RECENT_SHARE;
+        let recent_bytes_max = limits.recent_bytes_max.min(recent_bytes as u64);
         let blocks = Cache::new_lru_cache((cache_bytes - recent_bytes).max(2 * memtable_bytes));
         // Memtables are charged to the block cache: `cache_bytes` bounds both together.
         let memtables =
             WriteBufferManager::new_write_buffer_manager_with_cache(memtable_bytes, false, blocks.clone());
-        Caches { blocks, memtables, recent_bytes: recent_bytes as u64, memtable_bytes, compaction_bytes }
+        Caches { blocks, memtables, recent_bytes: recent_bytes_max, memtable_bytes, compaction_bytes }
     }
 }
 

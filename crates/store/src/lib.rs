@@ -16,6 +16,7 @@ pub mod fatal;
 pub mod feature;
 mod hash;
 mod layout;
+mod limits;
 pub mod log;
 mod manifest;
 mod overlay;
@@ -35,6 +36,7 @@ pub use apply::{Event, EventKind, RevisionEvents, Run};
 pub use changes::Changes;
 pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
+pub use limits::Limits;
 pub use read::Get;
 pub use scan::{Page, Scan};
 pub use snapshot::{

@@ -7,7 +7,7 @@ use std::collections::hash_map;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, ReadOptions};
 
-use crate::command::Record;
+use crate::command::{KeyRange, Record};
 use crate::error::StoreError;
 use crate::layout::RecordHead;
 use crate::recent::{Recent, RecentRecord};
@@ -133,13 +133,11 @@ impl<'db> Overlay<'db> {
         }
     }
 
-    /// What the run knows of a key without looking further.
-    pub(crate) fn known(&self, key: &[u8]) -> Option<&Slot<'db>> {
-        self.slots.get(key)
-    }
-
-    pub(crate) fn slots(&self) -> impl Iterator<Item = (&Bytes, &Slot<'db>)> {
-        self.slots.iter()
+    /// What the run has touched in a range, in order of keys.
+    pub(crate) fn slots_in(&self, range: &KeyRange) -> Vec<(&Bytes, &Slot<'db>)> {
+        let mut slots: Vec<_> = self.slots.iter().filter(|(key, _)| range.contains(key)).collect();
+        slots.sort_unstable_by_key(|(key, _)| *key);
+        slots
     }
 
     /// What the run's commands have left of the keys that they changed, in order of keys: each key is

@@ -10,8 +10,6 @@ use crate::layout::RecordHead;
 
 /// What an entry takes beside its key and value: the head, two allocations, and its place in the table.
 const ENTRY_BYTES: usize = 144;
-/// Larger values are not kept: copying them would cost more than the look-up, and push out many others.
-const VALUE_BYTES_MAX: usize = 4096;
 /// A guess at the usual entry, for the first size of the table.
 const USUAL_BYTES: u64 = 512;
 
@@ -19,6 +17,7 @@ const USUAL_BYTES: u64 = 512;
 /// went by it would leave it wrong.
 pub(crate) struct Recent {
     records: Cache<Box<[u8]>, RecentRecord, ByBytes>,
+    value_bytes_max: usize,
 }
 
 /// A record without its key.
@@ -39,10 +38,10 @@ impl Weighter<Box<[u8]>, RecentRecord> for ByBytes {
 }
 
 impl Recent {
-    /// Keeps no more than so many bytes.
-    pub(crate) fn new(bytes_max: u64) -> Recent {
+    /// Keeps no more than so many bytes, and no larger values than that.
+    pub(crate) fn new(bytes_max: u64, value_bytes_max: usize) -> Recent {
         let records = Cache::with_weighter((bytes_max / USUAL_BYTES) as usize, bytes_max, ByBytes);
-        Recent { records }
+        Recent { records, value_bytes_max }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&RecentRecord> {
@@ -51,7 +50,7 @@ impl Recent {
 
     /// The database now holds this record.
     pub(crate) fn written(&mut self, key: &[u8], head: RecordHead, value: &[u8]) {
-        if value.len() > VALUE_BYTES_MAX {
+        if value.len() > self.value_bytes_max {
             self.deleted(key);
             return;
         }
@@ -85,7 +84,7 @@ mod tests {
     /// overwritten with values of the same and of other lengths, some deleted, one too large.
     #[test]
     fn the_last_write_is_kept_within_the_bound() {
-        let mut recent = Recent::new(64 << 10);
+        let mut recent = Recent::new(64 << 10, 4096);
         for revision in 1..=1000_u64 {
             recent.written(&revision.to_be_bytes(), head(revision), &[1; 100]);
             recent.written(b"hot", head(revision), &vec![revision as u8; 100 + (revision / 300) as usize]);
@@ -97,7 +96,7 @@ mod tests {
         recent.deleted(b"hot");
         assert!(recent.get(b"hot").is_none());
         recent.written(b"hot", head(7), &[1; 10]);
-        recent.written(b"hot", head(8), &[1; VALUE_BYTES_MAX + 1]);
+        recent.written(b"hot", head(8), &[1; 4097]);
         assert!(recent.get(b"hot").is_none(), "an older record must not stand in for one too large");
     }
 }

@@ -13,6 +13,7 @@ use crate::db::{self, Caches};
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
 use crate::layout::{self, Head, META, Malformed, meta};
+use crate::limits::Limits;
 use crate::recent::Recent;
 
 /// An open state. A store has one; for a moment while a snapshot takes its place, two.
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub(crate) installed: Option<LogId>,
     /// A cluster of a higher feature level is none for this node.
     pub(crate) feature_level_max: u32,
+    pub(crate) limits: Limits,
     dir: StateDir,
 }
 
@@ -65,6 +67,7 @@ impl State {
         number: u64,
         caches: &Caches,
         feature_level_max: u32,
+        limits: Limits,
     ) -> Result<State, OpenError> {
         let db = db::open(path, caches)?;
         let published = read_meta(&db, feature_level_max)?;
@@ -74,7 +77,7 @@ impl State {
         };
         Ok(State {
             number,
-            writer: Mutex::new(Recent::new(caches.recent_bytes)),
+            writer: Mutex::new(Recent::new(caches.recent_bytes, limits.recent_value_bytes_max)),
             revision: published.head.revision.into(),
             revision_writing: published.head.revision.into(),
             compacted: published.head.compacted.into(),
@@ -83,6 +86,7 @@ impl State {
             due_from_ms: AtomicU64::new(0),
             installed,
             feature_level_max,
+            limits,
             dir: StateDir { path: path.to_owned(), remove: AtomicBool::new(false) },
             db,
         })

@@ -14,6 +14,7 @@ use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
 use crate::error::{OpenError, StoreError};
 use crate::layout::{self, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
+use crate::limits::Limits;
 use crate::snapshot::{CHECKPOINTS, INCOMING};
 use crate::state::{State, lock, sync_dir};
 use crate::{apply, expire, write};
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: AtomicU64,
     /// See [`StoreOptions::feature_level_max`].
     pub(crate) feature_level_max: u32,
+    /// See [`StoreOptions::limits`].
+    pub(crate) limits: Limits,
 }
 
 /// Figures for metrics.
@@ -67,7 +70,7 @@ impl Store {
     /// caller holds the directory's lock.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
         let caches = Caches::new(&options);
-        let feature_level_max = options.feature_level_max;
+        let StoreOptions { feature_level_max, limits, .. } = options;
         let newest = tidy(dir)?;
         let number = match newest {
             Some(number) => number,
@@ -81,7 +84,7 @@ impl Store {
                 1
             }
         };
-        let state = State::open(&state_path(dir, number), number, &caches, feature_level_max)?;
+        let state = State::open(&state_path(dir, number), number, &caches, feature_level_max, limits)?;
         let shared = Shared {
             dir: dir.to_owned(),
             caches,
@@ -89,6 +92,7 @@ impl Store {
             installing: Mutex::new(()),
             checkpoints: AtomicU64::new(0),
             feature_level_max,
+            limits,
         };
         Ok(Store { shared: Arc::new(shared) })
     }

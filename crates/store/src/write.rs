@@ -11,15 +11,6 @@ use crate::layout::{Head, RecordHead, record_bytes};
 use crate::overlay::Slot;
 use crate::range;
 
-/// Range deletes of one write may take so many keys with them, and so many logical bytes: a larger
-/// one would hold up everything else for seconds, and its changes would not fit in memory.
-pub(crate) const DELETED_KEYS_MAX: usize = 1_000_000;
-pub(crate) const DELETED_BYTES_MAX: u64 = 256 << 20;
-
-/// Where the deleted records are asked for they may take so many bytes: with room for what comes
-/// around them, an answer that any gRPC client accepts (4 MiB by default).
-pub(crate) const PREVIOUS_BYTES_MAX: u64 = 3 << 20;
-
 /// What an operation does, settled before the first one is carried out.
 enum Planned {
     Put(Put),
@@ -31,8 +22,21 @@ enum Planned {
 /// How much the range deletes of a write have found so far, and may.
 struct Found {
     keys: usize,
+    keys_max: usize,
     bytes: u64,
     bytes_max: u64,
+}
+
+impl Found {
+    /// Counts one record more; an error is the limit that it exceeds.
+    fn add(&mut self, key_bytes: usize, value_bytes: usize) -> Result<(), u64> {
+        self.keys += 1;
+        self.bytes += record_bytes(key_bytes, value_bytes);
+        if self.keys > self.keys_max {
+            return Err(self.keys_max as u64);
+        }
+        if self.bytes > self.bytes_max { Err(self.bytes_max) } else { Ok(()) }
+    }
 }
 
 impl Applier<'_> {
@@ -44,8 +48,10 @@ impl Applier<'_> {
             return Ok(Answer::Refused(refused));
         }
         let mut plan = Vec::with_capacity(write.ops.len());
-        let bytes_max = if write.return_previous { PREVIOUS_BYTES_MAX } else { DELETED_BYTES_MAX };
-        let mut found = Found { keys: 0, bytes: 0, bytes_max };
+        let limits = self.state.limits;
+        let bytes_max =
+            if write.return_previous { limits.previous_bytes_max } else { limits.deleted_bytes_max };
+        let mut found = Found { keys: 0, keys_max: limits.deleted_keys_max, bytes: 0, bytes_max };
         for op in write.ops {
             match op.kind.expect("check has refused operations of unknown kind") {
                 OpKind::Put(put) => plan.push(Planned::Put(put)),
@@ -74,41 +80,47 @@ impl Applier<'_> {
         refuse_growth(write, &self.rows.head, &self.published.space_alarms)
     }
 
-    /// The keys in the range as the run has it, with their records in the overlay.
+    /// The keys in the range as the run has it, in order. What is in the database by now and what is
+    /// still to come there are counted alike, key by key: where runs begin and end differs from member to
+    /// member, and the answer must not.
     fn keys_in(
-        &mut self,
+        &self,
         range: &KeyRange,
         found: &mut Found,
     ) -> Result<Result<Vec<Bytes>, Refused>, StoreError> {
-        let too_large = |limit| Refused { actual: limit, ..refused(Reason::TooLarge) };
-        let mut keys: Vec<Bytes> = Vec::new();
-        for (key, slot) in self.overlay.slots().filter(|(key, _)| range.contains(key)) {
-            if let Some((_, value)) = slot.record() {
-                found.bytes += record_bytes(key.len(), value.len());
-                keys.push(key.clone());
-            }
-        }
         let path = self.state.path();
+        let mut keys: Vec<Bytes> = Vec::new();
+        let mut slots = self.overlay.slots_in(range).into_iter().peekable();
         let mut rows = range::iterate_current(&self.state.db, range);
         rows.seek_to_first();
-        while let Some((key, row)) = rows.item() {
-            if self.overlay.known(key).is_none() {
-                let (_, value) = RecordHead::decode(row)
-                    .map_err(|_| StoreError::malformed(path, "a row of `current` is no record"))?;
-                found.bytes += record_bytes(key.len(), value.len());
-                keys.push(Bytes::copy_from_slice(key));
+        loop {
+            let row = rows.item();
+            let slot = slots.next_if(|(slot, _)| row.is_none_or(|(key, _)| slot[..] <= *key));
+            let key_and_value_bytes = match (slot, row) {
+                (Some((key, slot)), row) => {
+                    let hidden = row.is_some_and(|(row_key, _)| row_key == &key[..]);
+                    let found = slot.record().map(|(_, value)| (key.clone(), value.len()));
+                    if hidden {
+                        rows.next();
+                    }
+                    found
+                }
+                (None, Some((key, row))) => {
+                    let (_, value) = RecordHead::decode(row)
+                        .map_err(|_| StoreError::malformed(path, "a row of `current` is no record"))?;
+                    let found = (Bytes::copy_from_slice(key), value.len());
+                    rows.next();
+                    Some(found)
+                }
+                (None, None) => break,
+            };
+            let Some((key, value_bytes)) = key_and_value_bytes else { continue };
+            if let Err(limit) = found.add(key.len(), value_bytes) {
+                return Ok(Err(Refused { actual: limit, ..refused(Reason::TooLarge) }));
             }
-            if found.keys + keys.len() > DELETED_KEYS_MAX {
-                return Ok(Err(too_large(DELETED_KEYS_MAX as u64)));
-            }
-            if found.bytes > found.bytes_max {
-                return Ok(Err(too_large(found.bytes_max)));
-            }
-            rows.next();
+            keys.push(key);
         }
         rows.status().map_err(StoreError::database("read range", path))?;
-        found.keys += keys.len();
-        keys.sort_unstable();
         Ok(Ok(keys))
     }
 

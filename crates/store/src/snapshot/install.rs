@@ -37,7 +37,7 @@ impl Store {
         let path = state_path(&self.shared.dir, number);
         fs::rename(incoming, &path).map_err(StoreError::io("rename snapshot to", &path))?;
         sync_dir(&self.shared.dir)?;
-        let state = State::open(&path, number, caches, self.shared.feature_level_max)?;
+        let state = State::open(&path, number, caches, self.shared.feature_level_max, self.shared.limits)?;
         self.replace_state(Arc::new(state)).retire();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Random histories.
 
 use bytes::Bytes;
+use kvorum_store::Limits;
 use kvorum_store::command::{
     Compact, CompactStep, Condition, KeyRange, Op, OpKind, Put, SetQuota, SetTtl, SpaceAlarm, Tick, Write,
 };
@@ -126,9 +127,39 @@ fn draft() -> impl Strategy<Value = Draft> {
     ]
 }
 
+/// A batch of commands, so many milliseconds after, or before, the last one.
+pub fn batch() -> impl Strategy<Value = (i64, Vec<Draft>)> {
+    (-20..40_i64, vec(draft(), 1..6))
+}
+
+/// Limits that histories reach, now and then, or those of every node.
+pub fn limits() -> impl Strategy<Value = Limits> {
+    let sizes = (1..8_usize, 70..1500_u64, 70..1000_u64, 1..8_u32);
+    let tiny = (sizes, work()).prop_map(|((keys, bytes, previous, changes), work)| Limits {
+        deleted_keys_max: keys,
+        deleted_bytes_max: bytes,
+        previous_bytes_max: previous,
+        step_changes_max: changes,
+        ..work
+    });
+    prop_oneof![3 => tiny, 1 => Just(Limits::default())]
+}
+
+/// The limits that no outcome may depend on; the others are every node's.
+pub fn work() -> impl Strategy<Value = Limits> {
+    let batch = prop_oneof![Just(1), 1..3000_usize, Just(Limits::default().batch_bytes_max)];
+    let recent = prop_oneof![Just(0), 200..3000_u64, Just(u64::MAX)];
+    (batch, recent, prop_oneof![Just(1), Just(4096)]).prop_map(|(batch, recent, value)| Limits {
+        batch_bytes_max: batch,
+        recent_bytes_max: recent,
+        recent_value_bytes_max: value,
+        ..Limits::default()
+    })
+}
+
 pub fn history() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        24 => (-20..40_i64, vec(draft(), 1..6)).prop_map(|(ms, drafts)| Step::Batch(ms, drafts)),
+        24 => batch().prop_map(|(ms, drafts)| Step::Batch(ms, drafts)),
         1 => Just(Step::Blank),
         1 => any::<u8>().prop_map(Step::Membership),
         6 => (1..5_usize).prop_map(Step::Apply),

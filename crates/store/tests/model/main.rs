@@ -10,17 +10,18 @@
 
 mod history;
 mod model;
+mod replicas;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use history::{Step, history, range};
+use history::{Step, history, limits, range};
 use kvorum_store::command::{Answer, Command, KeyRange, Kind, Outcome, Reason, Record};
 use kvorum_store::entry::{Entry, LogId, encode_batch, encode_blank, encode_membership};
 use kvorum_store::{
-    ReadError, Received, RevisionEvents, Scan, SnapshotReceiver, SnapshotSender, Store, StoreOptions,
+    Limits, ReadError, Received, RevisionEvents, Scan, SnapshotReceiver, SnapshotSender, Store, StoreOptions,
     verify_state,
 };
 use model::Model;
@@ -31,11 +32,9 @@ const CASES: u32 = 300;
 
 #[test]
 fn the_store_does_what_the_model_does() {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-    proptest!(config, |(steps in history(), ranges in prop::collection::vec(range(), 3))| {
+    proptest!(config(CASES), |(steps in history(), limits in limits(), ranges in prop::collection::vec(range(), 3))| {
         let dir = temp_dir();
-        let mut run = Run::new(dir.path());
+        let mut run = Run::new(dir.path(), limits);
         for step in &steps {
             run.step(step)?;
         }
@@ -46,8 +45,14 @@ fn the_store_does_what_the_model_does() {
     });
 }
 
+fn config(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 /// A store, the model, and what both have been told.
 struct Run {
+    limits: Limits,
     root: PathBuf,
     /// Data directories so far: a crash or a snapshot begins another.
     dirs: usize,
@@ -68,18 +73,19 @@ fn temp_dir() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
-fn open(dir: &Path) -> Store {
+fn open(dir: &Path, limits: Limits) -> Store {
     fs::create_dir_all(dir).unwrap();
-    Store::open(dir, StoreOptions { cache_bytes: 8 << 20, ..StoreOptions::default() }).unwrap()
+    Store::open(dir, StoreOptions { cache_bytes: 8 << 20, limits, ..StoreOptions::default() }).unwrap()
 }
 
 impl Run {
-    fn new(root: &Path) -> Self {
+    fn new(root: &Path, limits: Limits) -> Self {
         Run {
+            limits,
             root: root.to_owned(),
             dirs: 1,
-            store: open(&root.join("0")),
-            model: Model::new(),
+            store: open(&root.join("0"), limits),
+            model: Model::new(limits),
             log: Vec::new(),
             outcomes: Vec::new(),
             applied: 0,
@@ -156,8 +162,8 @@ impl Run {
 
     fn restart(&mut self, dir: PathBuf) {
         // The old one is closed first: RocksDB locks its directory.
-        self.store = open(&self.root.join("placeholder"));
-        self.store = open(&dir);
+        self.store = open(&self.root.join("placeholder"), self.limits);
+        self.store = open(&dir, self.limits);
     }
 
     /// Goes on with a copy of the files as they are on disk now.
@@ -170,7 +176,7 @@ impl Run {
         fs::create_dir_all(&to).unwrap();
         copy_at_rest(&from, &to);
         let flushed = self.store.flushed().unwrap();
-        self.store = open(&self.dir());
+        self.store = open(&self.dir(), self.limits);
         prop_assert_eq!(self.store.applied(), flushed);
         self.applied = flushed.map_or(0, |id| id.index as usize + 1);
         Ok(())
@@ -181,7 +187,7 @@ impl Run {
         prop_assert_eq!(checkpoint.applied(), self.store.applied());
         prop_assert_eq!(checkpoint.membership().cloned(), self.store.membership());
         self.dirs += 1;
-        let other = open(&self.dir());
+        let other = open(&self.dir(), self.limits);
         let handle = other.clone();
         let mut receiver = Some(SnapshotReceiver::new(&self.dir()).unwrap());
         for chunk in SnapshotSender::new(checkpoint) {
@@ -310,7 +316,10 @@ impl Run {
     }
 
     fn compare_with_uneventful(&self, dir: &Path) -> TestCaseResult {
-        let other = open(dir);
+        // Its work is cut up differently, which must not be seen.
+        let Limits { batch_bytes_max, recent_bytes_max, recent_value_bytes_max, .. } = Limits::default();
+        let limits = Limits { batch_bytes_max, recent_bytes_max, recent_value_bytes_max, ..self.limits };
+        let other = open(dir, limits);
         for entry in &self.log {
             other.apply(std::slice::from_ref(entry)).unwrap();
         }

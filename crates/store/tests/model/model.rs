@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kvorum_store::command::{
     Answer, Done, KeyRange, Kind, OpKind, Outcome, Reason, Record, Refused, TtlSet, Write, Written,
 };
-use kvorum_store::{Event, EventKind, RevisionEvents};
+use kvorum_store::{Event, EventKind, Limits, RevisionEvents};
 
 type Map = BTreeMap<Bytes, Record>;
 
@@ -21,6 +21,7 @@ pub struct Model {
     pub alarms: BTreeSet<u64>,
     pub quota: u64,
     pub logical_bytes: u64,
+    limits: Limits,
     /// Changes that no step has removed.
     unremoved: VecDeque<Unremoved>,
 }
@@ -34,7 +35,7 @@ struct Unremoved {
 }
 
 impl Model {
-    pub fn new() -> Self {
+    pub fn new(limits: Limits) -> Self {
         Model {
             maps: vec![Map::new(), Map::new()],
             events: BTreeMap::new(),
@@ -43,6 +44,7 @@ impl Model {
             alarms: BTreeSet::new(),
             quota: 0,
             logical_bytes: 0,
+            limits,
             unremoved: VecDeque::new(),
         }
     }
@@ -124,7 +126,7 @@ impl Model {
                 Answer::Done(Done {})
             }
             Kind::CompactStep(step) => {
-                for _ in 0..step.changes_max.max(1) {
+                for _ in 0..step.changes_max.clamp(1, self.limits.step_changes_max) {
                     let Some(at) = self.next_unremoved() else { break };
                     let change = &mut self.unremoved[at];
                     self.logical_bytes -= change.superseded.take().unwrap_or_default();
@@ -176,6 +178,9 @@ impl Model {
         if !puts.is_empty() && (is_full || !self.alarms.is_empty()) {
             return refuse(Reason::NoSpace, "", self.quota);
         }
+        if let Some(limit) = self.too_large(write) {
+            return refuse(Reason::TooLarge, "", limit);
+        }
         let mut written = Written::default();
         let mut changes = Changes::begin(self);
         for op in &write.ops {
@@ -196,6 +201,29 @@ impl Model {
         }
         changes.end();
         Answer::Written(written)
+    }
+}
+
+impl Model {
+    /// The first limit that the range deletes of a write exceed, key by key in the order of their ops.
+    fn too_large(&self, write: &Write) -> Option<u64> {
+        let Limits { deleted_keys_max, deleted_bytes_max, previous_bytes_max, .. } = self.limits;
+        let bytes_max = if write.return_previous { previous_bytes_max } else { deleted_bytes_max };
+        let (mut keys, mut bytes) = (0, 0);
+        for op in &write.ops {
+            let Some(OpKind::Delete(range)) = &op.kind else { continue };
+            for record in self.now().values().filter(|it| !range.is_key() && range.contains(&it.key)) {
+                keys += 1;
+                bytes += (record.key.len() + record.value.len()) as u64 + OVERHEAD;
+                if keys > deleted_keys_max {
+                    return Some(deleted_keys_max as u64);
+                }
+                if bytes > bytes_max {
+                    return Some(bytes_max);
+                }
+            }
+        }
+        None
     }
 }
 

@@ -1,0 +1,46 @@
+//! Every bound of apply that only large commands and large runs reach.
+
+/// The bounds of apply.
+///
+/// Architecture invariant: they are the same on all members, always, and so are no flags. Those under
+/// "outcomes" say what a command does; a member with others would come to another state from the same
+/// log. The rest only says how the work is cut up, which no outcome may depend on. They are a value so
+/// that tests can make them so small that ordinary histories reach them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Outcomes: so many keys may the range deletes of one write take with them. A larger one would hold
+    /// up everything else for seconds, and its changes would not fit in memory.
+    pub deleted_keys_max: usize,
+    /// Outcomes: so many logical bytes likewise.
+    pub deleted_bytes_max: u64,
+    /// Outcomes: so many logical bytes where the deleted records are asked for. With room for what comes
+    /// around them, it is an answer that any gRPC client accepts (4 MiB by default).
+    pub previous_bytes_max: u64,
+    /// Outcomes: no compaction step removes more changes, whatever it asks for, as it holds up the
+    /// writes behind it.
+    pub step_changes_max: u32,
+    /// Work: what a run has gathered is written when it has grown to so many bytes, in the middle of an
+    /// entry if need be: range deletes can make far more of an entry than its own bytes.
+    pub batch_bytes_max: usize,
+    /// Work: records that were written lately take so many bytes in memory at most, whatever part of the
+    /// cache they may have.
+    pub recent_bytes_max: u64,
+    /// Work: larger values are not kept among them. Copying them would cost more than the look-up that it
+    /// saves, and push out many others.
+    pub recent_value_bytes_max: usize,
+}
+
+impl Default for Limits {
+    /// The limits of every node.
+    fn default() -> Self {
+        Limits {
+            deleted_keys_max: 1_000_000,
+            deleted_bytes_max: 256 << 20,
+            previous_bytes_max: 3 << 20,
+            step_changes_max: 10_000,
+            batch_bytes_max: 32 << 20,
+            recent_bytes_max: u64::MAX,
+            recent_value_bytes_max: 4096,
+        }
+    }
+}
