@@ -6,7 +6,7 @@ NODES ?= 3
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&,rocksdb=$$(./scripts/rocksdb) && eval "$$rocksdb" &&)
 
-.PHONY: help deps image manifests run build test lint fmt bench torture e2e e2e-full e2e-local clean
+.PHONY: help deps image manifests run build test lint fmt bench torture upgrade-test e2e e2e-full e2e-local clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -46,6 +46,10 @@ bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULT
 
 torture: deps ## Kills a cluster's processes KILLS (1000) times and checks what it acknowledged
 	$(WITH_ROCKSDB) KILLS=$${KILLS:-1000} cargo test --release --locked -p kvorum-sim --test torture -- --nocapture
+
+upgrade-test: deps ## Upgrades a cluster from the first release, which it builds from the history once
+	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-node
+	$(WITH_ROCKSDB) KVORUM_BUILD_RELEASES=1 cargo test --workspace --locked --test upgrade -- --nocapture
 
 e2e: deps ## Tests the operator on the Kubernetes of KUBECONFIG, which must have the image (E2E_IMAGE)
 	$(WITH_ROCKSDB) ./scripts/e2e e2e

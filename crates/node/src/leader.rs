@@ -40,6 +40,9 @@ const QUOTA_PERIOD: Duration = Duration::from_secs(1);
 /// reserve.
 const SPACE_PERIOD: Duration = Duration::from_millis(200);
 
+/// How often it is looked whether all members know a higher feature level.
+const FEATURE_LEVEL_PERIOD: Duration = Duration::from_secs(2);
+
 /// How long a joint configuration may stand before the leader finishes it.
 const JOINT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,7 @@ pub fn start(raft: Raft) {
     every(&raft, COMPACTION_PERIOD, |raft| async move { compact_steps(&raft).await });
     every(&raft, SPACE_PERIOD, |raft| async move { watch_space(&raft).await });
     every(&raft, QUOTA_PERIOD, |raft| async move { set_quota(&raft).await });
+    every(&raft, FEATURE_LEVEL_PERIOD, |raft| async move { raise_feature_level(&raft).await });
     tokio::spawn(finish_joint_changes(raft.clone()));
     if !raft.options().auto_compaction_retention.is_zero() {
         tokio::spawn(compact_automatically(raft));
@@ -181,6 +185,10 @@ async fn clear_alarms_of_strangers(raft: &Raft) -> Result<(), RequestError> {
         }
     }
     Ok(())
+}
+
+async fn raise_feature_level(raft: &Raft) -> Result<(), RequestError> {
+    if leads(raft) { raft.raise_feature_level().await } else { Ok(()) }
 }
 
 async fn set_quota(raft: &Raft) -> Result<(), RequestError> {

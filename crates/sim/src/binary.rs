@@ -40,6 +40,61 @@ pub fn bench() -> Result<&'static Path> {
     once(&FOUND, &BENCH)
 }
 
+/// The node's binary of an earlier release, by its commit: `KVORUM_OLD_NODE_BIN`, else the one in the build
+/// directory, which is built there from the history if `KVORUM_BUILD_RELEASES` is set. `Err` within says why
+/// there is none.
+///
+/// It is built in a directory of its own, all crates included, which takes long once: cargo would take what
+/// it compiled of an earlier release for the crates of the same name here.
+pub fn release(commit: &str) -> Result<Result<PathBuf, String>> {
+    if let Some(path) = env::var_os("KVORUM_OLD_NODE_BIN") {
+        return Ok(Ok(path.into()));
+    }
+    let profile = profile_directory()?;
+    let target = profile.parent().context("find the build directory")?;
+    let home = target.join("releases").join(commit);
+    let binary = home.join("kvorum-node");
+    if binary.is_file() {
+        return Ok(Ok(binary));
+    }
+    if env::var_os("KVORUM_BUILD_RELEASES").is_none() {
+        return Ok(Err(format!("there is no {}; `make upgrade-test` builds it", binary.display())));
+    }
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known = Command::new("git").arg("-C").arg(here).args(["cat-file", "-e", commit]).output();
+    if !known.is_ok_and(|known| known.status.success()) {
+        return Ok(Err(format!("commit {commit} is not in the history of {}", here.display())));
+    }
+    let source = home.join("source");
+    std::fs::create_dir_all(&source).context("make a directory for the earlier release")?;
+    let root = here.ancestors().nth(2).context("find the repository")?;
+    let mut archive = Command::new("git");
+    archive.arg("-C").arg(root).args(["archive", "--format=tar", commit]);
+    let archive = archive.output().context("run git archive")?;
+    let tar = home.join("source.tar");
+    std::fs::write(&tar, archive.stdout).context("write the earlier release")?;
+    run(Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(&source))?;
+    eprintln!("building release {commit} in {}, which takes some minutes once", home.display());
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--workspace", "--locked", "--bin", "kvorum-node"]).current_dir(&source);
+    cargo.env("CARGO_TARGET_DIR", home.join("target"));
+    run(&mut cargo)?;
+    // Whole under its name, or not there.
+    let (built, whole) = (home.join("target/debug/kvorum-node"), home.join("kvorum-node.new"));
+    std::fs::copy(built, &whole).context("keep the earlier release")?;
+    std::fs::rename(&whole, &binary).context("keep the earlier release")?;
+    std::fs::remove_dir_all(home.join("target")).context("remove what was compiled")?;
+    Ok(Ok(binary))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().context(format!("run {command:?}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Failure::new(format!("{command:?} failed ({status})"))),
+    }
+}
+
 fn once(found: &'static OnceLock<PathBuf>, program: &Program) -> Result<&'static Path> {
     if let Some(path) = found.get() {
         return Ok(path);

@@ -10,7 +10,7 @@ use kvorum_client::admin::{Operations, Step, Voter};
 use kvorum_proto::admin::v1 as admin;
 use tempfile::TempDir;
 
-use crate::process::{Node, Setup};
+use crate::process::{Node, Release, Setup};
 use crate::{Context as _, Failure, Result, ensure, wait};
 
 /// A cluster that has its quorum finds a leader within this, however the election goes.
@@ -30,6 +30,8 @@ pub struct Layout {
     pub data: Vec<PathBuf>,
     /// A system call that does nothing, see [`Setup::omitted_syscall`].
     pub omitted_syscall: Option<String>,
+    /// Which release the nodes are first started as.
+    pub release: Release,
 }
 
 impl Layout {
@@ -78,6 +80,7 @@ impl Cluster {
         };
         for _ in 1..START_ATTEMPTS_MAX {
             let node = Node::new(setup.clone())?;
+            node.set_release(&self.layout.release);
             match node.start().await {
                 Err(failure) if failure.to_string().contains("cannot be listened on") => continue,
                 started => started?,

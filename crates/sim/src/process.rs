@@ -51,8 +51,18 @@ pub struct Node {
     client_address: String,
     peer_address: String,
     http_address: String,
+    release: Mutex<Release>,
     child: Mutex<Option<Child>>,
     admin: AdminClient,
+}
+
+/// Which release a node is started as.
+#[derive(Clone, Debug, Default)]
+pub struct Release {
+    /// Its binary; the one of this workspace without it.
+    pub binary: Option<PathBuf>,
+    /// Flags beside those of the setup.
+    pub flags: Vec<String>,
 }
 
 impl Node {
@@ -61,7 +71,8 @@ impl Node {
         let address = || ports::free().map(|port| format!("127.0.0.1:{port}"));
         let (client_address, peer_address, http_address) = (address()?, address()?, address()?);
         let admin = AdminClient::new(rpc::channel(&peer_address)?);
-        Ok(Node { setup, client_address, peer_address, http_address, child: Mutex::new(None), admin })
+        let (release, child) = (Mutex::default(), Mutex::new(None));
+        Ok(Node { setup, client_address, peer_address, http_address, release, child, admin })
     }
 
     /// The same node, ports and directory included, to be started with other flags while this one does
@@ -73,9 +84,15 @@ impl Node {
             client_address: self.client_address.clone(),
             peer_address: self.peer_address.clone(),
             http_address: self.http_address.clone(),
+            release: Mutex::default(),
             child: Mutex::new(None),
             admin: self.admin.clone(),
         }
+    }
+
+    /// From its next start on it is this release.
+    pub fn set_release(&self, release: &Release) {
+        *self.release.lock().unwrap_or_else(PoisonError::into_inner) = release.clone();
     }
 
     /// How it is called in logs and failures.
@@ -131,7 +148,11 @@ impl Node {
     }
 
     fn command(&self) -> Result<Command> {
-        let binary = binary::node()?;
+        let release = self.release.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let binary = match &release.binary {
+            Some(binary) => binary,
+            None => binary::node()?,
+        };
         let mut command = match &self.setup.omitted_syscall {
             None => Command::new(binary),
             Some(omitted) => {
@@ -152,7 +173,7 @@ impl Node {
         command.arg("--data-dir").arg(&self.setup.data);
         command.args(["--listen-client", &self.client_address, "--listen-peer", &self.peer_address]);
         command.args(["--listen-http", &self.http_address, "--bootstrap", "wait"]);
-        command.args(&self.setup.flags);
+        command.args(&self.setup.flags).args(&release.flags);
         Ok(command)
     }
 

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvorum_proto::peer::v1 as peer;
+use kvorum_store::feature::FEATURE_LEVEL_MIN;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
@@ -27,6 +28,12 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// and answers later; one at an address where nobody is any more never does.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How often a member is asked again what it knows, on a connection that stays open: one that was replaced
+/// by an older release may be there before the connection has broken.
+const REPORT_PERIOD: Duration = Duration::from_secs(1);
+/// For how long the answer counts.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(3);
+
 /// The connections. Clones share them.
 #[derive(Clone)]
 pub struct Connections {
@@ -38,8 +45,23 @@ pub struct Connections {
 
 struct Connection {
     client: PeerClient,
-    /// The member has answered on it, and it has not broken since.
-    open: bool,
+    /// What the member has answered on it, if it has, and it has not broken since.
+    open: Option<Answered>,
+}
+
+/// What a member has answered last.
+#[derive(Clone, Copy)]
+struct Answered {
+    at: Instant,
+    feature_level_max: u32,
+}
+
+impl Answered {
+    fn now(answer: &peer::TermResponse) -> Answered {
+        // A release from before there were levels does not say any.
+        let feature_level_max = answer.feature_level_max.max(FEATURE_LEVEL_MIN);
+        Answered { at: Instant::now(), feature_level_max }
+    }
 }
 
 impl Connections {
@@ -55,7 +77,16 @@ impl Connections {
 
     /// The way to a member, if it is open: what is sent has a chance to arrive.
     pub fn open_client(&self, node_id: u64) -> Option<PeerClient> {
-        self.members().get(&node_id).filter(|connection| connection.open).map(|open| open.client.clone())
+        self.members()
+            .get(&node_id)
+            .filter(|connection| connection.open.is_some())
+            .map(|open| open.client.clone())
+    }
+
+    /// The highest feature level that a member knows, as it has said lately.
+    pub fn feature_level_max(&self, node_id: u64) -> Option<u32> {
+        let answered = self.members().get(&node_id)?.open?;
+        (answered.at.elapsed() <= REPORT_AGE_MAX).then_some(answered.feature_level_max)
     }
 
     /// A panic while the lock was held has left the map whole.
@@ -63,7 +94,7 @@ impl Connections {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, node_id: u64, client: &PeerClient, open: bool) {
+    fn set(&self, node_id: u64, client: &PeerClient, open: Option<Answered>) {
         self.members().insert(node_id, Connection { client: client.clone(), open });
     }
 
@@ -75,17 +106,19 @@ impl Connections {
                 return;
             };
             let client = transport::peer_client(channel);
-            self.set(node_id, &client, false);
+            self.set(node_id, &client, None);
             let hello = peer::TermRequest {
                 envelope: self.identity.envelope(node_id),
                 address: self.name.to_string(),
             };
             // As long as the line is open, the connection is.
             match timeout(OPEN_TIMEOUT, Line::open(client.clone(), hello)).await {
-                Ok(Ok((_, mut line))) => {
-                    self.set(node_id, &client, true);
-                    line.broken().await;
-                    self.set(node_id, &client, false);
+                Ok(Ok((answer, mut line))) => {
+                    self.set(node_id, &client, Some(Answered::now(&answer)));
+                    while let Some(answer) = line.next_report().await {
+                        self.set(node_id, &client, Some(Answered::now(&answer)));
+                    }
+                    self.set(node_id, &client, None);
                 }
                 // Somebody else is there.
                 Ok(Err(status)) if status.code() != Code::Unavailable => resolve::forget(&address),
@@ -104,13 +137,16 @@ pub struct Line {
 
 impl Line {
     /// Opens a line with its first question, and answers that.
-    pub async fn open(mut client: PeerClient, hello: peer::TermRequest) -> Result<(u64, Line), Status> {
+    pub async fn open(
+        mut client: PeerClient,
+        hello: peer::TermRequest,
+    ) -> Result<(peer::TermResponse, Line), Status> {
         let (requests, queue) = mpsc::channel(1);
         let sent = requests.send(hello);
         let (_, opened) = tokio::join!(sent, client.term(ReceiverStream::new(queue)));
         let mut responses = opened?.into_inner();
         let answer = responses.message().await?.ok_or_else(|| Status::unavailable("no answer"))?;
-        Ok((answer.term, Line { requests, responses }))
+        Ok((answer, Line { requests, responses }))
     }
 
     /// The term in which the member has voted last; nothing if the line has broken.
@@ -120,9 +156,18 @@ impl Line {
         Some(answer.term)
     }
 
-    /// Returns when the line has broken. Nothing is asked, so that nothing else comes.
-    async fn broken(&mut self) {
-        while let Ok(Some(_)) = self.responses.message().await {}
+    /// Asks now and then, and returns the next answer; nothing once the line has broken. A member that does
+    /// not answer for a while has not broken it.
+    async fn next_report(&mut self) -> Option<peer::TermResponse> {
+        loop {
+            tokio::select! {
+                answer = self.responses.message() => return answer.ok()?,
+                // Where the last question has not left yet, it will do.
+                () = sleep(REPORT_PERIOD) => {
+                    let _ = self.requests.try_send(peer::TermRequest::default());
+                }
+            }
+        }
     }
 }
 

@@ -188,7 +188,8 @@ async fn ask(
         return Ok((term, line));
     }
     let client = client.ok_or_else(|| Status::unavailable("not connected"))?;
-    Line::open(client, peer::TermRequest { envelope, ..Default::default() }).await
+    let opened = Line::open(client, peer::TermRequest { envelope, ..Default::default() }).await;
+    opened.map(|(answer, line)| (answer.term, line))
 }
 
 /// Whether a majority of each configuration is among `nodes`.

@@ -250,6 +250,10 @@ impl Raft {
             }
             return Ok(self.current_membership());
         }
+        // The level that the node is asked about is the cluster's until it is a member.
+        let _alone = core.changing.lock().await;
+        // A leader before this one may have raised it in an entry that is not applied here yet.
+        self.read_barrier(Instant::now() + JOIN_TIMEOUT).await?;
         let join = peer::JoinRequest {
             cluster_id: core.identity.cluster_id,
             node_id: node.node_id,

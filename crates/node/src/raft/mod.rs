@@ -11,6 +11,7 @@ mod clock;
 mod connections;
 mod core_end;
 mod election;
+mod feature;
 mod gather;
 mod holds;
 mod housekeeping;
@@ -184,6 +185,8 @@ struct Core {
     follower_index: ReadIndex,
     /// Notified when a follower will wait for what the leader has committed.
     commit_wanted: Arc<Notify>,
+    /// Held while a member is added, and while the feature level is raised.
+    changing: Mutex<()>,
 }
 
 impl Raft {
@@ -286,6 +289,7 @@ impl Raft {
             leader_index: ReadIndex::start(leadership),
             follower_index: ReadIndex::start(AskLeader(self.clone())),
             commit_wanted,
+            changing: Mutex::new(()),
             connections,
             raft,
         };

@@ -55,6 +55,15 @@ async fn commit_entry(
     let payload = entry::encode_batch_of_level(level, raft.cluster_now_ms(), commands);
     raft.metrics().proposed(batch.len(), payload.len());
     drop(batch);
+    commit_payload(raft, core, payload).await
+}
+
+/// Commits an encoded batch, and waits until it is applied here.
+pub(super) async fn commit_payload(
+    raft: &Raft,
+    core: &Core,
+    payload: Bytes,
+) -> Result<(Outcomes, u64), RequestError> {
     if raft.stalled().is_some() {
         return Err(raft.not_leader());
     }
