@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvorum_proto::admin::v1 as admin;
 use kvorum_sim::process::{Node, Release};
 use kvorum_sim::writers::{self, Style, Writers};
 use kvorum_sim::{Cluster, Layout, Result, binary, ensure, rpc, wait};
@@ -52,10 +53,10 @@ async fn the_first_release_is_upgraded_node_by_node_and_back() -> Result<()> {
 async fn upgrade(old: &Release, refusal: &[&str]) -> Result<()> {
     let new = Release::default();
     let layout = Layout { release: old.clone(), ..Layout::default() };
-    let cluster = Cluster::found(3, layout).await?;
+    let mut cluster = Cluster::found(3, layout).await?;
     let style = Style { pause: Duration::from_millis(5), ..Style::default() };
     let load = Writers::start(&cluster.endpoints(), 0, 2, style, Instant::now()).await?;
-    let nodes = cluster.nodes();
+    let nodes = &cluster.nodes().to_vec();
     for node in &nodes[..2] {
         restart(&cluster, node, &new).await?;
     }
@@ -74,6 +75,10 @@ async fn upgrade(old: &Release, refusal: &[&str]) -> Result<()> {
     })
     .await?;
     cluster.compare_stores(nodes).await?;
+
+    let stranger = cluster.add_node().await?;
+    refuses_to_add(&cluster, &stranger).await?;
+    stranger.kill()?;
 
     // One has its state on disk, the other has to read its log.
     for (node, flushed) in [(&nodes[0], true), (&nodes[1], false)] {
@@ -102,12 +107,26 @@ async fn upgrade(old: &Release, refusal: &[&str]) -> Result<()> {
     cluster.close()
 }
 
+/// A node of the older release is no member any more.
+async fn refuses_to_add(cluster: &Cluster, stranger: &Node) -> Result<()> {
+    let node = admin::Node {
+        node_id: stranger.status().await?.node_id,
+        peer_address: stranger.peer_address().into(),
+        client_address: stranger.client_address().into(),
+    };
+    let request = admin::AddLearnerRequest { node: Some(node), expected: None };
+    let answer = cluster.leader().await?.admin().add_learner(request).await;
+    let said = answer.err().map(|status| status.message().to_owned()).unwrap_or_default();
+    ensure!(said.contains("feature level 2") && said.contains("knows up to 1"), "it was added, or: {said}");
+    Ok(())
+}
+
 async fn restart(cluster: &Cluster, node: &Node, release: &Release) -> Result<()> {
     node.terminate().await?;
     node.set_release(release);
     node.start().await?;
     cluster.wait_healthy().await?;
-    cluster.compare_stores(cluster.nodes()).await.map(drop)
+    cluster.compare_stores(&cluster.nodes()[..3]).await.map(drop)
 }
 
 /// The cluster's feature level as each of these members has it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
 use kvorum_store::data_dir::Identity;
-use kvorum_store::feature::RELEASE;
+use kvorum_store::feature::{FEATURE_LEVEL_MIN, RELEASE};
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::raft::{ClientWriteResponse, Precondition};
@@ -13,6 +13,7 @@ use prost::Message as _;
 use rand::Rng as _;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
 
 use super::types::{Address, TypeConfig, read_log_id, store_log_id, wire_membership};
 use super::{OpenRaft, Overview, Raft};
@@ -96,6 +97,32 @@ pub(super) fn unknown_level(what: &str, level: u32, known: u32) -> String {
         "{what} is of feature level {level}, and this node, release {RELEASE}, knows up to {known}; start it \
          with the release that the cluster's leader is of, or a later one"
     )
+}
+
+/// Refuses a node that does not know the cluster's level: one of a release from before there were levels
+/// would not say so by itself.
+async fn check_knows(address: &str, channel: Channel, level: u32) -> Result<(), MembershipError> {
+    if level == FEATURE_LEVEL_MIN {
+        return Ok(());
+    }
+    let mut client = admin::admin_client::AdminClient::new(channel);
+    let status = match timeout(JOIN_TIMEOUT, client.status(admin::StatusRequest::default())).await {
+        Ok(Ok(status)) => status.into_inner(),
+        Ok(Err(status)) => {
+            let reason = format!("the node at {address} does not say its status: {}", status.message());
+            return Err(MembershipError::Refused(reason));
+        }
+        Err(_) => return Err(MembershipError::Refused(format!("no answer from {address}"))),
+    };
+    let known = status.feature_level_max.max(FEATURE_LEVEL_MIN);
+    if known < level {
+        return Err(MembershipError::Refused(format!(
+            "the cluster is of feature level {level}, and the node at {address}, release {}, knows up to {known}; \
+             start it with release {RELEASE} or a later one",
+            status.version
+        )));
+    }
+    Ok(())
 }
 
 /// A membership for people: who votes, who will instead once a joint change is complete, who learns.
@@ -262,6 +289,7 @@ impl Raft {
         };
         let channel = transport::peer_channel(&node.peer_address)
             .map_err(|error| MembershipError::Refused(error.to_string()))?;
+        check_knows(&node.peer_address, channel.clone(), join.feature_level).await?;
         match timeout(JOIN_TIMEOUT, transport::peer_client(channel).join(join)).await {
             Ok(Ok(_)) => {}
             Ok(Err(status)) => {
