@@ -19,6 +19,7 @@ use crate::overlay::{Overlay, Slot};
 use crate::recent::Recent;
 use crate::rows::Rows;
 use crate::state::{Published, State, lock};
+use crate::write;
 
 /// What applying a run of entries did.
 #[derive(Debug, Default)]
@@ -244,6 +245,7 @@ impl<'db> Applier<'db> {
         if set.key.is_empty() {
             return Ok(Answer::Refused(refused(Reason::Invalid)));
         }
+        let level = self.feature_level();
         let slot = self.overlay.slot(&set.key)?;
         let Some((old, value)) = slot.record() else {
             return Ok(Answer::Ttl(TtlSet { found: false, had_ttl: false }));
@@ -252,13 +254,24 @@ impl<'db> Applier<'db> {
         if set.ttl_ms == 0 && old.deadline_ms == 0 {
             return Ok(answer);
         }
+        if feature::ttl_grows_store(level)
+            && let Some(refused) = write::no_room(&self.rows.head, &self.published.space_alarms)
+        {
+            return Ok(Answer::Refused(refused));
+        }
         let new = RecordHead {
             create_revision: old.create_revision,
             mod_revision: self.rows.next_revision(),
             version: old.version + 1,
             deadline_ms: deadline_ms(now_ms, set.ttl_ms),
         };
-        self.rows.put(&set.key, Some((old, value)), new, value);
+        if feature::ttl_shares_value(level)
+            && !old.version.is_multiple_of(self.state.limits.shared_values_max)
+        {
+            self.rows.put_same_value(&set.key, old, new, value);
+        } else {
+            self.rows.put(&set.key, Some((old, value)), new, value);
+        }
         let previous = slot.to_record(&set.key);
         let value = previous.as_ref().map(|record| record.value.clone()).unwrap_or_default();
         *slot = Slot::Written(new, value.clone());

@@ -9,7 +9,7 @@
 //! | level | what it adds |
 //! |---|---|
 //! | 1 | All of the first release; what is meant where nothing is said. |
-//! | 2 | The command `RaiseFeatureLevel`; the level as the first byte of the state's head and of every batch. |
+//! | 2 | The command `RaiseFeatureLevel`; the level as the first byte of the state's head and of every batch. A change of a TTL does not copy the value to history, and is refused where there is no room. |
 
 use crate::command::Kind;
 
@@ -41,6 +41,17 @@ pub(crate) fn required(kind: &Kind) -> u32 {
         // It needs the level that it raises the cluster to, and its entry says so.
         Kind::RaiseFeatureLevel(raise) => raise.level,
     }
+}
+
+/// Whether a change of a TTL leaves a row in `history` that shares the value with the new record. A
+/// release that does not know level 2 cannot read such a row, and has others in its place.
+pub(crate) fn ttl_shares_value(level: u32) -> bool {
+    level >= 2
+}
+
+/// Whether a change of a TTL is refused where there is no room: an older release would carry it out.
+pub(crate) fn ttl_grows_store(level: u32) -> bool {
+    level >= 2
 }
 
 /// A level as a byte of the log or of the state.

@@ -8,12 +8,24 @@
 //! |---|---|---|---|
 //! | `current` | user key | [`RecordHead`], value | apply: a put, a TTL set or dropped |
 //! | `history` | escaped user key, inverted mod revision | end revision, [`RecordHead`], value | apply: when a record is overwritten or deleted |
+//! | | the same | format byte 2: end revision, [`RecordHead`] | apply, from feature level 2 on: when a record's TTL is changed |
 //! | `changes` | revision, number within it | kind, previous mod revision, length of the previous value, user key | apply: for every key that a revision changes |
 //! | `deadlines` | deadline, user key | mod revision | apply: for every record that has a deadline |
 //! | `default` | a name of [`meta`] | see there | apply, install, restore |
 //!
 //! A record is visible at the revisions from its mod revision up to, but not including, its end
 //! revision. That is why a delete writes no tombstone: it gives the record an end.
+//!
+//! A change of a TTL makes a new record with the value of the old one, whose row in `history` then has
+//! format byte 2 and no value: it is that of the record which ended it, the one written at its end
+//! revision. So the newest of the records that share a value holds it. Compaction needs to know nothing
+//! of that: it removes records in the order of their ends, and the one that holds a value ends after all
+//! that share it. `current` is as it was, and a read of the present costs what it did. A read in the past
+//! walks to the next newer row with a value; every so many versions
+//! ([`Limits::shared_values_max`](crate::Limits::shared_values_max)) one keeps its own, which bounds the
+//! walk. Were the oldest to hold the value, compaction would have to move it; were deadlines kept beside
+//! the records, every read would have to look there too. What a change of a TTL still costs is one write
+//! of the row in `current`, over the one before.
 
 use crate::entry::LogId;
 use crate::feature::{self, FEATURE_LEVEL_MAX, FEATURE_LEVEL_MIN};
@@ -27,6 +39,9 @@ pub(crate) const META: &str = "default";
 
 /// The format of all values but the head that this release writes and reads.
 pub(crate) const FORMAT: u8 = 1;
+
+/// The format of a row of `history` without a value of its own.
+const FORMAT_SHARED: u8 = 2;
 
 /// What logical accounting adds to the bytes of key and value of each record, for the numbers
 /// beside them and RocksDB's own overhead. Part of the replicated state: it must stay.
@@ -114,22 +129,28 @@ pub(crate) struct Superseded<'a> {
     /// The revision that overwrote or deleted it: it is visible before this one.
     pub(crate) end_revision: u64,
     pub(crate) head: RecordHead,
-    pub(crate) value: &'a [u8],
+    /// None: that of the record which was written at the end revision.
+    pub(crate) value: Option<&'a [u8]>,
 }
 
 impl<'a> Superseded<'a> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.push(FORMAT);
+        out.push(if self.value.is_some() { FORMAT } else { FORMAT_SHARED });
         put_varint(out, self.end_revision);
-        self.head.encode_body(self.value, out);
+        self.head.encode_body(self.value.unwrap_or_default(), out);
     }
 
     pub(crate) fn decode(row: &'a [u8]) -> Result<Self, Malformed> {
-        let mut rest = body(row)?;
+        let (format, mut rest) = row.split_first().ok_or(Malformed)?;
         let end_revision = take_varint(&mut rest)?;
         let head = RecordHead::decode_body(&mut rest)?;
-        Ok(Superseded { end_revision, head, value: rest })
+        let value = match *format {
+            FORMAT => Some(rest),
+            FORMAT_SHARED if rest.is_empty() => None,
+            _ => return Err(Malformed),
+        };
+        Ok(Superseded { end_revision, head, value })
     }
 }
 
@@ -195,7 +216,8 @@ pub(crate) struct Change<'a> {
     pub(crate) kind: ChangeKind,
     /// The mod revision of the record that was overwritten or deleted; 0: there was none.
     pub(crate) previous_revision: u64,
-    /// The length of that record's value, so that compaction can account for it unread.
+    /// The length of the value in that record's row of `history`, so that compaction can account for it
+    /// unread; 0 where the row shares its value.
     pub(crate) previous_value_bytes: u64,
     pub(crate) key: &'a [u8],
 }
@@ -497,9 +519,13 @@ mod tests {
         assert_eq!(RecordHead::decode(&row), Ok((head, &b"value"[..])));
         (0..row.len() - 5).for_each(|cut| assert_eq!(RecordHead::decode(&row[..cut]), Err(Malformed)));
 
-        let superseded = Superseded { end_revision: 300, head, value: b"v" };
-        superseded.encode(&mut row);
-        assert_eq!(Superseded::decode(&row), Ok(superseded));
+        for value in [Some(&b"v"[..]), Some(b""), None] {
+            let superseded = Superseded { end_revision: 300, head, value };
+            superseded.encode(&mut row);
+            assert_eq!(Superseded::decode(&row), Ok(superseded));
+        }
+        row.push(0);
+        assert_eq!(Superseded::decode(&row), Err(Malformed), "a shared value is not in the row");
 
         for kind in [ChangeKind::Put, ChangeKind::Delete] {
             let change = Change { kind, previous_revision: 7, previous_value_bytes: 1 << 40, key: b"k" };

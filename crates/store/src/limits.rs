@@ -19,6 +19,9 @@ pub struct Limits {
     /// Outcomes: no compaction step removes more changes, whatever it asks for, as it holds up the
     /// writes behind it.
     pub step_changes_max: u32,
+    /// Outcomes, as it counts in the store's size: of so many versions of a record that only differ in
+    /// their TTL, one has its value to itself in `history`. A read in the past walks past the others.
+    pub shared_values_max: u64,
     /// Work: what a run has gathered is written when it has grown to so many bytes, in the middle of an
     /// entry if need be: range deletes can make far more of an entry than its own bytes.
     pub batch_bytes_max: usize,
@@ -38,6 +41,7 @@ impl Default for Limits {
             deleted_bytes_max: 256 << 20,
             previous_bytes_max: 3 << 20,
             step_changes_max: 10_000,
+            shared_values_max: 256,
             batch_bytes_max: 32 << 20,
             recent_bytes_max: u64::MAX,
             recent_value_bytes_max: 4096,

@@ -101,7 +101,7 @@ impl<'a> View<'a> {
         }
         let mut rows = self.iterator(HISTORY, ReadOptions::default());
         let mut found = None;
-        seek_history(&mut rows, self.state, key, revision, |head, value| {
+        seek_history(&mut rows, self, key, revision, |head, value| {
             found = Some(head.into_record(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
         })?;
         Ok(found)
@@ -124,9 +124,60 @@ impl<'a> View<'a> {
         let mut history_key = Vec::new();
         layout::history_key(key, mod_revision, &mut history_key);
         let Some(row) = self.row(HISTORY, &history_key)? else { return Ok(None) };
-        let Superseded { head, value, .. } =
-            Superseded::decode(&row).map_err(|_| malformed_history(self.state))?;
-        Ok(Some(head.into_record(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))))
+        let superseded = Superseded::decode(&row).map_err(|_| malformed_history(self.state))?;
+        let value = match superseded.value {
+            Some(value) => Bytes::copy_from_slice(value),
+            None => {
+                let mut rows = self.iterator(HISTORY, ReadOptions::default());
+                rows.seek(&history_key);
+                let mut value = Bytes::new();
+                self.shared_value(&mut rows, key, superseded.end_revision, |shared| {
+                    value = Bytes::copy_from_slice(shared);
+                })?;
+                value
+            }
+        };
+        Ok(Some(superseded.head.into_record(Bytes::copy_from_slice(key), value)))
+    }
+
+    /// Hands over the value that the row of `history` which an iterator is on shares with newer records
+    /// of its key, the next of them written at `end_revision`. Leaves the iterator somewhere above.
+    fn shared_value(
+        &self,
+        rows: &mut DBRawIterator<'_>,
+        key: &[u8],
+        mut end_revision: u64,
+        found: impl FnOnce(&[u8]),
+    ) -> Result<(), StoreError> {
+        let mut expected = Vec::new();
+        loop {
+            layout::history_key(key, end_revision, &mut expected);
+            rows.prev();
+            let Some((_, row)) = rows.item().filter(|(found, _)| *found == expected) else { break };
+            let newer = Superseded::decode(row).map_err(|_| malformed_history(self.state))?;
+            match newer.value {
+                Some(value) => {
+                    found(value);
+                    return Ok(());
+                }
+                None => end_revision = newer.end_revision,
+            }
+        }
+        rows.status().map_err(StoreError::database("read history", self.state.path()))?;
+        let row = self.row(CURRENT, key)?;
+        let record = row.as_deref().map(RecordHead::decode).transpose();
+        match record
+            .map_err(|_| StoreError::malformed(self.state.path(), "a row of `current` is no record"))?
+        {
+            Some((head, value)) if head.mod_revision == end_revision => found(value),
+            _ => {
+                return Err(StoreError::malformed(
+                    self.state.path(),
+                    "a value that `history` shares is missing",
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn iterator(&self, family: &str, options: ReadOptions) -> DBRawIterator<'_> {
@@ -148,11 +199,12 @@ impl<'a> View<'a> {
 /// hands over the record if it is visible there.
 pub(crate) fn seek_history(
     rows: &mut DBRawIterator<'_>,
-    state: &State,
+    view: &View<'_>,
     key: &[u8],
     revision: u64,
     visible: impl FnOnce(RecordHead, &[u8]),
 ) -> Result<(), StoreError> {
+    let state = view.state;
     let mut from = Vec::new();
     layout::history_key(key, revision, &mut from);
     rows.seek(&from);
@@ -164,8 +216,11 @@ pub(crate) fn seek_history(
         return Ok(());
     }
     let superseded = Superseded::decode(row).map_err(|_| malformed_history(state))?;
-    if superseded.end_revision > revision {
-        visible(superseded.head, superseded.value);
+    let Superseded { end_revision, head, value } = superseded;
+    match value {
+        _ if end_revision <= revision => {}
+        Some(value) => visible(head, value),
+        None => view.shared_value(rows, key, end_revision, |value| visible(head, value))?,
     }
     Ok(())
 }

@@ -66,12 +66,25 @@ impl<'db> Rows<'db> {
         value: &[u8],
     ) {
         assert_eq!(new.mod_revision, self.next_revision(), "a record is written at its own revision");
-        self.change(ChangeKind::Put, key, old);
-        self.current_bytes += key.len() + value.len();
+        self.change(ChangeKind::Put, key, old.map(|(head, value)| (head, Some(value))));
         self.head.logical_bytes += record_bytes(key.len(), value.len());
         if old.is_none() {
             self.head.keys += 1;
         }
+        self.begin(key, new, value);
+    }
+
+    /// Writes a record over one with the same value, which goes over to it: the old one's row in
+    /// `history` counts without.
+    pub(crate) fn put_same_value(&mut self, key: &[u8], old: RecordHead, new: RecordHead, value: &[u8]) {
+        assert_eq!(new.mod_revision, self.next_revision(), "a record is written at its own revision");
+        self.change(ChangeKind::Put, key, Some((old, None)));
+        self.head.logical_bytes += record_bytes(key.len(), 0);
+        self.begin(key, new, value);
+    }
+
+    fn begin(&mut self, key: &[u8], new: RecordHead, value: &[u8]) {
+        self.current_bytes += key.len() + value.len();
         if new.deadline_ms != 0 {
             layout::deadline_key(new.deadline_ms, key, &mut self.key);
             layout::encode_deadline(new.mod_revision, &mut self.value);
@@ -82,18 +95,19 @@ impl<'db> Rows<'db> {
 
     /// Deletes a record.
     pub(crate) fn delete(&mut self, key: &[u8], old: (RecordHead, &[u8])) {
-        self.change(ChangeKind::Delete, key, Some(old));
+        self.change(ChangeKind::Delete, key, Some((old.0, Some(old.1))));
         self.current_bytes += key.len();
         self.head.keys -= 1;
     }
 
-    /// Records the change, and moves what the key held to `history`, where its bytes go on to count.
-    fn change(&mut self, kind: ChangeKind, key: &[u8], old: Option<(RecordHead, &[u8])>) {
+    /// Records the change, and moves what the key held to `history`, where its bytes go on to count:
+    /// without a value, if the new record takes that over.
+    fn change(&mut self, kind: ChangeKind, key: &[u8], old: Option<(RecordHead, Option<&[u8]>)>) {
         let revision = self.next_revision();
         let change = Change {
             kind,
             previous_revision: old.map_or(0, |(head, _)| head.mod_revision),
-            previous_value_bytes: old.map_or(0, |(_, value)| value.len() as u64),
+            previous_value_bytes: old.map_or(0, |(_, value)| value.unwrap_or_default().len() as u64),
             key,
         };
         change.encode(&mut self.value);

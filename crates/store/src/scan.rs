@@ -152,7 +152,7 @@ fn scan_past(
             current.step();
         }
         if from_history {
-            seek_history(&mut history.rows, view.state, &key, revision, |head, value| {
+            seek_history(&mut history.rows, view, &key, revision, |head, value| {
                 page.push(&key, head, value);
             })?;
         }

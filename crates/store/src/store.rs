@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rocksdb::{ReadOptions, ReadTier};
 
 use crate::apply::Run;
-use crate::command::{DueKey, Refused, Write};
+use crate::command::{DueKey, Kind, Refused};
 use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
 use crate::error::{OpenError, StoreError};
@@ -153,11 +153,9 @@ impl Store {
         self.state().published().space_alarms.iter().copied().collect()
     }
 
-    /// Why a write would be refused for lack of space, were it applied now.
-    pub fn refuse_growth(&self, write: &Write) -> Option<Refused> {
-        let state = self.state();
-        let published = state.published();
-        write::refuse_growth(write, &published.head, &published.space_alarms)
+    /// Why a command would be refused for lack of space, were it applied now and changed something.
+    pub fn refuse_growth(&self, command: &Kind) -> Option<Refused> {
+        write::refuse_growth(command, &self.state().published())
     }
 
     /// How many logical bytes the store may hold; 0: no limit.

@@ -139,11 +139,18 @@ fn count(db: &DB, head: &Head) -> Result<Option<Finding>, StoreError> {
         sound(record.mod_revision <= head.revision && record.create_revision <= record.mod_revision)
     })?;
     let mut user_key = Vec::new();
+    let (mut newer_key, mut newer_revision) = (Vec::new(), 0);
     each_row(db, HISTORY, |key, row| {
         let mod_revision = layout::decode_history_key(key, &mut user_key)?;
         let Superseded { end_revision, head: record, value } = Superseded::decode(row)?;
-        counts.logical_bytes += record_bytes(user_key.len(), value.len());
-        sound(record.mod_revision == mod_revision && mod_revision < end_revision)
+        counts.logical_bytes += record_bytes(user_key.len(), value.unwrap_or_default().len());
+        // A key's newer rows come first, and the one before shares its value on or holds it.
+        let has_value = value.is_some()
+            || (newer_key == user_key && newer_revision == end_revision)
+            || is_current(db, &user_key, end_revision);
+        newer_key.clone_from(&user_key);
+        newer_revision = mod_revision;
+        sound(record.mod_revision == mod_revision && mod_revision < end_revision && has_value)
     })?;
     each_row(db, CHANGES, |key, row| {
         let (revision, _) = layout::decode_change_key(key)?;
@@ -161,6 +168,13 @@ fn count(db: &DB, head: &Head) -> Result<Option<Finding>, StoreError> {
     let kept = Counts { keys: head.keys, deadlines: head.deadlines, logical_bytes: head.logical_bytes };
     let detail = || format!("its rows count {counts:?}, its head says {kept:?}");
     Ok((counts != kept).then(|| Finding { file: db.path().to_owned(), detail: detail() }))
+}
+
+/// Whether a key's present record was written at a revision.
+fn is_current(db: &DB, key: &[u8], mod_revision: u64) -> bool {
+    let row = db.get_pinned_cf(db::family(db, CURRENT), key);
+    let head = row.ok().flatten().and_then(|row| Some(RecordHead::decode(&row).ok()?.0));
+    head.is_some_and(|head| head.mod_revision == mod_revision)
 }
 
 fn sound(holds: bool) -> Result<(), Malformed> {

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use crate::apply::{Applier, Event, EventKind, deadline_ms, delete_event, refused};
-use crate::command::{Answer, KeyRange, OpKind, Put, Reason, Record, Refused, Write, Written};
+use crate::command::{Answer, KeyRange, Kind, OpKind, Put, Reason, Record, Refused, Write, Written};
 use crate::error::StoreError;
+use crate::feature;
 use crate::layout::{Head, RecordHead, record_bytes};
 use crate::overlay::Slot;
 use crate::range;
+use crate::state::Published;
 
 /// What an operation does, settled before the first one is carried out.
 enum Planned {
@@ -77,7 +79,7 @@ impl Applier<'_> {
     }
 
     fn no_space(&self, write: &Write) -> Option<Refused> {
-        refuse_growth(write, &self.rows.head, &self.published.space_alarms)
+        if puts(write) { no_room(&self.rows.head, &self.published.space_alarms) } else { None }
     }
 
     /// The keys in the range as the run has it, in order. What is in the database by now and what is
@@ -185,15 +187,28 @@ impl Applier<'_> {
     }
 }
 
-/// Refuses a write that grows a store which has no room. Depends on replicated state alone, since
-/// members' disks differ.
-pub(crate) fn refuse_growth(write: &Write, head: &Head, space_alarms: &BTreeSet<u64>) -> Option<Refused> {
+/// Refuses a command that grows a store which has no room. Deletes, expiry and compaction write rows too,
+/// but lead to less. Any change of a TTL only adds: one that drops the TTL even keeps what would have gone
+/// by itself.
+pub(crate) fn refuse_growth(command: &Kind, published: &Published) -> Option<Refused> {
+    let grows = match command {
+        Kind::Write(write) => puts(write),
+        Kind::SetTtl(_) => feature::ttl_grows_store(published.head.feature_level),
+        _ => false,
+    };
+    if grows { no_room(&published.head, &published.space_alarms) } else { None }
+}
+
+fn puts(write: &Write) -> bool {
+    write.ops.iter().any(|op| matches!(op.kind, Some(OpKind::Put(_))))
+}
+
+/// The refusal of what grows the store, where there is no room for it. Depends on replicated state alone,
+/// since members' disks differ.
+pub(crate) fn no_room(head: &Head, space_alarms: &BTreeSet<u64>) -> Option<Refused> {
     let quota_used = head.quota_bytes != 0 && head.logical_bytes >= head.quota_bytes;
-    if !quota_used && space_alarms.is_empty() {
-        return None;
-    }
-    let grows = write.ops.iter().any(|op| matches!(op.kind, Some(OpKind::Put(_))));
-    grows.then(|| Refused { actual: head.quota_bytes, ..refused(Reason::NoSpace) })
+    let refuse = quota_used || !space_alarms.is_empty();
+    refuse.then(|| Refused { actual: head.quota_bytes, ..refused(Reason::NoSpace) })
 }
 
 /// Whether a write makes sense in itself.

@@ -69,8 +69,8 @@ impl KvService {
             _ => 0,
         };
         // Applying it would refuse it too; but by then it would take room in the log of a full disk.
-        if let Some(Kind::Write(write)) = &command.kind
-            && let Some(refused) = self.raft.store().refuse_growth(write)
+        if let Some(kind) = &command.kind
+            && let Some(refused) = self.raft.store().refuse_growth(kind)
         {
             return Err(RequestError::refused(refused, requested));
         }

@@ -15,6 +15,8 @@ pub enum Step {
     Batch(i64, Vec<Draft>),
     Blank,
     Membership(u8),
+    /// From here on what is new on level 2 is done.
+    RaiseLevel,
     /// Everything so far is applied, in runs of at most so many entries.
     Apply(usize),
     Flush,
@@ -116,7 +118,7 @@ fn write() -> impl Strategy<Value = Draft> {
 fn draft() -> impl Strategy<Value = Draft> {
     prop_oneof![
         12 => write(),
-        2 => (key(), ttl_ms()).prop_map(|(key, ttl_ms)| Draft::SetTtl(SetTtl { key, ttl_ms })),
+        4 => (key(), ttl_ms()).prop_map(|(key, ttl_ms)| Draft::SetTtl(SetTtl { key, ttl_ms })),
         2 => (0..60_u64, 0..3_u64).prop_map(|(ms, ago)| Draft::ExpireDue(ms, ago)),
         1 => (0..110_u64).prop_map(Draft::Compact),
         2 => (0..12_u32).prop_map(|changes_max| Draft::CompactStep(CompactStep { changes_max })),
@@ -134,12 +136,13 @@ pub fn batch() -> impl Strategy<Value = (i64, Vec<Draft>)> {
 
 /// Limits that histories reach, now and then, or those of every node.
 pub fn limits() -> impl Strategy<Value = Limits> {
-    let sizes = (1..8_usize, 70..1500_u64, 70..1000_u64, 1..8_u32);
-    let tiny = (sizes, work()).prop_map(|((keys, bytes, previous, changes), work)| Limits {
+    let sizes = (1..8_usize, 70..1500_u64, 70..1000_u64, 1..8_u32, 1..6_u64);
+    let tiny = (sizes, work()).prop_map(|((keys, bytes, previous, changes, shared), work)| Limits {
         deleted_keys_max: keys,
         deleted_bytes_max: bytes,
         previous_bytes_max: previous,
         step_changes_max: changes,
+        shared_values_max: shared,
         ..work
     });
     prop_oneof![3 => tiny, 1 => Just(Limits::default())]
@@ -162,6 +165,7 @@ pub fn history() -> impl Strategy<Value = Vec<Step>> {
         24 => batch().prop_map(|(ms, drafts)| Step::Batch(ms, drafts)),
         1 => Just(Step::Blank),
         1 => any::<u8>().prop_map(Step::Membership),
+        1 => Just(Step::RaiseLevel),
         6 => (1..5_usize).prop_map(Step::Apply),
         2 => Just(Step::Flush),
         1 => Just(Step::Restart),

@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use history::{Step, history, limits, range};
-use kvorum_store::command::{Answer, Command, KeyRange, Kind, Outcome, Reason, Record};
-use kvorum_store::entry::{Entry, LogId, encode_batch, encode_blank, encode_membership};
+use kvorum_store::command::{Answer, Command, KeyRange, Kind, Outcome, RaiseFeatureLevel, Reason, Record};
+use kvorum_store::entry::{Entry, LogId, encode_batch_of_level, encode_blank, encode_membership};
 use kvorum_store::{
     Limits, ReadError, Received, RevisionEvents, Scan, SnapshotReceiver, SnapshotSender, Store, StoreOptions,
     verify_state,
@@ -111,7 +111,14 @@ impl Run {
                 }
                 let encoded: Vec<Bytes> =
                     commands.into_iter().map(|kind| Command::from(kind).encoded()).collect();
-                self.append(encode_batch(self.stamp_ms, encoded.iter()), outcomes);
+                let payload = encode_batch_of_level(self.model.level, self.stamp_ms, encoded.iter());
+                self.append(payload, outcomes);
+            }
+            Step::RaiseLevel => {
+                let raise = Kind::RaiseFeatureLevel(RaiseFeatureLevel { level: 2, release: String::new() });
+                let outcomes = self.model.batch(self.stamp_ms, std::slice::from_ref(&raise));
+                let command = Command::from(raise).encoded();
+                self.append(encode_batch_of_level(2, self.stamp_ms, [command].iter()), outcomes);
             }
             Step::Blank => self.append(encode_blank(), Vec::new()),
             Step::Membership(byte) => {

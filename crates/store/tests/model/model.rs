@@ -22,6 +22,7 @@ pub struct Model {
     pub quota: u64,
     pub logical_bytes: u64,
     limits: Limits,
+    pub level: u32,
     /// Changes that no step has removed.
     unremoved: VecDeque<Unremoved>,
 }
@@ -45,6 +46,7 @@ impl Model {
             quota: 0,
             logical_bytes: 0,
             limits,
+            level: 1,
             unremoved: VecDeque::new(),
         }
     }
@@ -90,8 +92,13 @@ impl Model {
                 };
                 let had_ttl = old.deadline_ms != 0;
                 if had_ttl || set.ttl_ms != 0 {
+                    if self.level >= 2 && self.has_no_room() {
+                        return refuse(Reason::NoSpace, "", self.quota);
+                    }
+                    let shares =
+                        self.level >= 2 && !old.version.is_multiple_of(self.limits.shared_values_max);
                     let mut changes = Changes::begin(self);
-                    changes.put(&set.key, old.value, set.ttl_ms);
+                    changes.put_sharing(&set.key, old.value, set.ttl_ms, shares);
                     changes.end();
                 }
                 Answer::Ttl(TtlSet { found: true, had_ttl })
@@ -144,8 +151,12 @@ impl Model {
                 };
                 Answer::Done(Done {})
             }
-            // The histories have none: they have tests of their own.
-            Kind::NewHistory(_) | Kind::RaiseFeatureLevel(_) => Answer::Done(Done {}),
+            // The histories have none: it has a test of its own.
+            Kind::NewHistory(_) => Answer::Done(Done {}),
+            Kind::RaiseFeatureLevel(raise) => {
+                self.level = raise.level;
+                Answer::Done(Done {})
+            }
             Kind::SetQuota(quota) => {
                 self.quota = quota.bytes;
                 Answer::Done(Done {})
@@ -174,8 +185,7 @@ impl Model {
                 return refuse(Reason::ConditionFailed, condition.key.clone(), actual);
             }
         }
-        let is_full = self.quota != 0 && self.logical_bytes >= self.quota;
-        if !puts.is_empty() && (is_full || !self.alarms.is_empty()) {
+        if !puts.is_empty() && self.has_no_room() {
             return refuse(Reason::NoSpace, "", self.quota);
         }
         if let Some(limit) = self.too_large(write) {
@@ -205,6 +215,10 @@ impl Model {
 }
 
 impl Model {
+    fn has_no_room(&self) -> bool {
+        self.quota != 0 && self.logical_bytes >= self.quota || !self.alarms.is_empty()
+    }
+
     /// The first limit that the range deletes of a write exceed, key by key in the order of their ops.
     fn too_large(&self, write: &Write) -> Option<u64> {
         let Limits { deleted_keys_max, deleted_bytes_max, previous_bytes_max, .. } = self.limits;
@@ -245,6 +259,12 @@ impl<'m> Changes<'m> {
     }
 
     fn put(&mut self, key: &Bytes, value: Bytes, ttl_ms: u64) {
+        self.put_sharing(key, value, ttl_ms, false);
+    }
+
+    /// If it shares its value with the record before, the value counts once.
+    fn put_sharing(&mut self, key: &Bytes, value: Bytes, ttl_ms: u64, shares: bool) {
+        let shared_bytes = if shares { value.len() as u64 } else { 0 };
         let old = self.map.get(key).cloned();
         let record = Record {
             key: key.clone(),
@@ -254,9 +274,13 @@ impl<'m> Changes<'m> {
             deadline_ms: if ttl_ms == 0 { 0 } else { self.model.time_ms + ttl_ms },
             value,
         };
-        self.model.logical_bytes += (key.len() + record.value.len()) as u64 + OVERHEAD;
+        self.model.logical_bytes += (key.len() + record.value.len()) as u64 + OVERHEAD - shared_bytes;
         self.map.insert(key.clone(), record.clone());
         self.event(EventKind::Put, record, old);
+        // The record before keeps no value of its own, so that its removal gives back so much less.
+        if let Some(superseded) = self.model.unremoved.back_mut().and_then(|last| last.superseded.as_mut()) {
+            *superseded -= shared_bytes;
+        }
     }
 
     fn delete(&mut self, key: &Bytes) -> u64 {

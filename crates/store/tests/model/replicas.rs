@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kvorum_store::command::{Command, DueKey, Kind, Outcome, RaiseFeatureLevel};
-use kvorum_store::entry::{Batch, Entry, LogId, Payload, encode_batch, encode_batch_of_level};
+use kvorum_store::entry::{Batch, Entry, LogId, Payload, encode_batch_of_level};
 use kvorum_store::{Limits, RevisionEvents, Store, StoreOptions, verify_state};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -26,7 +26,8 @@ const CASES: u32 = 60;
 enum Incident {
     None,
     Flush,
-    /// It stops before a command of the run's last entry, and keeps what it has written by then.
+    /// It stops before a command of the run's last entry, and keeps what it has written by then. On
+    /// level 2 nothing stops it there, and it loses what it has not flushed.
     Stop(usize),
     /// It loses what it has not flushed.
     Lose,
@@ -44,16 +45,16 @@ fn runs() -> impl Strategy<Value = Vec<(usize, Incident)>> {
 
 #[test]
 fn replicas_do_the_same() {
-    let inputs = (vec(batch(), 1..40), limits(), runs(), runs(), work(), work());
-    proptest!(config(CASES), |((batches, limits, b_runs, c_runs, b_work, c_work) in inputs)| {
+    let inputs = (1..3_u32, vec(batch(), 1..40), limits(), runs(), runs(), work(), work());
+    proptest!(config(CASES), |((level, batches, limits, b_runs, c_runs, b_work, c_work) in inputs)| {
         let dir = temp_dir();
-        let (log, model, outcomes) = make_log(&batches, limits);
+        let (log, model, outcomes) = make_log(level, &batches, limits);
         let quiet = |(run, _)| (run, Incident::None);
         let single = Limits { batch_bytes_max: 1, ..limits };
-        let a = replay(&dir.path().join("a"), single, &log, &[(1, Incident::None)])?;
+        let a = replay(&dir.path().join("a"), level, single, &log, &[(1, Incident::None)])?;
         let b_runs: Vec<_> = b_runs.into_iter().map(quiet).collect();
-        let b = replay(&dir.path().join("b"), with_work(limits, b_work), &log, &b_runs)?;
-        let c = replay(&dir.path().join("c"), with_work(limits, c_work), &log, &c_runs)?;
+        let b = replay(&dir.path().join("b"), level, with_work(limits, b_work), &log, &b_runs)?;
+        let c = replay(&dir.path().join("c"), level, with_work(limits, c_work), &log, &c_runs)?;
         prop_assert_eq!(&a.events, &model.events);
         prop_assert_eq!(&b.events, &a.events);
         for (number, expected) in outcomes.iter().enumerate() {
@@ -85,10 +86,21 @@ fn with_work(limits: Limits, work: Limits) -> Limits {
     Limits { batch_bytes_max, recent_bytes_max, recent_value_bytes_max, ..limits }
 }
 
-fn make_log(batches: &[(i64, Vec<Draft>)], limits: Limits) -> (Vec<Entry>, Model, Vec<Vec<Outcome>>) {
+fn make_log(
+    level: u32,
+    batches: &[(i64, Vec<Draft>)],
+    limits: Limits,
+) -> (Vec<Entry>, Model, Vec<Vec<Outcome>>) {
     let mut model = Model::new(limits);
     let (mut log, mut outcomes, mut stamp_ms) = (Vec::new(), Vec::new(), 1000_u64);
-    for (index, (ms, drafts)) in (0..).zip(batches) {
+    if level > 1 {
+        let raise = Kind::RaiseFeatureLevel(RaiseFeatureLevel { level, release: String::new() });
+        outcomes.push(model.batch(stamp_ms, std::slice::from_ref(&raise)));
+        let command = Command::from(raise).encoded();
+        let payload = encode_batch_of_level(level, stamp_ms, [command].iter());
+        log.push(Entry { log_id: LogId { term: 1, index: 0 }, payload });
+    }
+    for (index, (ms, drafts)) in (log.len() as u64..).zip(batches) {
         stamp_ms = stamp_ms.saturating_add_signed(*ms);
         let (mut commands, mut answers) = (Vec::new(), Vec::new());
         for draft in drafts {
@@ -96,7 +108,7 @@ fn make_log(batches: &[(i64, Vec<Draft>)], limits: Limits) -> (Vec<Entry>, Model
             answers.extend(model.batch(stamp_ms, std::slice::from_ref(&kind)));
             commands.push(Command::from(kind).encoded());
         }
-        let payload = encode_batch(stamp_ms, commands.iter());
+        let payload = encode_batch_of_level(level, stamp_ms, commands.iter());
         log.push(Entry { log_id: LogId { term: 1, index }, payload });
         outcomes.push(answers);
     }
@@ -106,6 +118,7 @@ fn make_log(batches: &[(i64, Vec<Draft>)], limits: Limits) -> (Vec<Entry>, Model
 /// A store that has applied all of a log, and what it said.
 struct Replica {
     dir: PathBuf,
+    level: u32,
     limits: Limits,
     store: Store,
     outcomes: BTreeMap<usize, Vec<Outcome>>,
@@ -118,11 +131,12 @@ struct Replica {
 /// Applies the log in runs of these lengths, over and over.
 fn replay(
     root: &Path,
+    level: u32,
     limits: Limits,
     log: &[Entry],
     runs: &[(usize, Incident)],
 ) -> Result<Replica, TestCaseError> {
-    let mut replica = Replica::new(root.join("0"), limits);
+    let mut replica = Replica::new(root.join("0"), level, limits);
     let mut rounds = 0;
     let mut runs = runs.iter().cycle();
     while replica.applied() < log.len() {
@@ -138,8 +152,8 @@ fn replay(
                 replica.apply(&log[from..end])?;
                 replica.store.flush().unwrap();
             }
-            Incident::Stop(at) => replica.stop(&log[from..end], at)?,
-            Incident::Lose => {
+            Incident::Stop(at) if level == 1 => replica.stop(&log[from..end], at)?,
+            Incident::Stop(_) | Incident::Lose => {
                 replica.apply(&log[from..end])?;
                 replica.lose(root.join(rounds.to_string()));
             }
@@ -149,10 +163,10 @@ fn replay(
 }
 
 impl Replica {
-    fn new(dir: PathBuf, limits: Limits) -> Replica {
-        let store = open(&dir, limits);
+    fn new(dir: PathBuf, level: u32, limits: Limits) -> Replica {
+        let store = open(&dir, level, limits);
         let (outcomes, unheard, events) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Replica { dir, limits, store, outcomes, unheard, events }
+        Replica { dir, level, limits, store, outcomes, unheard, events }
     }
 
     /// How many entries are applied.
@@ -201,8 +215,8 @@ impl Replica {
 
     fn reopen(&mut self, dir: PathBuf) {
         // The old one is closed first: RocksDB locks its directory.
-        self.store = open(&self.dir.join("placeholder"), self.limits);
-        self.store = open(&dir, self.limits);
+        self.store = open(&self.dir.join("placeholder"), self.level, self.limits);
+        self.store = open(&dir, self.level, self.limits);
         self.dir = dir;
     }
 }
@@ -219,10 +233,11 @@ fn stop_before(entry: &mut Entry, at: usize) {
     entry.payload = encode_batch_of_level(2, stamp_ms, commands.iter());
 }
 
-/// It knows level 1 alone, and so can be stopped by an entry that raises it.
-fn open(dir: &Path, limits: Limits) -> Store {
+/// It knows no level above the log's: on level 1 an entry that raises it can stop the store.
+fn open(dir: &Path, level: u32, limits: Limits) -> Store {
     fs::create_dir_all(dir).unwrap();
-    let options = StoreOptions { cache_bytes: 8 << 20, feature_level_max: 1, limits, ..Default::default() };
+    let options =
+        StoreOptions { cache_bytes: 8 << 20, feature_level_max: level, limits, ..Default::default() };
     Store::open(dir, options).unwrap()
 }
 
