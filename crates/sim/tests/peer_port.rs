@@ -212,7 +212,15 @@ impl Maker<'_> {
             index = index.wrapping_add(1);
         }
         let (vote, leader_commit) = (self.ballot(from, true), self.log_id());
-        let mut request = peer::AppendRequest { envelope: None, vote, prev_log_id, leader_commit, entries };
+        let cluster_time_ms = self.rng.random_range(0..1_000);
+        let mut request = peer::AppendRequest {
+            envelope: None,
+            vote,
+            prev_log_id,
+            leader_commit,
+            entries,
+            cluster_time_ms,
+        };
         self.change_bytes(&mut request);
         self.tame(&mut request.vote);
         if fits(request.vote, from) {
@@ -241,6 +249,7 @@ impl Maker<'_> {
             last_log_id: self.log_id(),
             membership_log_id: self.log_id(),
             membership: self.payload(),
+            feature_level: self.rng.random_range(0..4),
         };
         self.change_bytes(&mut header);
         self.tame(&mut header.vote);
