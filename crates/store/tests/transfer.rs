@@ -140,7 +140,7 @@ fn make(dir: &Path, keys: u64, value_bytes: usize) -> Store {
                     (seed >> 56) as u8
                 })
                 .collect();
-            let ttl_ms = if number % 7 == 0 { 60_000 } else { 0 };
+            let ttl_ms = if number.is_multiple_of(7) { 60_000 } else { 0 };
             Op { kind: Some(OpKind::Put(Put { key: key(number), value: value.into(), ttl_ms })) }
         };
         apply((from..keys.min(from + OPS)).map(put).collect());

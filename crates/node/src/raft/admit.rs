@@ -335,12 +335,18 @@ pub fn transfer_leader(
     Ok(TransferLeaderRequest::new(raft_vote(from), request.to_node, last.map(raft_log_id)))
 }
 
-/// The vote in an answer, which must not make this node's term leap either. That it is
+/// The vote in an answer of node `from`, which must not make this node's term leap either. That it is
 /// committed is for its leader to say.
-pub fn answered_vote(standing: &Standing, vote: Option<peer::Vote>) -> Result<Vote, Refused> {
+///
+/// A later vote for this node is one that it never asked for: somebody did in its name. Its term counts all
+/// the same, as whoever answers takes no earlier one any more, but not the name: openraft, which leads in its
+/// own term, takes no vote for itself for another's. So the vote is given to who answers, which is in no
+/// election of that term itself.
+pub fn answered_vote(standing: &Standing, from: u64, vote: Option<peer::Vote>) -> Result<Vote, Refused> {
     let peer::Vote { term, node_id, .. } = vote.unwrap_or_default();
     standing.check_term(term)?;
-    Ok(Vote { term, node_id, committed: false })
+    let borrowed = node_id == standing.node_id && term > standing.term();
+    Ok(Vote { term, node_id: if borrowed { from } else { node_id }, committed: false })
 }
 
 /// A position in an answer.
@@ -602,8 +608,13 @@ mod tests {
             "of a majority",
         );
 
-        expect("an answer", answered_vote(&standing(), ballot(9, 3, true)), "");
-        expect("a leap", answered_vote(&standing(), ballot(u64::MAX, 3, true)), "no term");
+        expect("an answer", answered_vote(&standing(), FROM, ballot(9, 3, true)), "");
+        // Somebody stood in this node's name.
+        let borrowed = answered_vote(&standing(), FROM, ballot(9, OWN, true)).expect("its term counts");
+        assert_eq!((borrowed.term, borrowed.node_id), (9, FROM));
+        let own = answered_vote(&standing(), FROM, ballot(standing().term(), OWN, true)).expect("its own");
+        assert_eq!(own.node_id, OWN);
+        expect("a leap", answered_vote(&standing(), FROM, ballot(u64::MAX, 3, true)), "no term");
         expect("a position", answered_log_id(wire(1, u64::MAX)), "no position");
     }
 }

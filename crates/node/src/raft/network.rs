@@ -249,10 +249,11 @@ fn unreachable_text(text: impl ToString) -> RaftRpcError {
 
 fn read_vote_response(
     standing: &Standing,
+    from: u64,
     response: peer::VoteResponse,
 ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
     Ok(VoteResponse {
-        vote: raft_vote(admit::answered_vote(standing, response.vote).map_err(unreachable_text)?),
+        vote: raft_vote(admit::answered_vote(standing, from, response.vote).map_err(unreachable_text)?),
         vote_granted: response.granted,
         last_log_id: read_position(response.last_log_id)?,
     })
@@ -312,7 +313,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let call = client.vote(self.vote_request(rpc));
         self.call(RPCTypes::Vote, &option, call)
             .await
-            .and_then(|answer| read_vote_response(&self.standing(), answer))
+            .and_then(|answer| read_vote_response(&self.standing(), self.target, answer))
     }
 
     async fn pre_vote(
@@ -324,7 +325,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let call = client.pre_vote(self.vote_request(rpc));
         self.call(RPCTypes::Vote, &option, call)
             .await
-            .and_then(|answer| read_vote_response(&self.standing(), answer))
+            .and_then(|answer| read_vote_response(&self.standing(), self.target, answer))
     }
 
     async fn full_snapshot(
@@ -345,7 +346,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         let send = send_snapshot(client, envelope, vote, snapshot, self.metrics.clone());
         let answered = async {
             let vote = send.await?;
-            Ok::<_, Status>(raft_vote(admit::answered_vote(&self.standing(), vote)?))
+            Ok::<_, Status>(raft_vote(admit::answered_vote(&self.standing(), self.target, vote)?))
         };
         tokio::select! {
             sent = answered => sent.map(SnapshotResponse::new).map_err(|status| {
@@ -406,7 +407,7 @@ impl AppendSession<'_> {
                     self.in_flight -= 1;
                     self.deadline = Instant::now() + self.network.append_timeout;
                     let result = match response {
-                        Ok(Some(response)) => read_append_response(&self.network.standing(), response),
+                        Ok(Some(response)) => read_append_response(&self.network.standing(), self.network.target, response),
                         Ok(None) => Err(unreachable_text("the peer closed the append stream")),
                         Err(status) => Err(rpc_error(&status)),
                     };
@@ -493,10 +494,10 @@ fn wire_append(request: AppendRequest, cluster_time_ms: u64) -> peer::AppendRequ
     }
 }
 
-fn read_append_response(standing: &Standing, response: peer::AppendResponse) -> AppendResult {
+fn read_append_response(standing: &Standing, from: u64, response: peer::AppendResponse) -> AppendResult {
     let peer::AppendResponse { higher_vote, conflict, acknowledged } = response;
     if higher_vote.is_some() {
-        let vote = admit::answered_vote(standing, higher_vote).map_err(unreachable_text)?;
+        let vote = admit::answered_vote(standing, from, higher_vote).map_err(unreachable_text)?;
         return Ok(Err(StreamAppendError::HigherVote(raft_vote(vote))));
     }
     if let Some(conflict) = read_position(conflict)? {
