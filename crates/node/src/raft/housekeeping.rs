@@ -104,9 +104,12 @@ async fn shorten_log(raft: &Raft) -> Result<(), Error> {
     let snapshot = core.raft.data_metrics().borrow_watched().snapshot.map(|id| id.index());
     if snapshot.is_none_or(|index| index < upto) {
         core.raft.trigger().snapshot().await?;
-        return Ok(());
     }
-    core.raft.trigger().purge_log(upto).await?;
+    // The one before this is purged to at once: where more is written in a period than is kept, the next
+    // one is behind again by the next look.
+    if let Some(index) = snapshot {
+        core.raft.trigger().purge_log(upto.min(index)).await?;
+    }
     Ok(())
 }
 
