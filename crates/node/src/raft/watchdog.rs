@@ -233,9 +233,12 @@ mod tests {
         Seen { apply: Some(AtWork::new(run, cpu_ns)), ..Seen::default() }
     }
 
+    /// When something was so first, in seconds, and what.
+    type First = Option<(f64, Stall)>;
+
     /// Looks so long at what a function of the seconds since the beginning says; answers when what stalled
     /// first, and when what hung first, in seconds.
-    fn watch(seconds: u64, seen: impl Fn(f64) -> Seen) -> (Option<(f64, Stall)>, Option<(f64, Stall)>) {
+    fn watch(seconds: u64, seen: impl Fn(f64) -> Seen) -> (First, First) {
         let mut watchdog = Watchdog::new();
         let (mut stalled, mut hung) = (None, None);
         for look in 0..=seconds * 10 {
