@@ -19,6 +19,11 @@ fn operations(peers: &[String]) -> Operations {
     Operations::at(peers.to_vec(), TIMEOUT).unwrap()
 }
 
+/// Of tests that wait for no refusal by time, so that a machine that is busy does not matter.
+fn patient(peers: &[String]) -> Operations {
+    Operations::at(peers.to_vec(), Duration::from_secs(20)).unwrap()
+}
+
 fn nothing(_: &Step) {}
 
 #[tokio::test]
@@ -54,14 +59,14 @@ async fn founding_goes_on_where_it_was_interrupted() {
 async fn a_joined_disk_founds_nothing() {
     let peers = Peers::start(3);
     peers.group().strangers.insert(2, CLUSTER_ID);
-    let error = operations(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap_err();
+    let error = patient(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&peers.addresses[1]) && text.contains("empty the data directories"), "{text}");
     assert!(peers.group().changes.is_empty());
 
     peers.group().strangers.insert(3, CLUSTER_ID);
     peers.group().founding = Some(3);
-    assert_eq!(operations(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap(), CLUSTER_ID);
+    assert_eq!(patient(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap(), CLUSTER_ID);
     assert_eq!(peers.group().changes, ["found 3", "add 1", "add 2", "voters [1, 2, 3]"]);
 }
 
@@ -79,7 +84,7 @@ async fn founding_is_finished_after_an_end_at_any_step() {
                 note.notify_one();
             }
         };
-        let mut first = operations(&peers.addresses);
+        let mut first = patient(&peers.addresses);
         tokio::select! {
             biased;
             () = reached.notified() => {}
@@ -87,7 +92,7 @@ async fn founding_is_finished_after_an_end_at_any_step() {
         }
         drop(first);
         assert_eq!(
-            operations(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap(),
+            patient(&peers.addresses).found(&peers.addresses, &mut nothing).await.unwrap(),
             CLUSTER_ID
         );
         assert_eq!(peers.group().voters(), [1, 2, 3].into(), "ended after step {steps}");
