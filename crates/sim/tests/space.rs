@@ -221,7 +221,7 @@ impl Bench {
             ensure!(read.is_some_and(|kv| kv.value == value), "{key} is not what was written");
             let changed = client.expire(key.clone(), Duration::from_secs(3600)).await;
             match changed {
-                Ok(_) if self.level == 1 => drop(client.persist(key.clone()).await?),
+                Ok(_) if self.level == 1 => _ = client.persist(key.clone()).await?,
                 Err(Error::NoSpace { .. }) if self.level > 1 => {}
                 changed => return Err(Failure::new(format!("a change of a TTL was answered {changed:?}"))),
             }
