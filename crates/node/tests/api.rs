@@ -803,7 +803,7 @@ async fn async_scans_that_nobody_reads_take_bounded_memory() {
         timeout(Duration::from_secs(10), other.scan(request)).await.unwrap().unwrap().into_inner();
     let page = timeout(Duration::from_secs(10), pages.message()).await.unwrap().unwrap().unwrap();
     assert_eq!(page.kvs[0].value.len(), VALUE_BYTES);
-    println!("{} MiB; another connection was answered after {:?}", most >> 20, begun.elapsed());
+    eprintln!("{} MiB; another connection was answered after {:?}", most >> 20, begun.elapsed());
 
     go.send_replace(true);
     let mut done = 0;
