@@ -60,7 +60,7 @@ const OPEN_FILES_MAX: i32 = 512;
 /// Files that are open at a time while a state is read through once: RocksDB takes no fewer.
 const READ_THROUGH_FILES_MAX: i32 = 20;
 /// All column families, in the order in which they are made.
-const FAMILIES: [&str; 5] = [META, CURRENT, HISTORY, CHANGES, DEADLINES];
+pub(crate) const FAMILIES: [&str; 5] = [META, CURRENT, HISTORY, CHANGES, DEADLINES];
 /// 16 KiB blocks halve the index of 4 KiB ones twice over, and compress better; a point read
 /// unpacks one block more slowly, which the cache hides.
 const BLOCK_BYTES: usize = 16 << 10;
@@ -139,7 +139,8 @@ pub(crate) fn open_read_only(path: &Path, caches: &Caches) -> Result<DB, StoreEr
 
 /// Opens a database that is to be read through once. Whenever a table file is opened, and that is before
 /// its first row is read, its index and all its filters are read and their checksums compared: no lookup
-/// is needed to have seen them. The reads must fill the cache for that. Few files are open at a time, which bounds what these take in memory.
+/// is needed to have seen them. The reads must fill the cache for that. Few files are open at a time, which
+/// bounds what these take in memory.
 pub(crate) fn open_to_read_through(path: &Path, caches: &Caches) -> Result<DB, StoreError> {
     manifest::check(path)?;
     let mut options = database_options(caches);

@@ -228,11 +228,9 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let state = self.state();
         let sum = |name: &str| -> u64 {
-            let families =
-                [layout::META, layout::CURRENT, layout::HISTORY, layout::CHANGES, layout::DEADLINES];
             let value =
                 |family| state.db.property_int_value_cf(db::family(&state.db, family), name).ok().flatten();
-            families.into_iter().filter_map(value).sum()
+            db::FAMILIES.into_iter().filter_map(value).sum()
         };
         let whole = |name: &str| state.db.property_int_value(name).ok().flatten().unwrap_or_default();
         StoreStats {

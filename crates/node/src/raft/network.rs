@@ -222,6 +222,34 @@ impl PeerNetwork {
         Standing { node_id: self.identity.node_id, vote: log.vote, last: log.last, ..Standing::default() }
     }
 
+    fn read_vote_response(
+        &self,
+        response: peer::VoteResponse,
+    ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
+        Ok(VoteResponse {
+            vote: self.read_vote(response.vote)?,
+            vote_granted: response.granted,
+            last_log_id: read_position(response.last_log_id)?,
+        })
+    }
+
+    fn read_append_response(&self, response: peer::AppendResponse) -> AppendResult {
+        let peer::AppendResponse { higher_vote, conflict, acknowledged } = response;
+        if higher_vote.is_some() {
+            return Ok(Err(StreamAppendError::HigherVote(self.read_vote(higher_vote)?)));
+        }
+        if let Some(conflict) = read_position(conflict)? {
+            return Ok(Err(StreamAppendError::Conflict(conflict)));
+        }
+        Ok(Ok(read_position(acknowledged)?))
+    }
+
+    /// The vote in an answer of the peer's.
+    fn read_vote(&self, vote: Option<peer::Vote>) -> Result<Vote, RaftRpcError> {
+        let vote = admit::answered_vote(&self.standing(), self.target, vote);
+        vote.map(raft_vote).map_err(unreachable_text)
+    }
+
     fn vote_request(&self, rpc: VoteRequest<TypeConfig>) -> peer::VoteRequest {
         peer::VoteRequest {
             envelope: self.identity.envelope(self.target),
@@ -245,18 +273,6 @@ fn rpc_error(status: &Status) -> RaftRpcError {
 
 fn unreachable_text(text: impl ToString) -> RaftRpcError {
     RPCError::Unreachable(Unreachable::from_string(text))
-}
-
-fn read_vote_response(
-    standing: &Standing,
-    from: u64,
-    response: peer::VoteResponse,
-) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
-    Ok(VoteResponse {
-        vote: raft_vote(admit::answered_vote(standing, from, response.vote).map_err(unreachable_text)?),
-        vote_granted: response.granted,
-        last_log_id: read_position(response.last_log_id)?,
-    })
 }
 
 fn read_position(id: Option<admin::LogId>) -> Result<Option<LogId>, RaftRpcError> {
@@ -311,9 +327,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
         let mut client = self.ready_client()?;
         let call = client.vote(self.vote_request(rpc));
-        self.call(RPCTypes::Vote, &option, call)
-            .await
-            .and_then(|answer| read_vote_response(&self.standing(), self.target, answer))
+        self.call(RPCTypes::Vote, &option, call).await.and_then(|answer| self.read_vote_response(answer))
     }
 
     async fn pre_vote(
@@ -323,9 +337,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
         let mut client = self.ready_client()?;
         let call = client.pre_vote(self.vote_request(rpc));
-        self.call(RPCTypes::Vote, &option, call)
-            .await
-            .and_then(|answer| read_vote_response(&self.standing(), self.target, answer))
+        self.call(RPCTypes::Vote, &option, call).await.and_then(|answer| self.read_vote_response(answer))
     }
 
     async fn full_snapshot(
@@ -407,7 +419,7 @@ impl AppendSession<'_> {
                     self.in_flight -= 1;
                     self.deadline = Instant::now() + self.network.append_timeout;
                     let result = match response {
-                        Ok(Some(response)) => read_append_response(&self.network.standing(), self.network.target, response),
+                        Ok(Some(response)) => self.network.read_append_response(response),
                         Ok(None) => Err(unreachable_text("the peer closed the append stream")),
                         Err(status) => Err(rpc_error(&status)),
                     };
@@ -492,18 +504,6 @@ fn wire_append(request: AppendRequest, cluster_time_ms: u64) -> peer::AppendRequ
         entries: entries.collect(),
         cluster_time_ms,
     }
-}
-
-fn read_append_response(standing: &Standing, from: u64, response: peer::AppendResponse) -> AppendResult {
-    let peer::AppendResponse { higher_vote, conflict, acknowledged } = response;
-    if higher_vote.is_some() {
-        let vote = admit::answered_vote(standing, from, higher_vote).map_err(unreachable_text)?;
-        return Ok(Err(StreamAppendError::HigherVote(raft_vote(vote))));
-    }
-    if let Some(conflict) = read_position(conflict)? {
-        return Ok(Err(StreamAppendError::Conflict(conflict)));
-    }
-    Ok(Ok(read_position(acknowledged)?))
 }
 
 #[cfg(test)]
