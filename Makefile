@@ -45,7 +45,7 @@ bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULT
 	./bench/run
 
 torture: deps ## Kills a cluster's processes KILLS (1000) times and checks what it acknowledged
-	$(WITH_ROCKSDB) KILLS=$${KILLS:-1000} cargo test --release --locked -p kvorum-sim --test torture -- --nocapture
+	$(WITH_ROCKSDB) KILLS=$${KILLS:-1000} cargo test --release --locked -p kvorum-faults --test torture -- --nocapture
 
 upgrade-test: deps ## Upgrades a cluster from the first release, which it builds from the history once
 	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-node

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_client::admin::v1;
-use kvorum_sim::rpc::RawClient;
-use kvorum_sim::{Cluster, Layout, Result};
+use kvorum_faults::rpc::RawClient;
+use kvorum_faults::{Cluster, Layout, Result};
 use tokio::time::sleep;
 use tonic::Code;
 
@@ -140,7 +140,7 @@ async fn a_survivor_that_was_set_aside_goes_on_alone() -> Result<()> {
 }
 
 /// The order for a survivor whose log no longer changes.
-async fn settled(node: &kvorum_sim::process::Node) -> Result<v1::RecoverRequest> {
+async fn settled(node: &kvorum_faults::process::Node) -> Result<v1::RecoverRequest> {
     sleep(ELECTIONS).await;
     let status = node.status().await?;
     Ok(v1::RecoverRequest {

@@ -53,7 +53,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts nodes and makes them a cluster in which all vote, as `kvorum cluster init` does.
     pub async fn found(members: usize, layout: Layout) -> Result<Cluster> {
-        let directory = tempfile::Builder::new().prefix("kvorum-sim-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix("kvorum-faults-").tempdir()?;
         let mut cluster = Cluster { nodes: Vec::new(), layout, directory: Some(directory) };
         for _ in 0..members {
             cluster.add_node().await?;

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvorum_faults::process::{Node, Release};
+use kvorum_faults::writers::{self, Style, Writers};
+use kvorum_faults::{Cluster, Layout, Result, binary, ensure, rpc, wait};
 use kvorum_proto::admin::v1 as admin;
-use kvorum_sim::process::{Node, Release};
-use kvorum_sim::writers::{self, Style, Writers};
-use kvorum_sim::{Cluster, Layout, Result, binary, ensure, rpc, wait};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_client::admin::Voter;
+use kvorum_faults::rpc::{Consistency, RawClient};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::kv_client::KvClient;
-use kvorum_sim::rpc::{Consistency, RawClient};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::{Code, Status};

@@ -7,10 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use kvorum_faults::{Cluster, Layout, Result, ensure, rpc};
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::peer::v1 as peer;
 use kvorum_proto::peer::v1::peer_client::PeerClient;
-use kvorum_sim::{Cluster, Layout, Result, ensure, rpc};
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

@@ -6,7 +6,7 @@
 //! not in the copy. The nodes start again from the copies. Three times (`POWER_CUTS`); then everything is
 //! checked that the torture test checks.
 //!
-//! `KVORUM_SIM_STRACE=fdatasync` runs the nodes under strace, which makes that system call do nothing and
+//! `KVORUM_FAULTS_STRACE=fdatasync` runs the nodes under strace, which makes that system call do nothing and
 //! return success; `fdatasync:when=100+` does so from each thread's hundredth call on. The test must fail
 //! then: this shows that it notices a missing sync.
 
@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_sim::disk::{Disk, PowerDisk};
-use kvorum_sim::process::Node;
-use kvorum_sim::workload::Workload;
-use kvorum_sim::{Cluster, Layout, Result, settings};
+use kvorum_faults::disk::{Disk, PowerDisk};
+use kvorum_faults::process::Node;
+use kvorum_faults::workload::Workload;
+use kvorum_faults::{Cluster, Layout, Result, settings};
 use tokio::time::sleep;
 
 /// Load between two power cuts. It stays below the 30 s after which a kernel writes out pages unasked.
@@ -34,7 +34,7 @@ async fn nothing_acknowledged_is_lost_to_a_power_failure() -> Result<()> {
     let disk = |number: usize| PowerDisk::make(&directory.path().join(number.to_string()));
     let mut disks = vec![disk(0)?, disk(1)?, disk(2)?];
     let data: Vec<PathBuf> = disks.iter().map(|disk| disk.mount_point().join("data")).collect();
-    let omitted_syscall = std::env::var("KVORUM_SIM_STRACE").ok();
+    let omitted_syscall = std::env::var("KVORUM_FAULTS_STRACE").ok();
     let cluster = Cluster::found(3, Layout { data, omitted_syscall, ..Layout::default() }).await?;
     let mut workload = Workload::start(&cluster, seed).await?;
     for _ in 0..cuts {

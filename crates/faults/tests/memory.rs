@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use kvorum_sim::process::Node;
-use kvorum_sim::{Cluster, Context as _, Layout, Result, binary, ensure, rpc, settings, wait};
+use kvorum_faults::process::Node;
+use kvorum_faults::{Cluster, Context as _, Layout, Result, binary, ensure, rpc, settings, wait};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};

@@ -9,9 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_sim::process::Node;
-use kvorum_sim::workload::Workload;
-use kvorum_sim::{Cluster, Layout, Result, settings};
+use kvorum_faults::process::Node;
+use kvorum_faults::workload::Workload;
+use kvorum_faults::{Cluster, Layout, Result, settings};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;

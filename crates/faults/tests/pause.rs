@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use kvorum_sim::process::Node;
-use kvorum_sim::rpc::{Consistency, RawClient};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, settings, wait};
+use kvorum_faults::process::Node;
+use kvorum_faults::rpc::{Consistency, RawClient};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, settings, wait};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_client::{Client, Error, KeyRange};
-use kvorum_sim::disk::Disk;
-use kvorum_sim::process::Node;
-use kvorum_sim::rpc::RawClient;
-use kvorum_sim::{Cluster, Context as _, Failure, Layout, Result, ensure, wait};
+use kvorum_faults::disk::Disk;
+use kvorum_faults::process::Node;
+use kvorum_faults::rpc::RawClient;
+use kvorum_faults::{Cluster, Context as _, Failure, Layout, Result, ensure, wait};
 use rand::RngExt as _;
 use tempfile::TempDir;
 use tokio::sync::Mutex;

@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
+use kvorum_faults::process::Node;
+use kvorum_faults::slow_disk::SlowDisk;
+use kvorum_faults::writers::{self, Style, Writers};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 use kvorum_proto::admin::v1::State;
-use kvorum_sim::process::Node;
-use kvorum_sim::slow_disk::SlowDisk;
-use kvorum_sim::writers::{self, Style, Writers};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 use tokio::time::{Instant, sleep};
 
 /// What the product promises.

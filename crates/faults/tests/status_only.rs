@@ -9,14 +9,14 @@
 use std::process::Command;
 use std::time::Duration;
 
+use kvorum_faults::process::{Node, Setup};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, program, rpc};
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::cluster_client::ClusterClient;
 use kvorum_proto::kv::v1::kv_client::KvClient;
 use kvorum_proto::peer::v1 as peer;
 use kvorum_proto::peer::v1::peer_client::PeerClient;
 use kvorum_proto::{admin::v1 as admin, admin::v1::State};
-use kvorum_sim::process::{Node, Setup};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, program, rpc};
 use tokio::time::sleep;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;

@@ -14,10 +14,10 @@
 
 use std::time::Duration;
 
-use kvorum_sim::latency::Distribution;
-use kvorum_sim::timeline::Mark;
-use kvorum_sim::writers::{self, Ledger, Style, Writers};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc, settings};
+use kvorum_faults::latency::Distribution;
+use kvorum_faults::timeline::Mark;
+use kvorum_faults::writers::{self, Ledger, Style, Writers};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, settings};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 

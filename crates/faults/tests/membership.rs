@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_sim::process::Node;
-use kvorum_sim::rpc::RawClient;
-use kvorum_sim::writers::{self, Style, Writers};
-use kvorum_sim::{Cluster, Layout, Result, timeline};
+use kvorum_faults::process::Node;
+use kvorum_faults::rpc::RawClient;
+use kvorum_faults::writers::{self, Style, Writers};
+use kvorum_faults::{Cluster, Layout, Result, timeline};
 use tokio::time::{Instant, sleep};
 
 /// Writers at work all the time.

@@ -22,7 +22,7 @@ const BENCH: Program =
 
 /// The node's binary: `KVORUM_NODE_BIN`, else the one that cargo put beside the running test, which is
 /// built if it is not there. An old one is not noticed: `cargo test --workspace` builds it anew, but
-/// `cargo test -p kvorum-sim` does not.
+/// `cargo test -p kvorum-faults` does not.
 pub fn node() -> Result<&'static Path> {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     once(&FOUND, &NODE)

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use kvorum_client::Client;
+use kvorum_faults::process::Node;
+use kvorum_faults::rpc::{self, RawClient};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, settings, wait};
 use kvorum_proto::admin::v1 as admin;
-use kvorum_sim::process::Node;
-use kvorum_sim::rpc::{self, RawClient};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, settings, wait};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;

@@ -9,13 +9,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvorum_faults::disk::Disk;
+use kvorum_faults::process::{Node, Setup};
+use kvorum_faults::program::{self, Ended};
+use kvorum_faults::{Cluster, Context as _, Failure, Layout, Result, ensure, ports, rpc};
 use kvorum_proto::admin::v1::State;
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::kv_client::KvClient;
-use kvorum_sim::disk::Disk;
-use kvorum_sim::process::{Node, Setup};
-use kvorum_sim::program::{self, Ended};
-use kvorum_sim::{Cluster, Context as _, Failure, Layout, Result, ensure, ports, rpc};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -301,7 +301,7 @@ async fn wrong_flags(scratch: &Path) -> Result<()> {
 /// A variable is refused as its flag is, and the message says which flag it is.
 async fn wrong_environment(scratch: &Path) -> Result<()> {
     let setting = ["KVORUM_CACHE_BYTES=lots", "KVORUM_DATA_DIR=never-made"];
-    let binary = kvorum_sim::binary::node()?.display().to_string();
+    let binary = kvorum_faults::binary::node()?.display().to_string();
     let arguments: Vec<&str> = setting.into_iter().chain([&binary[..]]).collect();
     let ended = program::run(Path::new("/usr/bin/env"), &arguments, &[]).await?;
     ended.expect(2, &["--cache-bytes", "lots"])?;

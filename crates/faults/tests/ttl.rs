@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use kvorum_client::Client;
-use kvorum_sim::latency::Distribution;
-use kvorum_sim::process::Node;
-use kvorum_sim::rpc::{Consistency, RawClient};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc, settings};
+use kvorum_faults::latency::Distribution;
+use kvorum_faults::process::Node;
+use kvorum_faults::rpc::{Consistency, RawClient};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, settings};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -202,7 +202,7 @@ async fn no_key_goes_early_when_a_member_that_was_down_leads_for_a_moment() -> R
 }
 
 async fn transfer(cluster: &Cluster, to: u64) -> Result<()> {
-    kvorum_sim::wait::until("the hand-over", Duration::from_secs(10), async || {
+    kvorum_faults::wait::until("the hand-over", Duration::from_secs(10), async || {
         let leader = cluster.leader().await?;
         let request = kvorum_proto::admin::v1::TransferLeaderRequest { to };
         Ok(leader.admin().transfer_leader(request).await.map(drop)?)

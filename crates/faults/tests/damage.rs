@@ -13,11 +13,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvorum_faults::process::Node;
+use kvorum_faults::program::{self, Ended};
+use kvorum_faults::rpc::{Consistency, RawClient};
+use kvorum_faults::{Cluster, Context as _, Failure, Layout, Result, ensure, settings, wait};
 use kvorum_proto::kv::v1 as wire;
-use kvorum_sim::process::Node;
-use kvorum_sim::program::{self, Ended};
-use kvorum_sim::rpc::{Consistency, RawClient};
-use kvorum_sim::{Cluster, Context as _, Failure, Layout, Result, ensure, settings, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 

@@ -11,9 +11,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kvorum_faults::rpc::RawClient;
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, wait};
 use kvorum_proto::admin::v1::State;
-use kvorum_sim::rpc::RawClient;
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, wait};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 

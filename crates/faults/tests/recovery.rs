@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use kvorum_client::Client;
+use kvorum_faults::process::Node;
+use kvorum_faults::writers::{self, Style, Writers};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, settings, wait};
 use kvorum_proto::admin::v1::State;
-use kvorum_sim::process::Node;
-use kvorum_sim::writers::{self, Style, Writers};
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, rpc, settings, wait};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -143,7 +143,7 @@ async fn wait_receiving(node: &Arc<Node>) -> Result<bool> {
         }
         applied = now;
     }
-    Err(kvorum_sim::Failure::new("no snapshot was sent"))
+    Err(kvorum_faults::Failure::new("no snapshot was sent"))
 }
 
 async fn wait_caught_up(cluster: &Cluster, node: &Node) -> Result<()> {

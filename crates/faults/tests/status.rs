@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kvorum_sim::{Cluster, Context as _, Layout, Result, ensure, program, wait};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, program, wait};
 use serde_json::Value;
 
 /// A leader notices a dead peer within 3 s, on a machine that is not busy.
