@@ -20,7 +20,7 @@ build: deps ## Builds the release binaries
 image: build ## Builds the container image localhost/kvorum:dev and target/kvorum-image.tar
 	./scripts/image
 
-manifests: deps ## Generates the definition of KvCluster (from the operator) and manifests/install.yaml (by helm)
+manifests: deps ## Generates the definition of KvCluster (of crates/crd) and manifests/install.yaml (by helm)
 	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-operator
 	"$${CARGO_TARGET_DIR:-target}/debug/kvorum-operator" crd > charts/kvorum-operator/files/crd.yaml
 	cp charts/kvorum-operator/files/crd.yaml manifests/crd.yaml

@@ -13,13 +13,13 @@ use kvorum_client::admin::{AdminClient, v1};
 use serde_json::{Value, json};
 
 use crate::build::{Inputs, hash};
-use crate::crd::KvCluster;
 use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
 use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
 use crate::observed::{Disk, LogId, Version};
 use crate::plan::View;
 use crate::step::{Risky, Step};
+use kvorum_crd::KvCluster;
 
 /// A change of the membership commits two log entries, and a new learner joins first.
 const CHANGE_MAX: Duration = Duration::from_secs(10);

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
+use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
 
 /// Where a node keeps its data: below the volume's root, where some file systems keep their own.
 const DATA_DIR: &str = "/var/lib/kvorum/data";
@@ -379,7 +379,7 @@ pub fn bytes(quantity: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::KvClusterSpec;
+    use kvorum_crd::KvClusterSpec;
 
     fn inputs(cluster: &KvCluster) -> Inputs<'_> {
         Inputs {

@@ -18,7 +18,6 @@ use kube::{Api, Client, Resource as _, ResourceExt as _};
 use tokio::sync::Mutex;
 
 use crate::apply::{ApplyError, apply, kubernetes};
-use crate::crd::{KvCluster, KvClusterStatus};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names;
@@ -27,6 +26,7 @@ use crate::plan::{Plan, plan};
 use crate::status::status;
 use crate::step::Step;
 use crate::upgrade::{Key, Look, Upgrades};
+use kvorum_crd::{KvCluster, KvClusterStatus};
 
 /// The next look, after a step.
 const AFTER_STEP: Duration = Duration::from_millis(50);

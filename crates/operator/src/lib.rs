@@ -7,7 +7,6 @@
 pub mod apply;
 pub mod build;
 pub mod controller;
-pub mod crd;
 pub mod elect;
 pub mod http;
 pub mod memory;

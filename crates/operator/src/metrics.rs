@@ -7,8 +7,8 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::crd::KvClusterStatus;
 use crate::observe::Seen;
+use kvorum_crd::KvClusterStatus;
 
 /// Seconds: a look takes some calls, a change of the membership up to ten seconds.
 const BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];

@@ -7,12 +7,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::apply::ApplyError;
-use crate::crd::{KvClusterStatus, MemberStatus};
 use crate::names::{self, CLIENT_PORT, hex};
 use crate::observe::Seen;
 use crate::observed::{Monitor, Node, Observed, Role, Token};
 use crate::plan::{About, Plan, View};
 use crate::step::Step;
+use kvorum_crd::{KvClusterStatus, MemberStatus};
 
 /// Without a confirmed leader for so long, the quorum counts as lost: an election takes less.
 const QUORUM_LOST_AFTER: Duration = Duration::from_secs(15);
@@ -374,9 +374,9 @@ mod tests {
 
     use super::*;
     use crate::build::Template;
-    use crate::crd::{KvCluster, KvClusterSpec};
     use crate::observed::{LogId, Membership, Pod};
     use crate::plan::plan;
+    use kvorum_crd::{KvCluster, KvClusterSpec};
 
     /// One member, which leads and is ready.
     fn seen() -> Seen {

@@ -22,11 +22,11 @@ use tokio::try_join;
 
 use crate::build::{Inputs, Template, bytes, hash};
 use crate::controller::Options;
-use crate::crd::{KvCluster, KvClusterSpec, Node};
 use crate::memory::Memory;
 use crate::names;
 use crate::observed::{Observed, Wanted};
 use crate::step::Risky;
+use kvorum_crd::{KvCluster, KvClusterSpec, Node};
 
 pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;

@@ -2,10 +2,10 @@
 //! it takes what the KvCluster owns, and no claim is owned.
 
 use super::{Decided, safe, wait};
-use crate::crd::Keep;
 use crate::names;
 use crate::observed::Observed;
 use crate::step::Step;
+use kvorum_crd::Keep;
 
 /// Keeps the finalizer in step with the policy.
 pub fn hold(observed: &Observed) -> Decided {

@@ -2,10 +2,10 @@
 
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
-use crate::crd::Keep;
 use crate::names::hex;
 use crate::observed::{Disk, Node};
 use crate::step::{Risky, Step};
+use kvorum_crd::Keep;
 
 /// Writes on the members' claims whose disks they are and which image is pinned, where that is missing.
 pub fn record_members(view: &View) -> Decided {

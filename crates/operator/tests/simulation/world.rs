@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use kvorum_operator::crd::Keep;
+use kvorum_crd::Keep;
 use kvorum_operator::observed::{
     Claim, LogId, Machine, Membership, Monitor, Node, Observed, Pod, Role, StatefulSet, Version, Wanted,
 };
