@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use kvorum_client::admin::{AdminClient, v1};
+use kvorum_crd::KvCluster;
 use serde_json::{Value, json};
 
 use crate::build::{Inputs, hash};
@@ -19,7 +20,6 @@ use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
 use crate::observed::{Disk, LogId, Version};
 use crate::plan::View;
 use crate::step::{Risky, Step};
-use kvorum_crd::KvCluster;
 
 /// A change of the membership commits two log entries, and a new learner joins first.
 const CHANGE_MAX: Duration = Duration::from_secs(10);

@@ -1,9 +1,9 @@
 //! The objects that belong to a cluster, made of its spec: pure.
 
+use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
 use serde_json::{Map, Value, json};
 
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
-use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
 
 /// Where a node keeps its data: below the volume's root, where some file systems keep their own.
 const DATA_DIR: &str = "/var/lib/kvorum/data";

@@ -15,6 +15,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
+use kvorum_crd::{KvCluster, KvClusterStatus};
 use tokio::sync::Mutex;
 
 use crate::apply::{ApplyError, apply, kubernetes};
@@ -26,7 +27,6 @@ use crate::plan::{Plan, plan};
 use crate::status::status;
 use crate::step::Step;
 use crate::upgrade::{Key, Look, Upgrades};
-use kvorum_crd::{KvCluster, KvClusterStatus};
 
 /// The next look, after a step.
 const AFTER_STEP: Duration = Duration::from_millis(50);

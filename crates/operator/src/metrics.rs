@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use kvorum_crd::KvClusterStatus;
 use prometheus::{
     Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
 use crate::observe::Seen;
-use kvorum_crd::KvClusterStatus;
 
 /// Seconds: a look takes some calls, a change of the membership up to ten seconds.
 const BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];

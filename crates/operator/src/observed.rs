@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use kvorum_crd::Keep;
+
 use crate::names;
 use crate::names::hex;
 use crate::step::Risky;
-use kvorum_crd::Keep;
 
 /// Everything a plan is made of.
 #[derive(Clone, Debug, Default, PartialEq)]

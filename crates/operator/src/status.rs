@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use kvorum_crd::{KvClusterStatus, MemberStatus};
 
 use crate::apply::ApplyError;
 use crate::names::{self, CLIENT_PORT, hex};
@@ -12,7 +13,6 @@ use crate::observe::Seen;
 use crate::observed::{Monitor, Node, Observed, Role, Token};
 use crate::plan::{About, Plan, View};
 use crate::step::Step;
-use kvorum_crd::{KvClusterStatus, MemberStatus};
 
 /// Without a confirmed leader for so long, the quorum counts as lost: an election takes less.
 const QUORUM_LOST_AFTER: Duration = Duration::from_secs(15);

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use kvorum_crd::StepRecord;
+
 use crate::names::{self, FINALIZER, RECOVER_FROM, hex, unhex};
 use crate::observed::{Disk, LogId, Token, Version};
-use kvorum_crd::StepRecord;
 
 /// One step. Each is one idempotent effect.
 #[derive(Clone, Debug, PartialEq)]

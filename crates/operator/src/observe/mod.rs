@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt as _};
+use kvorum_crd::{KvCluster, KvClusterSpec, Node};
 use rand::Rng as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -26,7 +27,6 @@ use crate::memory::Memory;
 use crate::names;
 use crate::observed::{Observed, Wanted};
 use crate::step::Risky;
-use kvorum_crd::{KvCluster, KvClusterSpec, Node};
 
 pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;

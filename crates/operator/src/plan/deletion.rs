@@ -1,11 +1,12 @@
 //! The end of a KvCluster. Without `whenDeleted: Delete` Kubernetes' own garbage collection does all:
 //! it takes what the KvCluster owns, and no claim is owned.
 
+use kvorum_crd::Keep;
+
 use super::{Decided, safe, wait};
 use crate::names;
 use crate::observed::Observed;
 use crate::step::Step;
-use kvorum_crd::Keep;
 
 /// Keeps the finalizer in step with the policy.
 pub fn hold(observed: &Observed) -> Decided {

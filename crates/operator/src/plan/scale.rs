@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use kvorum_crd::Keep;
+
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::step::{Risky, Step};
-use kvorum_crd::Keep;
 
 /// One member less: leadership, membership, pod, in this order.
 pub fn down(view: &View, notes: &mut Notes) -> Decided {
