@@ -2,8 +2,6 @@
 //! Method: a pretended cluster that fails as it is told to, and counts.
 #![allow(clippy::unwrap_used)]
 
-mod mock;
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +9,7 @@ use kvorum_client::{Client, Error, KeyRange};
 use tokio::io::AsyncReadExt as _;
 use tonic::Code;
 
-use crate::mock::{Act, Mock, Store};
+use kvorum_mock::{Act, Mock, Store};
 
 fn client(mocks: &[&Mock]) -> Client {
     Client::builder(mocks.iter().map(|mock| mock.endpoint()))

@@ -16,7 +16,7 @@ struct Program {
 }
 
 const NODE: Program = Program { name: "kvorum-node", package: "kvorum-node", variable: "KVORUM_NODE_BIN" };
-const TOOL: Program = Program { name: "kvorum", package: "kvorum-client", variable: "KVORUM_TOOL_BIN" };
+const TOOL: Program = Program { name: "kvorum", package: "kvorum-cli", variable: "KVORUM_TOOL_BIN" };
 const BENCH: Program =
     Program { name: "kvorum-bench", package: "kvorum-bench", variable: "KVORUM_BENCH_BIN" };
 

@@ -2,15 +2,13 @@
 //! itself, against a pretended node.
 #![allow(clippy::unwrap_used)]
 
-mod mock;
-
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use kvorum_proto::kv::v1::Member;
 
-use crate::mock::{Act, Mock};
+use kvorum_mock::{Act, Mock};
 
 struct Tool {
     mock: Mock,

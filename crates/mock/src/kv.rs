@@ -1,4 +1,4 @@
-//! The pretended services.
+//! `kv.v1` as a pretended node serves it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -8,17 +8,28 @@ use futures_util::stream;
 use kvorum_proto::kv::v1::cluster_server::Cluster;
 use kvorum_proto::kv::v1::condition::Expect;
 use kvorum_proto::kv::v1::kv_server::Kv;
-use kvorum_proto::kv::v1::*;
+use kvorum_proto::kv::v1::{
+    BatchOp, BatchRequest, BatchResponse, CompactRequest, CompactResponse, Condition, DeleteRequest,
+    DeleteResponse, Event, ExpireRequest, ExpireResponse, GetRequest, GetResponse, Header, Member,
+    MembersRequest, MembersResponse, PersistRequest, PersistResponse, ScanRequest, ScanResponse, SetRequest,
+    SetResponse, TtlRequest, TtlResponse, WatchRequest, WatchResponse, batch_op, member,
+};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::{Act, Node, Store, reason};
+use crate::{Act, Node, Store, reason};
 
+/// How many keys one message of a scan has.
 const CHUNK_KEYS: usize = 10;
+/// The largest value that is taken, as on a real node.
+const VALUE_BYTES_MAX: usize = 1536 * 1024;
+/// How many keys one deletion may cover.
+const DELETE_KEYS_MAX: usize = 20_000;
 
+/// The services of one node.
 #[derive(Clone)]
-pub struct Service {
-    pub node: Arc<Mutex<Node>>,
+pub(crate) struct Pretended {
+    pub(crate) node: Arc<Mutex<Node>>,
 }
 
 type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
@@ -28,7 +39,7 @@ fn is_probe(key: &[u8]) -> bool {
     key == b"\0"
 }
 
-impl Service {
+impl Pretended {
     fn act(&self, name: &'static str, metadata: &MetadataMap) -> Result<Act, Status> {
         let mut node = self.node.lock().unwrap();
         let timeout = metadata.get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
@@ -101,7 +112,7 @@ fn check(store: &Store, conditions: &[Condition], default_key: &[u8]) -> Result<
 }
 
 #[tonic::async_trait]
-impl Kv for Service {
+impl Kv for Pretended {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         if !is_probe(&request.key)
@@ -115,7 +126,7 @@ impl Kv for Service {
 
     async fn set(&self, request: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        if request.value.len() > 1536 * 1024 {
+        if request.value.len() > VALUE_BYTES_MAX {
             return Err(reason("TOO_LARGE", &[]));
         }
         let previous = self
@@ -135,7 +146,7 @@ impl Kv for Service {
         let previous = self
             .write("delete", &metadata, range.start.clone(), |store| {
                 check(store, request.condition.as_slice(), &range.start)?;
-                if store.scan(&range, 0).len() > 20_000 {
+                if store.scan(&range, 0).len() > DELETE_KEYS_MAX {
                     return Err(reason("TOO_LARGE", &[]));
                 }
                 Ok(store.delete(&range))
@@ -270,7 +281,7 @@ impl Kv for Service {
 }
 
 #[tonic::async_trait]
-impl Cluster for Service {
+impl Cluster for Pretended {
     async fn members(&self, request: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
         let header = self.header();
         let mut node = self.node.lock().unwrap();

@@ -3,19 +3,23 @@
 use bytes::Bytes;
 use kvorum_proto::kv::v1::{Event, KeyRange, KeyValue, event::Kind};
 
-/// All changes, oldest first.
-#[derive(Default)]
+/// A store that begins at revision 1, as a real one.
+#[derive(Debug, Default)]
 pub struct Store {
+    /// All changes, oldest first.
     pub changes: Vec<Event>,
+    /// The oldest revision that watches may begin with.
     pub compacted: u64,
     revision: u64,
 }
 
 impl Store {
+    /// The revision of the last change.
     pub fn revision(&self) -> u64 {
         self.revision + 1
     }
 
+    /// A key as of a revision; 0: as it is now.
     pub fn get(&self, key: &[u8], revision: u64) -> Option<KeyValue> {
         let change = self.changes.iter().rev().find(|event| {
             let kv = event.kv.as_ref().unwrap();
@@ -24,12 +28,13 @@ impl Store {
         (change.kind() == Kind::Put).then(|| change.kv.clone().unwrap())
     }
 
+    /// Writes a key in a revision of its own, which it answers.
     pub fn put(&mut self, key: &Bytes, value: &Bytes) -> u64 {
         self.revision += 1;
         self.put_same(key, value)
     }
 
-    /// Puts in the revision of the last change.
+    /// Writes a key in the revision of the last change.
     pub fn put_same(&mut self, key: &Bytes, value: &Bytes) -> u64 {
         let mod_revision = self.revision();
         let before = self.get(key, 0);
@@ -45,6 +50,7 @@ impl Store {
         mod_revision
     }
 
+    /// Deletes a range in one revision, and answers what was in it.
     pub fn delete(&mut self, range: &KeyRange) -> Vec<KeyValue> {
         let found = self.scan(range, 0);
         if !found.is_empty() {
@@ -57,6 +63,7 @@ impl Store {
         found
     }
 
+    /// The keys of a range as of a revision, in order.
     pub fn scan(&self, range: &KeyRange, revision: u64) -> Vec<KeyValue> {
         let mut keys: Vec<_> = self.changes.iter().map(|event| &event.kv.as_ref().unwrap().key).collect();
         keys.sort();
@@ -65,6 +72,7 @@ impl Store {
         keys.into_iter().filter_map(|key| self.get(key, revision)).collect()
     }
 
+    /// The changes of a range from a revision on.
     pub fn events(&self, range: &KeyRange, from: u64) -> Vec<Event> {
         let wanted = |event: &&Event| {
             let kv = event.kv.as_ref().unwrap();

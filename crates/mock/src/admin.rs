@@ -6,26 +6,34 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvorum_proto::admin::v1::admin_server::{Admin, AdminServer};
-use kvorum_proto::admin::v1::*;
+use kvorum_proto::admin::v1::{
+    AddLearnerRequest, ChangeMembershipRequest, InitializeRequest, InitializeResponse, LogId, Membership,
+    MembershipResponse, Node, Progress, RecoverRequest, RecoverResponse, RemoveLearnerRequest, SnapshotChunk,
+    SnapshotRequest, State, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoterSet,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-use super::Act;
+use crate::{Act, reason};
 
 /// The cluster's id, once it is founded.
 pub const CLUSTER_ID: u64 = 0xc1;
 
 /// Nodes 1, 2, 3…, each at a peer port of its own, as long as the test's runtime runs.
+#[derive(Debug)]
 pub struct Peers {
+    /// `host:port` of each peer port, that of node 1 first.
     pub addresses: Vec<String>,
     group: Arc<Mutex<Group>>,
 }
 
 /// What the nodes are, together.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Group {
     /// 0: the cluster is not founded, or has no leader.
     pub leader_id: u64,
+    /// The membership that all of them know.
     pub membership: Membership,
     /// What nodes of other clusters say that theirs is.
     pub strangers: BTreeMap<u64, u64>,
@@ -49,8 +57,8 @@ impl Peers {
             let address = listener.local_addr().unwrap().to_string();
             let service = Service { node_id, address: address.clone(), group: Arc::clone(&group) };
             let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
-            let server = tonic::transport::Server::builder().add_service(AdminServer::new(service));
-            tokio::spawn(server.serve_with_incoming(incoming));
+            let server = tonic::transport::Server::builder();
+            tokio::spawn(server.serve_with_incoming(AdminServer::new(service), incoming));
             address
         };
         Peers { addresses: (1..=count).map(start).collect(), group }
@@ -68,6 +76,7 @@ impl Peers {
         peers
     }
 
+    /// What they are, to be looked at and changed.
     pub fn group(&self) -> MutexGuard<'_, Group> {
         self.group.lock().unwrap()
     }
@@ -78,10 +87,12 @@ fn node(node_id: u64, peer_address: &str) -> Node {
 }
 
 impl Group {
+    /// The ids of those that vote.
     pub fn voters(&self) -> BTreeSet<u64> {
         self.membership.configs.iter().flat_map(|config| config.node_ids.iter().copied()).collect()
     }
 
+    /// The ids of all members.
     pub fn members(&self) -> BTreeSet<u64> {
         self.membership.nodes.iter().map(|node| node.node_id).collect()
     }
@@ -106,7 +117,7 @@ impl Group {
         work: impl FnOnce(&mut Group),
     ) -> Result<Response<MembershipResponse>, Status> {
         if at != self.leader_id {
-            return Err(super::reason("NOT_LEADER", &[]));
+            return Err(reason("NOT_LEADER", &[]));
         }
         let act = self.script.pop_front();
         if self.refuse_all || matches!(act, Some(Act::Refuse(_))) {

@@ -1,9 +1,14 @@
-//! A node of a pretended cluster: it serves `kv.v1` from memory and fails as it is told to. It runs on
-//! a thread and a runtime of its own, so that stopping it breaks its connections as a crash does.
-#![allow(dead_code, missing_docs)]
+//! Pretended nodes, for the tests of whoever talks to a cluster: they answer from memory, count, and fail
+//! as they are told to.
+//!
+//! [`Mock`] serves `kv.v1`. It runs on a thread and a runtime of its own, so that stopping it breaks its
+//! connections as a crash does. [`admin::Peers`] serve `admin.v1`.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "what goes wrong here fails the test that runs it")]
 
 pub mod admin;
-mod service;
+mod kv;
+mod serve;
 mod store;
 
 use std::collections::VecDeque;
@@ -12,10 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use kvorum_proto::kv::v1::Member;
-use kvorum_proto::kv::v1::cluster_server::ClusterServer;
-use kvorum_proto::kv::v1::kv_server::KvServer;
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -42,24 +44,31 @@ pub enum Act {
     Cut(usize),
 }
 
-/// One node.
+/// One node, which crashes when it is dropped.
+#[derive(Debug)]
 pub struct Mock {
-    pub address: SocketAddr,
-    pub node: Arc<Mutex<Node>>,
+    address: SocketAddr,
+    node: Arc<Mutex<Node>>,
     running: Option<(oneshot::Sender<Stop>, JoinHandle<()>)>,
 }
 
+/// How a node stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     Crash,
     Gracefully,
 }
 
 /// What a node is and remembers.
+#[derive(Debug)]
 pub struct Node {
+    /// The cluster that it says it belongs to.
     pub cluster_id: u64,
     /// 0: as an older release, it does not say.
     pub incarnation: u64,
+    /// Its id.
     pub node_id: u64,
+    /// The term that its answers tell.
     pub term: u64,
     /// Taken by scripted calls, one each; without any, calls are served.
     pub script: VecDeque<Act>,
@@ -71,16 +80,21 @@ pub struct Node {
     pub members: Vec<(u64, String)>,
     /// What it says of them otherwise.
     pub describe: fn(Member) -> Member,
+    /// Who leads, as `Members` tells it; 0: nobody.
     pub leader_id: u64,
+    /// What it serves, which several nodes may share.
     pub store: Arc<Mutex<Store>>,
+    /// It refuses new calls.
     pub stopping: bool,
 }
 
 impl Mock {
+    /// Starts node 1 with an empty store.
     pub fn start() -> Mock {
         Mock::with(1, Arc::default())
     }
 
+    /// Starts a node with this store, at a port that is free.
     pub fn with(node_id: u64, store: Arc<Mutex<Store>>) -> Mock {
         let node = Node {
             cluster_id: 0xc1,
@@ -111,7 +125,7 @@ impl Mock {
         let (stop, stopped) = oneshot::channel();
         let node = Arc::clone(&self.node);
         node.lock().unwrap().stopping = false;
-        let thread = std::thread::spawn(move || serve(listener, node, stopped));
+        let thread = std::thread::spawn(move || serve::serve(listener, node, stopped));
         self.running = Some((stop, thread));
     }
 
@@ -133,18 +147,22 @@ impl Mock {
         }
     }
 
+    /// What it is and remembers, to be looked at and changed.
     pub fn node(&self) -> MutexGuard<'_, Node> {
         self.node.lock().unwrap()
     }
 
+    /// What it serves.
     pub fn store(&self) -> Arc<Mutex<Store>> {
         Arc::clone(&self.node().store)
     }
 
+    /// What it does with the calls that come next, one each.
     pub fn script(&self, acts: impl IntoIterator<Item = Act>) {
         self.node().script.extend(acts);
     }
 
+    /// `host:port` where it serves.
     pub fn endpoint(&self) -> String {
         self.address.to_string()
     }
@@ -161,29 +179,7 @@ impl Drop for Mock {
     }
 }
 
-fn serve(listener: TcpListener, node: Arc<Mutex<Node>>, stopped: oneshot::Receiver<Stop>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async move {
-        let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener).unwrap());
-        let service = service::Service { node };
-        let (finish, finished) = oneshot::channel::<()>();
-        let server = tonic::transport::Server::builder()
-            .add_service(KvServer::new(service.clone()))
-            .add_service(ClusterServer::new(service))
-            .serve_with_incoming_shutdown(incoming, async {
-                let _ = finished.await;
-            });
-        let server = tokio::spawn(server);
-        if let Ok(Stop::Gracefully) = stopped.await {
-            let _ = finish.send(());
-            let _ = server.await;
-        }
-    });
-    // Open connections go with the runtime.
-    runtime.shutdown_background();
-}
-
-/// A status with a reason.
+/// A status with a machine-readable reason, as nodes answer it.
 pub fn reason(name: &str, metadata: &[(&str, &str)]) -> Status {
     let metadata: Vec<_> = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let details = ErrorDetails::with_error_info(
