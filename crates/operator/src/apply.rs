@@ -14,10 +14,10 @@ use kvorum_crd::KvCluster;
 use serde_json::{Value, json};
 
 use crate::build::{Inputs, hash};
+use crate::fence::{Disk, LogId, Version};
 use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
 use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
-use crate::observed::{Disk, LogId, Version};
 use crate::plan::View;
 use crate::step::{Risky, Step};
 

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::Client;
-use kvorum_operator::controller::{Context, Options, run};
+use kvorum_operator::controller::{Context, run};
 use kvorum_operator::elect::Election;
 use kvorum_operator::http::{Health, serve};
+use kvorum_operator::options::Options;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;

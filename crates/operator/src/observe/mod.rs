@@ -22,10 +22,10 @@ use std::fmt::Debug;
 use tokio::try_join;
 
 use crate::build::{Inputs, Template, bytes, hash};
-use crate::controller::Options;
 use crate::memory::Memory;
 use crate::names;
 use crate::observed::{Observed, Wanted};
+use crate::options::Options;
 use crate::step::Risky;
 
 pub(crate) use monitor::POD_MONITOR;

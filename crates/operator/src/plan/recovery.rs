@@ -135,7 +135,8 @@ mod tests {
     //! Goal: nothing less exact than the token starts a recovery, and nothing that could have more is
     //! passed over. Method: a table of observations.
     use super::*;
-    use crate::observed::{LogId, Membership, Pod, Role, StatefulSet};
+    use crate::fence::LogId;
+    use crate::observed::{Membership, Pod, Role, StatefulSet};
     use crate::plan::plan;
 
     fn observed() -> Observed {

@@ -93,7 +93,8 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Node, Observed, Pod, Role, StatefulSet, Version};
+    use crate::fence::Version;
+    use crate::observed::{Node, Observed, Pod, Role, StatefulSet};
 
     /// Goal: an operator that may not look whether a machine is gone says so, and what a person can do.
     #[test]
