@@ -9,7 +9,7 @@ use kvorum_store::{ReadError, StoreError};
 
 use crate::raft::StatusOnly;
 
-/// Why a request could not be answered. `grpc::error` says how each case looks on the wire; a
+/// Why a request could not be answered. `net::status` says how each case looks on the wire; a
 /// client decides by it whether trying again is safe, so a variant must not be used for a write
 /// whose fate is open, unless it says so.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -21,20 +21,20 @@ use tokio::time::timeout;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use crate::api::admin::AdminService;
+use crate::api::kv::cluster::ClusterService;
+use crate::api::kv::service::KvService;
+use crate::api::peer::PeerService;
+use crate::boot::recover::{self, RecoverError};
+use crate::boot::restore::{self, RestoreError};
 use crate::config::{Bootstrap, Config};
-use crate::grpc::admin::AdminService;
-use crate::grpc::budget::SendBudget;
-use crate::grpc::cluster::ClusterService;
-use crate::grpc::kv::KvService;
-use crate::grpc::peer::PeerService;
-use crate::grpc::transport::{self, BindError, PEER_MESSAGE_BYTES_MAX, stopped};
-use crate::grpc::workers::Workers;
-use crate::grpc::{Router, RouterBuilder};
 use crate::http::{self, Health};
 use crate::metrics::Metrics;
+use crate::net::budget::SendBudget;
+use crate::net::router::{Router, RouterBuilder};
+use crate::net::transport::{self, BindError, PEER_MESSAGE_BYTES_MAX, stopped};
+use crate::net::workers::Workers;
 use crate::raft::{Parts, Raft, RaftOptions};
-use crate::recover::{self, RecoverError};
-use crate::restore::{self, RestoreError};
 use crate::watch::WatchHub;
 
 /// How often readiness is looked at for `grpc.health.v1`.

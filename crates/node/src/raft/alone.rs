@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::leadership::is_majority;
 use super::types::StoredMembership;
 use super::{MembershipError, Raft};
-use crate::grpc::transport;
+use crate::net::transport;
 
 /// Voters are asked for so many election timeouts: the lease of a leader that ended just now, the longest
 /// timeout after it, the same once more where the votes split, and one for a leader to be heard of.

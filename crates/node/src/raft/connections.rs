@@ -20,7 +20,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::network::Identity;
 use super::{PeerClient, Raft};
-use crate::grpc::{resolve, transport};
+use crate::net::{resolve, transport};
 
 /// Between two attempts to connect.
 const BACKOFF: Duration = Duration::from_millis(200);

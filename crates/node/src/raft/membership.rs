@@ -17,9 +17,9 @@ use tonic::transport::Channel;
 
 use super::types::{Address, TypeConfig, read_log_id, store_log_id, wire_membership};
 use super::{OpenRaft, Overview, Raft};
+use crate::boot::recover::{self, Order};
 use crate::error::RequestError;
-use crate::grpc::transport;
-use crate::recover::{self, Order};
+use crate::net::transport;
 
 /// A voter counts as caught up when no more than this is missing: less than a second's worth on a
 /// slow disk, so that the change of voters does not wait for it.

@@ -303,7 +303,7 @@ impl Raft {
         tokio::spawn(election::stand_again(self.clone()));
         recovery::follow(self.clone());
         housekeeping::start(self.clone());
-        crate::leader::start(self.clone());
+        crate::duties::start(self.clone());
         Ok(())
     }
 

@@ -37,8 +37,8 @@ use super::state_machine::SnapshotData;
 use super::types::{
     Address, LogId, TypeConfig, Vote, raft_log_id, raft_vote, store_entry, wire_log_id, wire_vote,
 };
-use crate::grpc::{resolve, transport};
 use crate::metrics::Metrics;
+use crate::net::{resolve, transport};
 
 /// Appends that may wait for their acknowledgement. Each carries at most about 1 MiB, which bounds
 /// what a slow peer holds in memory.

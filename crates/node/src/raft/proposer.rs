@@ -187,7 +187,7 @@ fn read_result(result: peer::ProposeResult) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grpc::times_to_answer;
+    use crate::net::router::times_to_answer;
 
     /// What the leader makes of the times that a member gives the commands of several callers: each keeps
     /// its own, whether it is longer or shorter than that of a call without one, less the margin of an answer.

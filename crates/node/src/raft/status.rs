@@ -17,7 +17,7 @@ use super::network::Identity;
 use super::types::{Address, LogId, Membership, StoredMembership, TypeConfig, wire_log_id, wire_membership};
 use super::{Raft, Stall, StatusOnly, core_end};
 use crate::error::RequestError;
-use crate::grpc::resolve;
+use crate::net::resolve;
 
 /// This node's place in the cluster, as of the last change of leader, term or membership.
 #[derive(Clone, Debug)]

@@ -11,8 +11,9 @@ use kvorum_proto::peer::v1::peer_server::Peer;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::transport::Remote;
-use super::{deadline, resolve, times_to_answer};
+use crate::net::resolve;
+use crate::net::router::{deadline, times_to_answer};
+use crate::net::transport::Remote;
 use crate::raft::{BATCH_COMMANDS_MAX, Raft, wire_result};
 
 /// How long a peer that opens a stream may take to say who it is.

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use prometheus::IntGauge;
 
 use super::*;
-use crate::grpc::budget::SendBudget;
 use crate::metrics::Metrics;
+use crate::net::budget::SendBudget;
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;

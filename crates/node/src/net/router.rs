@@ -1,19 +1,4 @@
-//! The gRPC services, and the router in front of them.
-
-pub mod admin;
-pub mod budget;
-mod call;
-pub mod cluster;
-pub mod convert;
-pub mod error;
-pub mod kv;
-mod outbox;
-pub mod peer;
-pub mod resolve;
-mod scan;
-pub mod transport;
-mod watch;
-pub mod workers;
+//! The router in front of the services of a port, and the time that a call has.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,15 +11,15 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 
+use super::budget::SendBudget;
+use super::call::Call;
+use super::transport::REQUEST_OVERHEAD_BYTES;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::raft::StatusOnly;
-use budget::SendBudget;
-use call::Call;
-use transport::REQUEST_OVERHEAD_BYTES;
 
 type HttpRequest = http::Request<Body>;
-type HttpResponse = http::Response<Body>;
+pub(super) type HttpResponse = http::Response<Body>;
 type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
 
 /// The calls that a node takes whose disk is set aside: what it holds, and that it is all there is left.

@@ -12,8 +12,8 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http::HeaderMap};
 use tonic::{Code, Status};
 
-use super::HttpResponse;
 use super::outbox::Outbox;
+use super::router::HttpResponse;
 use crate::error::RequestError;
 use crate::metrics::MethodMetrics;
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
-use super::Router;
+use super::router::Router;
 use super::transport::{self, Accepted, stopped};
 
 /// More threads than this would only wait for the one of raft.

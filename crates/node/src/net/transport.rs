@@ -27,7 +27,8 @@ use tonic::transport::{Channel, Endpoint};
 use super::budget::Account;
 use super::call::Call;
 use super::outbox::Progress;
-use super::{HttpResponse, Router, resolve};
+use super::resolve;
+use super::router::{HttpResponse, Router};
 
 /// Connections a port takes at a time; the next ones wait to be accepted. Each costs tens of
 /// kilobytes, and a client needs one.

@@ -17,11 +17,11 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::budget::Permit;
 use super::convert::key_value;
-use super::outbox::{Frame, Outbox, frame_bytes};
 use crate::error::{RequestError, answered};
 use crate::metrics::Metrics;
+use crate::net::budget::Permit;
+use crate::net::outbox::{Frame, Outbox, frame_bytes};
 use crate::watch::{Look, Watcher, memory_bytes};
 
 /// Bytes of events in a response, beside its last event. A revision with more is sent in fragments.

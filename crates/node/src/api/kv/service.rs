@@ -15,13 +15,14 @@ use tokio::time::{Instant, timeout_at};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::budget::Account;
 use super::convert::{self, check_key, key_value};
-use super::outbox::{Outbox, SMALL_BYTES_MAX};
-use super::transport::Remote;
-use super::{deadline, decoding_limit, scan, watch};
+use super::{scan, watch};
 use crate::error::{RequestError, answered};
 use crate::metrics::Metrics;
+use crate::net::budget::Account;
+use crate::net::outbox::{Outbox, SMALL_BYTES_MAX};
+use crate::net::router::{deadline, decoding_limit};
+use crate::net::transport::Remote;
 use crate::raft::{Applied, Raft};
 use crate::watch::WatchHub;
 

@@ -10,8 +10,8 @@ use kvorum_proto::kv::v1::cluster_server::{Cluster, ClusterServer};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
-use super::transport;
 use crate::error::RequestError;
+use crate::net::transport;
 use crate::raft::{Member, Raft};
 
 /// A member that does not answer within this is reported as not reachable.

@@ -1,0 +1,5 @@
+//! The APIs, a room or a file each: what comes over the wire is made into what the node speaks, and back.
+
+pub mod admin;
+pub mod kv;
+pub mod peer;
