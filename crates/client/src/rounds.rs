@@ -16,6 +16,7 @@ use crate::pool::Pool;
 /// are short because a hand-over of leadership takes a few milliseconds.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
+
 /// What a call that does not succeed at once remembers.
 pub(crate) struct Rounds {
     pauses: backon::ExponentialBackoff,
