@@ -12,9 +12,9 @@ use crate::text;
 
 /// Between two columns where there is no frame.
 const COLUMN_GAP: u16 = 3;
-/// A clock that is behind by more is worth a line: a key goes within half a second of its deadline, and the
-/// other half is for a member that is busy.
-const CLOCK_LAG_MAX: Duration = Duration::from_secs(1);
+/// A clock that is behind by more is worth a line: a key is to go within half a second of its deadline, whoever
+/// leads.
+const CLOCK_LAG_MAX: Duration = Duration::from_millis(500);
 
 pub(crate) async fn status(client: &Client, output: &mut Output) -> Result<(), Failure> {
     let members = client.members().await?;
@@ -60,8 +60,10 @@ fn print(mut table: Table, output: &mut Output) -> Result<(), Failure> {
 fn headline(members: &Members) -> String {
     let voters = members.members.iter().filter(|member| member.voter).count();
     let leader = members.leader_id.map_or("no leader".to_owned(), |leader| format!("leader {}", id(leader)));
+    // A node of a release without levels says none.
+    let level = members.feature_level.map_or(String::new(), |level| format!(" · feature level {level}"));
     format!(
-        "cluster {} · {}, {voters} voting · {leader} · term {} · revision {}",
+        "cluster {} · {}, {voters} voting · {leader} · term {} · revision {}{level}",
         id(members.header.cluster_id),
         text::count(members.members.len() as u64, "member"),
         members.header.term,
@@ -192,6 +194,7 @@ fn status_object(members: &Members) -> Value {
         "leader_id": members.leader_id.map(id),
         "term": members.header.term,
         "revision": revision(members),
+        "feature_level": members.feature_level,
         "members": list,
         "notes": notes(members),
     })

@@ -230,7 +230,8 @@ fn status_is_a_table_and_an_object() {
     let mut lines = text.lines();
     assert_eq!(
         lines.next().unwrap(),
-        "cluster 00000000000000c1 · 3 members, 3 voting · leader 0000000000000002 · term 1 · revision 1"
+        "cluster 00000000000000c1 · 3 members, 3 voting · leader 0000000000000002 · term 1 · revision 1 \
+         · feature level 1"
     );
     let header: Vec<_> = lines.next().unwrap().split_whitespace().collect();
     assert_eq!(
@@ -243,6 +244,13 @@ fn status_is_a_table_and_an_object() {
     let object = json(&tool.ok(&["status", "-o", "json"]));
     assert_eq!(object["members"][1]["role"], "leader");
     assert_eq!(object["members"][0]["store_bytes"], 3 << 20);
+    assert_eq!(object["feature_level"], 1);
+
+    // A node of the first release.
+    tool.mock.node().feature_level = 0;
+    let text = tool.ok(&["status"]);
+    assert!(text.lines().next().unwrap().ends_with("· term 1 · revision 1"), "{text}");
+    assert!(json(&tool.ok(&["status", "-o", "json"]))["feature_level"].is_null());
 }
 
 /// What a table has no room for is said below it: since when a member lags, whose clock is behind, and which
@@ -255,11 +263,11 @@ fn status_says_what_is_wrong_and_what_to_do() {
         let members = (1..=5).map(|id| (id, format!("10.0.0.{id}:238"))).collect();
         (node.members, node.leader_id) = (members, 1);
         node.describe = |member| match member.node_id {
-            2 => Member { lagging_ms: 185_000, clock_lag_ms: 1_200, ..member },
+            2 => Member { lagging_ms: 185_000, clock_lag_ms: 501, ..member },
             3 => Member { reachable: false, lagging_ms: 60_000, other_node_id: 0x77, ..member },
             4 => Member { reachable: false, other_node_id: 0x78, other_cluster_id: 0xc1, ..member },
             5 => Member { reachable: false, other_node_id: 0x79, other_cluster_id: 0xc2, ..member },
-            _ => Member { clock_lag_ms: 400, ..member },
+            _ => Member { clock_lag_ms: 500, ..member },
         };
     }
     let text = tool.ok(&["status"]);
@@ -267,7 +275,7 @@ fn status_says_what_is_wrong_and_what_to_do() {
     assert!(lines[4].contains("0000000000000003   other disk"), "{text}");
     let expected = [
         "member 0000000000000002: has not been caught up for 3m 5s",
-        "member 0000000000000002: its clock is 1.2s behind the leader's; keys would expire later if it led",
+        "member 0000000000000002: its clock is 501ms behind the leader's; keys would expire later if it led",
         "member 0000000000000003: at 10.0.0.3:2380 another disk answers, node 0000000000000077, which is unjoined; if \
          the member's own disk is lost: kvorum member remove 0000000000000003 && kvorum member add 10.0.0.3:2380",
         "member 0000000000000003: has not been caught up for 1m",
@@ -280,7 +288,7 @@ fn status_says_what_is_wrong_and_what_to_do() {
     let object = json(&tool.ok(&["status", "-o", "json"]));
     let member = |number: usize| &object["members"][number - 1];
     assert_eq!(object["notes"].as_array().map(Vec::len), Some(expected.len()));
-    assert_eq!((&member(2)["lagging_ms"], &member(2)["clock_lag_ms"]), (&185_000.into(), &1_200.into()));
+    assert_eq!((&member(2)["lagging_ms"], &member(2)["clock_lag_ms"]), (&185_000.into(), &501.into()));
     assert_eq!(
         (&member(3)["lagging_ms"], &member(3)["other_disk"]["id"]),
         (&60_000.into(), &"0000000000000077".into())

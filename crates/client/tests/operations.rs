@@ -2,10 +2,11 @@
 //! gives up with a reason. Method: the peer ports of a pretended cluster, which remembers each change.
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvorum_client::Error;
 use kvorum_client::admin::{Operations, Step, Voter};
+use tokio::time::Instant;
 use tonic::Code;
 
 use kvorum_mock::Act;

@@ -1,7 +1,8 @@
 //! Goal: the API server refuses what cannot work, with a sentence. Method: the definition's own rules,
 //! over a table of resources and changes.
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube_cel::Validator;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 

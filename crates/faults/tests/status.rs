@@ -18,8 +18,7 @@ async fn a_lost_disk_is_replaced_as_the_status_says() -> Result<()> {
     let endpoints = cluster.endpoints();
     let lost = cluster.follower().await?;
     let lost_id = format!("{:016x}", lost.status().await?.node_id);
-    let object = status(&endpoints).await?;
-    ensure!(notes(&object).is_empty(), "something is wrong from the start: {object}");
+    wait::until("a status that has nothing to say", NOTICED, || nothing_is_wrong(&endpoints)).await?;
 
     lost.kill()?;
     let lagging = wait::until("the notice that it lags", NOTICED, async || {
@@ -47,12 +46,7 @@ async fn a_lost_disk_is_replaced_as_the_status_says() -> Result<()> {
         program::tool(&endpoints, &arguments).await?.output().context(command.to_owned())?;
     }
     cluster.wait_healthy().await?;
-    let object = wait::until("the end of what was wrong", NOTICED, async || {
-        let object = status(&endpoints).await?;
-        ensure!(notes(&object).is_empty(), "something is wrong: {object}");
-        Ok(object)
-    });
-    let object = object.await?;
+    let object = wait::until("the end of what was wrong", NOTICED, || nothing_is_wrong(&endpoints)).await?;
     ensure!(member(&object, &lost_id).is_err(), "the lost disk is a member still: {object}");
     ensure!(member(&object, &new_id)?["voter"] == true, "the new disk votes: {object}");
     cluster.close()
@@ -68,8 +62,9 @@ fn member<'a>(object: &'a Value, id: &str) -> Result<&'a Value> {
     members.iter().find(|member| member["id"] == id).context(format!("{id} is no member: {object}"))
 }
 
-/// What is said of members; not of their clocks, which nothing moves while nobody writes.
-fn notes(object: &Value) -> Vec<&str> {
-    let notes = object["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    notes.filter(|note| !note.contains("clock")).collect()
+/// The status, if it has no notes: of no member, and of no clock, though nobody writes.
+async fn nothing_is_wrong(endpoints: &[String]) -> Result<Value> {
+    let object = status(endpoints).await?;
+    ensure!(object["notes"] == Value::Array(Vec::new()), "something is wrong: {object}");
+    Ok(object)
 }

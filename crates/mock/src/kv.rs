@@ -101,14 +101,19 @@ fn check(store: &Store, conditions: &[Condition], default_key: &[u8]) -> Result<
         let key = if condition.key.is_empty() { default_key } else { &condition.key };
         let now = store.get(key, 0);
         let holds = match condition.expect {
-            Some(Expect::ModRevision(revision)) => now.is_some_and(|kv| kv.mod_revision == revision),
+            Some(Expect::ModRevision(revision)) => now.as_ref().is_some_and(|kv| kv.mod_revision == revision),
             Some(Expect::Absent(_)) | None => now.is_none(),
         };
         if !holds {
-            return Err(reason("CONDITION_FAILED", &[]));
+            let actual = now.map_or(0, |kv| kv.mod_revision).to_string();
+            return Err(reason("CONDITION_FAILED", &[("key_hex", &hex(key)), ("actual", &actual)]));
         }
     }
     Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tonic::async_trait]
@@ -307,6 +312,7 @@ impl Cluster for Pretended {
             ..Member::default()
         };
         let members = node.members.iter().map(member).map(node.describe).collect();
-        Ok(Response::new(MembersResponse { header, leader_id: node.leader_id, members }))
+        let (leader_id, feature_level) = (node.leader_id, node.feature_level);
+        Ok(Response::new(MembersResponse { header, leader_id, members, feature_level }))
     }
 }

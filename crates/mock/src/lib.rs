@@ -12,6 +12,7 @@ mod serve;
 mod store;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -82,6 +83,8 @@ pub struct Node {
     pub describe: fn(Member) -> Member,
     /// Who leads, as `Members` tells it; 0: nobody.
     pub leader_id: u64,
+    /// The cluster's feature level; 0: as an older release, it does not say.
+    pub feature_level: u32,
     /// What it serves, which several nodes may share.
     pub store: Arc<Mutex<Store>>,
     /// It refuses new calls.
@@ -107,6 +110,7 @@ impl Mock {
             members: Vec::new(),
             describe: |member| member,
             leader_id: 0,
+            feature_level: 1,
             store,
             stopping: false,
         };
@@ -177,6 +181,13 @@ impl Drop for Mock {
     fn drop(&mut self) {
         self.stop(Stop::Crash);
     }
+}
+
+/// Runs the example of a doc comment with the endpoint of a node of its own, and panics where it fails.
+pub fn example<E: fmt::Debug>(example: impl AsyncFnOnce(String) -> Result<(), E>) {
+    let mock = Mock::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(example(mock.endpoint())).unwrap();
 }
 
 /// A status with a machine-readable reason, as nodes answer it.

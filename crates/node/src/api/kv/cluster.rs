@@ -145,7 +145,8 @@ impl Cluster for ClusterService {
             incarnation: overview.incarnation,
         };
         let leader_id = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
-        Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members }))
+        let feature_level = self.raft.store().feature_level();
+        Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members, feature_level }))
     }
 }
 
