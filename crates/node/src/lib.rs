@@ -6,13 +6,17 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod blocking;
 pub mod boot;
 pub mod config;
 pub mod duties;
 pub mod error;
+pub mod health;
 pub mod http;
+pub mod machine;
 pub mod metrics;
 pub mod net;
+pub mod place;
 pub mod raft;
 pub mod server;
 pub mod watch;

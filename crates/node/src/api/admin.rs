@@ -7,7 +7,8 @@ use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::admin::v1::admin_server::Admin;
 use tonic::{Request, Response, Status};
 
-use crate::raft::{MembershipError, Raft};
+use crate::error::MembershipError;
+use crate::raft::Raft;
 
 /// The service.
 pub struct AdminService {

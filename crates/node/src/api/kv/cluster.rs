@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use crate::error::RequestError;
-use crate::net::transport;
-use crate::raft::{Member, Raft};
+use crate::net::dialer::Dialer;
+use crate::place::Member;
+use crate::raft::Raft;
 
 /// A member that does not answer within this is reported as not reachable.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ impl ClusterService {
         let asked = Instant::now();
         let status = match member.node_id == self.raft.overview().node_id {
             true => self.raft.status(),
-            false => timeout(MEMBER_TIMEOUT, ask(&member.peer)).await.ok().flatten()?,
+            false => timeout(MEMBER_TIMEOUT, ask(self.raft.dialer(), &member.peer)).await.ok().flatten()?,
         };
         Some(Answer { status, asked, answered: Instant::now() })
     }
@@ -46,8 +47,8 @@ struct Answer {
     answered: Instant,
 }
 
-async fn ask(peer_address: &str) -> Option<admin::StatusResponse> {
-    let channel = transport::peer_channel(peer_address).ok()?;
+async fn ask(dialer: &Dialer, peer_address: &str) -> Option<admin::StatusResponse> {
+    let channel = dialer.channel(peer_address).ok()?;
     let response = AdminClient::new(channel).status(admin::StatusRequest::default()).await;
     response.ok().map(Response::into_inner)
 }

@@ -17,7 +17,7 @@ use tonic::Status;
 use super::convert::key_value;
 use crate::error::{RequestError, answered};
 use crate::net::outbox::{Frame, Outbox};
-use crate::net::transport::REQUEST_OVERHEAD_BYTES;
+use crate::net::sizes::REQUEST_OVERHEAD_BYTES;
 
 /// Bytes in a response, beside its last key: enough that the cost of a message does not show, and
 /// little enough that thousands of scans fit into memory.

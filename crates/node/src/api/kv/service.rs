@@ -20,10 +20,12 @@ use super::{scan, watch};
 use crate::error::{RequestError, answered};
 use crate::metrics::Metrics;
 use crate::net::budget::Account;
+use crate::net::deadline::deadline;
 use crate::net::outbox::{Outbox, SMALL_BYTES_MAX};
-use crate::net::router::{deadline, decoding_limit};
-use crate::net::transport::Remote;
-use crate::raft::{Applied, Raft};
+use crate::net::remote::Remote;
+use crate::net::sizes::decoding_limit;
+use crate::raft::Raft;
+use crate::raft::gather::Applied;
 use crate::watch::WatchHub;
 
 /// Reads of scans, of watches that fell behind, and of keys that are not in memory, that may be under way
