@@ -163,6 +163,14 @@ pub enum MembershipError {
         /// The one that was asked for.
         wanted: u64,
     },
+    /// Another disk is meant.
+    #[error("the disk here is node {node_id:016x}, not {wanted:016x}; it may be a new one at an old address")]
+    OtherDisk {
+        /// The disk's node id.
+        node_id: u64,
+        /// The one that was meant.
+        wanted: u64,
+    },
     /// The caller's view is out of date, or his request does not fit what is.
     #[error("{0}")]
     Refused(String),

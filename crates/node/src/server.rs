@@ -40,6 +40,7 @@ use crate::net::transport::{self, stopped};
 use crate::net::workers::Workers;
 use crate::raft::start::Parts;
 use crate::raft::{Raft, RaftOptions};
+use crate::requests::Requests;
 use crate::watch::WatchHub;
 use crate::{duties, http};
 
@@ -234,13 +235,13 @@ impl Node {
         let (reporter, health_service) = health_reporter();
         let reporting = tokio::spawn(report_health(reporter, health.clone(), peers_stop.clone()));
         tokio::spawn(hub.clone().dispatch());
-        let kv = KvService::server(raft.clone(), hub.clone(), metrics.clone(), limit);
+        let requests = Requests::new(raft.clone(), hub.clone(), limit);
         let budget =
             SendBudget::new(config.send_budget_bytes, config.send_patience, metrics.send_budget.clone());
         let router = Router::builder(metrics.clone(), stopping.clone(), limit, budget.clone())
             .status_only(raft.status_only())
-            .with(kv)
-            .with(ClusterService::server(raft.clone()))
+            .with(KvService::server(requests.clone()))
+            .with(ClusterService::server(requests.clone()))
             .with(health_service);
         let router = with_reflection(router).build();
         let clients = match config.client_threads {
@@ -254,7 +255,7 @@ impl Node {
 
         let peer =
             PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
-        let admin = AdminServer::new(AdminService::new(raft.clone()));
+        let admin = AdminServer::new(AdminService::new(requests));
         let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget)
             .status_only(raft.status_only())
             .with(peer)

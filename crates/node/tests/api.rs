@@ -2,7 +2,7 @@
 //! port, a clean stop. Method: a node in this process that founds a cluster of one, and plain
 //! generated clients.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_imports)]
+#![allow(clippy::unwrap_used, clippy::wildcard_imports, clippy::disallowed_methods)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,6 +14,8 @@ use clap::Parser as _;
 use kvorum_node::config::{Cli, Config};
 use kvorum_node::machine::Machine;
 use kvorum_node::server::Node;
+use kvorum_proto::admin::v1 as admin;
+use kvorum_proto::admin::v1::admin_client::AdminClient;
 use kvorum_proto::kv::v1::batch_op::{Op, Put};
 use kvorum_proto::kv::v1::cluster_client::ClusterClient;
 use kvorum_proto::kv::v1::condition::Expect;
@@ -820,6 +822,67 @@ async fn async_scans_that_nobody_reads_take_bounded_memory() {
         done += 1;
     }
     assert_eq!(done, SCANS);
+    fixture.stop().await;
+}
+
+/// Goal: the value that a write brings back counts as waiting to be sent, as that of a read does, from when it
+/// is answered until the client has taken it.
+/// Method: a client that does not read, whose window is smaller than the value.
+#[test]
+fn a_value_that_a_write_brings_back_is_counted() {
+    run(async_a_value_that_a_write_brings_back_is_counted());
+}
+
+async fn async_a_value_that_a_write_brings_back_is_counted() {
+    const VALUE_BYTES: usize = 1 << 20;
+    let mut fixture = Fixture::start().await;
+    fixture.set("big", vec![b'v'; VALUE_BYTES]).await;
+    let waits = async |fixture: &Fixture| {
+        let (_, text) = fixture.http("/metrics").await;
+        let line = text.lines().find(|line| line.starts_with("kvorum_send_budget_bytes ")).unwrap();
+        line.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    assert_eq!(waits(&fixture).await, 0);
+    let address = format!("http://{}", fixture.node().addresses.client);
+    let channel = Channel::from_shared(address).unwrap().initial_stream_window_size(64 * 1024);
+    let mut client = tonic::client::Grpc::new(channel.connect().await.unwrap());
+    client = client.max_decoding_message_size(2 * VALUE_BYTES);
+    client.ready().await.unwrap();
+    let set = SetRequest { key: "big".into(), return_previous: true, ..Default::default() };
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/kv.v1.Kv/Set");
+    let codec = tonic_prost::ProstCodec::<SetRequest, SetResponse>::default();
+    // As a stream, so that nothing is read before it is asked for.
+    let mut unread =
+        client.server_streaming(tonic::Request::new(set), path, codec).await.unwrap().into_inner();
+    let waiting = waits(&fixture).await;
+    assert!(waiting > VALUE_BYTES / 2, "{waiting} bytes are counted");
+    let previous = unread.message().await.unwrap().unwrap().previous.unwrap();
+    assert_eq!(previous.value.len(), VALUE_BYTES);
+    assert!(unread.message().await.unwrap().is_none());
+    assert_eq!(waits(&fixture).await, 0, "the client has all of it");
+    fixture.stop().await;
+}
+
+/// Goal: who asks for a change of the cluster hears within his own deadline that it goes on, and it does.
+/// Method: a member is to be added at an address where somebody listens and never answers.
+#[test]
+fn a_change_that_takes_too_long_is_told_in_time() {
+    run(async_a_change_that_takes_too_long_is_told_in_time());
+}
+
+async fn async_a_change_that_takes_too_long_is_told_in_time() {
+    let mut fixture = Fixture::start().await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer_address = silent.local_addr().unwrap().to_string();
+    let mut admin = AdminClient::new(connect(fixture.node().addresses.peer).await);
+    let node = Some(admin::Node { node_id: 7, peer_address, client_address: "127.0.0.1:1".into() });
+    let mut request = tonic::Request::new(admin::AddLearnerRequest { node, expected: None });
+    request.set_timeout(Duration::from_millis(500));
+    let begun = Instant::now();
+    let status = admin.add_learner(request).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(status.code(), Code::Unknown, "{status}");
+    assert!(status.message().contains("time was up"), "{status}");
     fixture.stop().await;
 }
 

@@ -11,6 +11,7 @@ use kvorum_proto::peer::v1::peer_server::Peer;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::error::MembershipError;
 use crate::net::deadline::{deadline, times_to_answer};
 use crate::net::remote::Remote;
 use crate::raft::Raft;
@@ -44,9 +45,7 @@ impl Peer for PeerService {
         let peer::JoinRequest { cluster_id, node_id, incarnation, feature_level } = request.into_inner();
         let own = self.raft.overview().node_id;
         if cluster_id == 0 || node_id != own {
-            return Err(Status::failed_precondition(format!(
-                "the disk here is node {own:016x}, not {node_id:016x}; it may be a new one at an old address"
-            )));
+            return Err(MembershipError::OtherDisk { node_id: own, wanted: node_id }.into());
         }
         self.raft.join(cluster_id, incarnation, feature_level).await?;
         Ok(Response::new(peer::JoinResponse {}))

@@ -17,6 +17,11 @@ pub fn deadline(metadata: &MetadataMap) -> Instant {
     Instant::now() + time_to_answer(metadata)
 }
 
+/// When a call must have been answered for which there is no other limit; nothing where its caller names none.
+pub fn deadline_if_any(metadata: &MetadataMap) -> Option<Instant> {
+    asked(metadata).map(|asked| Instant::now() + (asked - margin(asked)))
+}
+
 /// The time there is to answer each of `count` writes that a member forwarded in one call, by the
 /// milliseconds that its caller had left; by the call's own deadline where the member says none.
 pub fn times_to_answer(
@@ -35,13 +40,20 @@ pub fn times_to_answer(
 }
 
 fn time_to_answer(metadata: &MetadataMap) -> Duration {
-    let asked = metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.as_bytes()));
-    asked.map_or(DEADLINE_DEFAULT, within)
+    asked(metadata).map_or(DEADLINE_DEFAULT, within)
+}
+
+fn asked(metadata: &MetadataMap) -> Option<Duration> {
+    metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.as_bytes()))
 }
 
 /// The time there is for an answer that the caller waits for so long.
 fn within(asked: Duration) -> Duration {
-    asked.min(DEADLINE_MAX) - DEADLINE_MARGIN.min(asked / 8)
+    asked.min(DEADLINE_MAX) - margin(asked)
+}
+
+fn margin(asked: Duration) -> Duration {
+    DEADLINE_MARGIN.min(asked / 8)
 }
 
 /// At most eight digits and a unit, see gRPC over HTTP/2.

@@ -94,6 +94,11 @@ impl Outbox {
         Outbox(Arc::new(Inner { account, queue: Mutex::default(), progress }))
     }
 
+    /// The connection's part in the budget.
+    pub fn account(&self) -> &Account {
+        &self.0.account
+    }
+
     /// Waits for room, and ends the stream that gets none for too long.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, RequestError> {
         if let Some(permit) = self.try_reserve(bytes) {
