@@ -13,7 +13,8 @@ use kvorum_store::command::{
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::error::RequestError;
-use crate::raft::{Applied, Raft};
+use crate::raft::Raft;
+use crate::raft::gather::Applied;
 
 /// How often due keys are looked for; a key goes within 500 ms of its deadline.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(100);
@@ -157,7 +158,7 @@ async fn compact_automatically(raft: Raft) {
 /// Raises this node's space alarm when its disk runs short, and clears it when there is room again.
 async fn watch_space(raft: &Raft) -> Result<(), RequestError> {
     let overview = raft.overview();
-    let raised = match raft.space() {
+    let raised = match raft.look_at_disk().await {
         Ok(space) => space.low,
         Err(error) => {
             tracing::warn!(%error, "the space on disk could not be read");

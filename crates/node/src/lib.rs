@@ -2,17 +2,22 @@
 //! process around both.
 //!
 //! Architecture invariants: only [`raft`] knows openraft; the wire types of clients and administrators stop
-//! at [`api`]; nothing here knows RocksDB. A request's path is `api::kv` -> `raft` -> the store and back.
+//! at [`api`]; nothing here knows RocksDB. A request's path is `api::kv` -> `requests`, the door -> `raft` -> the store and back.
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod blocking;
 pub mod boot;
 pub mod config;
 pub mod duties;
 pub mod error;
+pub mod health;
 pub mod http;
+pub mod machine;
 pub mod metrics;
 pub mod net;
+pub mod place;
 pub mod raft;
+pub mod requests;
 pub mod server;
 pub mod watch;

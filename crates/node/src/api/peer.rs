@@ -11,10 +11,12 @@ use kvorum_proto::peer::v1::peer_server::Peer;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::net::resolve;
-use crate::net::router::{deadline, times_to_answer};
-use crate::net::transport::Remote;
-use crate::raft::{BATCH_COMMANDS_MAX, Raft, wire_result};
+use crate::error::MembershipError;
+use crate::net::deadline::{deadline, times_to_answer};
+use crate::net::remote::Remote;
+use crate::raft::Raft;
+use crate::raft::gather::BATCH_COMMANDS_MAX;
+use crate::raft::propose::wire_result;
 
 /// How long a peer that opens a stream may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,9 +45,7 @@ impl Peer for PeerService {
         let peer::JoinRequest { cluster_id, node_id, incarnation, feature_level } = request.into_inner();
         let own = self.raft.overview().node_id;
         if cluster_id == 0 || node_id != own {
-            return Err(Status::failed_precondition(format!(
-                "the disk here is node {own:016x}, not {node_id:016x}; it may be a new one at an old address"
-            )));
+            return Err(MembershipError::OtherDisk { node_id: own, wanted: node_id }.into());
         }
         self.raft.join(cluster_id, incarnation, feature_level).await?;
         Ok(Response::new(peer::JoinResponse {}))
@@ -138,12 +138,12 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<peer::TermRequest>>,
     ) -> Result<Response<Self::TermStream>, Status> {
-        let from = request.extensions().get().and_then(|remote: &Remote| remote.address);
+        let from = request.extensions().get().map(|remote: &Remote| remote.address);
         let mut requests = request.into_inner();
         let first = first_of(&mut requests).await?;
         self.raft.check_envelope(first.as_ref().and_then(|first| first.envelope))?;
         if let (Some(first), Some(from)) = (&first, from) {
-            resolve::learn(&first.address, from);
+            self.raft.dialer().learn(&first.address, from);
         }
         let raft = self.raft.clone();
         let answers = stream::iter(first.map(Ok))

@@ -7,7 +7,7 @@
 //! were not gone for good, and it is dropped. Each step can be repeated after a crash.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -20,22 +20,12 @@ use kvorum_store::log::{Log, Vote};
 use prost::Message as _;
 
 use crate::raft::founding_membership;
+use crate::raft::recover::{ORDER, Order};
 
-/// The order. It stays until it is carried out.
-const ORDER: &str = "recover";
 /// More revisions than any cluster makes between two looks of a client.
 const REVISIONS: u64 = 1_000_000_000;
 /// The entries that carry an order out: the membership, and the begin of the new history.
 const ENTRIES: u64 = 2;
-
-/// What a recovery is to begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// The last entry of the log.
-    pub last: LogId,
-    /// The incarnation that begins.
-    pub incarnation: u64,
-}
 
 /// Why an order was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -51,16 +41,6 @@ pub enum RecoverError {
     /// The identity was not written.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-}
-
-/// Writes an order down; durable when it returns.
-pub fn order(dir: &Path, order: Order) -> io::Result<()> {
-    let (path, temporary) = (dir.join(ORDER), dir.join("recover.new"));
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "{} {} {}", order.last.term, order.last.index, order.incarnation)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    File::open(dir)?.sync_all()
 }
 
 /// Carries out what was ordered, before raft begins.

@@ -4,18 +4,19 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, http::HeaderMap};
+use tonic::codegen::{BoxFuture, http, http::HeaderMap};
 use tonic::{Code, Status};
 
 use super::outbox::Outbox;
-use super::router::HttpResponse;
 use crate::error::RequestError;
 use crate::metrics::MethodMetrics;
+
+pub(super) type HttpResponse = http::Response<Body>;
 
 /// A call that was not answered yet.
 pub struct Call {

@@ -3,9 +3,17 @@
 
 pub mod budget;
 mod call;
+pub mod deadline;
+pub mod dialer;
+pub mod listen;
+pub mod network;
 pub mod outbox;
-pub mod resolve;
+pub mod progress;
+pub mod remote;
+mod resolve;
 pub mod router;
+pub mod sizes;
 pub mod status;
+pub mod tcp;
 pub mod transport;
 pub mod workers;

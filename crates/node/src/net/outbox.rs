@@ -9,23 +9,22 @@
 //! A stream plugs in so: [`Outbox::of`] the request, [`Outbox::reserve`] room for the largest message,
 //! make one, [`Frame::encode`] it, and give the stream of frames to [`Outbox::respond`].
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes};
 use futures_util::Stream;
 use prost::Message;
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::timeout;
 use tonic::codegen::BoxStream;
 use tonic::{Extensions, Response, Status};
 
-use super::budget::{Account, Permit, SendBudget};
-use super::transport::Remote;
+use super::budget::{Account, Permit};
+use super::progress::Progress;
+use super::remote::Remote;
 use crate::error::RequestError;
 
 /// Bytes that are handed to the connection at a time. What lies in the connection's own buffers beyond
@@ -95,6 +94,11 @@ impl Outbox {
         Outbox(Arc::new(Inner { account, queue: Mutex::default(), progress }))
     }
 
+    /// The connection's part in the budget.
+    pub fn account(&self) -> &Account {
+        &self.0.account
+    }
+
     /// Waits for room, and ends the stream that gets none for too long.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, RequestError> {
         if let Some(permit) = self.try_reserve(bytes) {
@@ -107,7 +111,7 @@ impl Outbox {
 
     /// Room that is there now.
     pub fn try_reserve(&self, bytes: usize) -> Option<Permit> {
-        if bytes <= SMALL_BYTES_MAX && self.0.progress.held.load(Ordering::Acquire) == 0 {
+        if bytes <= SMALL_BYTES_MAX && !self.0.progress.waits() {
             return Some(self.0.account.charge(bytes));
         }
         self.0.account.try_reserve(bytes)
@@ -217,78 +221,5 @@ impl AsRef<[u8]> for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.progress.taken(self.bytes.len());
-    }
-}
-
-/// Whether a client takes what it asked for.
-pub struct Progress {
-    budget: SendBudget,
-    /// Bytes that wait to be sent.
-    held: AtomicUsize,
-    begun: Instant,
-    /// When bytes were taken last, or first waited, in milliseconds after `begun`.
-    since_ms: AtomicU64,
-    stalled: AtomicBool,
-}
-
-thread_local! {
-    /// What the task that is polled on this thread is to look after, from then on.
-    static WATCHED: RefCell<Option<Arc<Progress>>> = const { RefCell::new(None) };
-}
-
-impl Progress {
-    fn new(budget: SendBudget) -> Progress {
-        let (held, since_ms, stalled) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Progress { budget, held, begun: Instant::now(), since_ms, stalled }
-    }
-
-    fn hold(&self, bytes: usize) {
-        if self.held.fetch_add(bytes, Ordering::AcqRel) == 0 {
-            self.stamp();
-        }
-    }
-
-    fn taken(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
-        self.stamp();
-    }
-
-    fn stamp(&self) {
-        let ms = self.begun.elapsed().as_millis();
-        self.since_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Release);
-    }
-
-    /// Whether bytes wait to be sent.
-    pub fn waits(&self) -> bool {
-        self.held.load(Ordering::Acquire) > 0
-    }
-
-    /// Whether nothing was taken for too long. It stays so.
-    pub fn stalled(&self) -> bool {
-        let since = self.begun + Duration::from_millis(self.since_ms.load(Ordering::Acquire));
-        if self.waits() && since.elapsed() >= self.budget.patience() {
-            self.stalled.store(true, Ordering::Release);
-        }
-        self.was_stalled()
-    }
-
-    /// Whether it was found so before.
-    pub fn was_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Acquire)
-    }
-
-    /// How often to look.
-    pub fn tick(&self) -> Duration {
-        self.budget.tick()
-    }
-
-    /// Has the task that is polled at the moment look after this.
-    pub fn watch_over(self: &Arc<Self>) {
-        WATCHED.set(Some(self.clone()));
-    }
-
-    /// What the task that was just polled is to look after.
-    pub fn watched() -> Option<Arc<Progress>> {
-        WATCHED.take()
     }
 }

@@ -176,7 +176,7 @@ fn unhex(text: &str) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use crate::raft::StatusOnly;
+    use crate::place::StatusOnly;
 
     use super::*;
 

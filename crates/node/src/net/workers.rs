@@ -9,12 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use futures_util::stream;
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
+use super::listen::{self, Accepted};
+use super::network::Listener;
 use super::router::Router;
-use super::transport::{self, Accepted, stopped};
+use super::transport::{self, stopped};
 
 /// More threads than this would only wait for the one of raft.
 const WORKERS_MAX: usize = 8;
@@ -73,7 +74,7 @@ impl Workers {
     }
 
     /// Deals out connections until the stop, and returns when all calls have ended.
-    pub async fn serve(mut self, listener: TcpListener) {
+    pub async fn serve(mut self, listener: Box<dyn Listener>) {
         tokio::select! {
             () = deal(listener, self.queues) => tracing::error!("the client port is no longer served"),
             () = stopped(self.stop) => {}
@@ -83,10 +84,10 @@ impl Workers {
     }
 }
 
-async fn deal(listener: TcpListener, queues: Vec<mpsc::Sender<Accepted>>) {
-    let room = transport::room();
+async fn deal(mut listener: Box<dyn Listener>, queues: Vec<mpsc::Sender<Accepted>>) {
+    let room = listen::room();
     for queue in queues.iter().cycle() {
-        let accepted = transport::accept(&listener, &room).await;
+        let accepted = listen::accept(&mut *listener, &room).await;
         if queue.send(accepted).await.is_err() {
             return;
         }

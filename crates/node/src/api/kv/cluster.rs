@@ -10,9 +10,10 @@ use kvorum_proto::kv::v1::cluster_server::{Cluster, ClusterServer};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
-use crate::error::RequestError;
-use crate::net::transport;
-use crate::raft::{Member, Raft};
+use super::convert::header;
+use crate::net::dialer::Dialer;
+use crate::place::Member;
+use crate::requests::Requests;
 
 /// A member that does not answer within this is reported as not reachable.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,20 +21,21 @@ const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The service.
 #[derive(Clone)]
 pub struct ClusterService {
-    raft: Raft,
+    requests: Requests,
 }
 
 impl ClusterService {
     /// The service, ready to be served.
-    pub fn server(raft: Raft) -> ClusterServer<ClusterService> {
-        ClusterServer::new(ClusterService { raft })
+    pub fn server(requests: Requests) -> ClusterServer<ClusterService> {
+        ClusterServer::new(ClusterService { requests })
     }
 
-    async fn ask(&self, member: &Member) -> Option<Answer> {
+    async fn ask(&self, own_id: u64, member: &Member) -> Option<Answer> {
         let asked = Instant::now();
-        let status = match member.node_id == self.raft.overview().node_id {
-            true => self.raft.status(),
-            false => timeout(MEMBER_TIMEOUT, ask(&member.peer)).await.ok().flatten()?,
+        let status = if member.node_id == own_id {
+            self.requests.status()
+        } else {
+            timeout(MEMBER_TIMEOUT, ask(self.requests.dialer(), &member.peer)).await.ok().flatten()?
         };
         Some(Answer { status, asked, answered: Instant::now() })
     }
@@ -46,8 +48,8 @@ struct Answer {
     answered: Instant,
 }
 
-async fn ask(peer_address: &str) -> Option<admin::StatusResponse> {
-    let channel = transport::peer_channel(peer_address).ok()?;
+async fn ask(dialer: &Dialer, peer_address: &str) -> Option<admin::StatusResponse> {
+    let channel = dialer.channel(peer_address).ok()?;
     let response = AdminClient::new(channel).status(admin::StatusRequest::default()).await;
     response.ok().map(Response::into_inner)
 }
@@ -131,19 +133,11 @@ fn role(status: &admin::StatusResponse) -> pb::member::Role {
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn members(&self, _: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
-        let overview = self.raft.overview();
-        if overview.cluster_id == 0 {
-            return Err(RequestError::Unjoined.into());
-        }
-        let answers = join_all(overview.members.iter().map(|member| self.ask(member))).await;
+        let overview = self.requests.overview()?;
+        let asked = overview.members.iter().map(|member| self.ask(overview.node_id, member));
+        let answers = join_all(asked).await;
         let members = describe_all(&overview.members, &answers);
-        let header = pb::Header {
-            cluster_id: overview.cluster_id,
-            node_id: overview.node_id,
-            term: overview.term,
-            revision: self.raft.store().revision(),
-            incarnation: overview.incarnation,
-        };
+        let header = header(self.requests.head(self.requests.scans().store().revision()));
         let leader_id = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
         let feature_level = self.raft.store().feature_level();
         Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members, feature_level }))

@@ -6,6 +6,7 @@ use kvorum_proto::kv::v1 as pb;
 use kvorum_store::command::{Command, Condition, KeyRange, Kind, Op, OpKind, Put, Record, SetTtl, Write};
 
 use crate::error::RequestError;
+use crate::requests::Head;
 
 /// The longest key, in bytes. Keys are held in memory by indexes and caches, and each is copied
 /// into every record of its history; 64 KiB is far beyond any name.
@@ -99,6 +100,12 @@ pub fn check_key(key: &[u8]) -> Result<(), RequestError> {
         )));
     }
     Ok(())
+}
+
+/// The header of an answer.
+pub fn header(head: Head) -> pb::Header {
+    let Head { cluster_id, incarnation, node_id, term, revision } = head;
+    pb::Header { cluster_id, node_id, term, revision, incarnation }
 }
 
 /// A record as clients see it.

@@ -3,21 +3,19 @@
 //! The next page is read only when the last one was taken by the connection and there is room for it in
 //! the budget of what waits to be sent; no snapshot of the store lives longer than the reading of a page.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use kvorum_proto::kv::v1 as pb;
 use kvorum_store::command::KeyRange;
 use kvorum_store::{Scan, Store};
-use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::convert::key_value;
 use crate::error::{RequestError, answered};
 use crate::net::outbox::{Frame, Outbox};
-use crate::net::transport::REQUEST_OVERHEAD_BYTES;
+use crate::net::sizes::REQUEST_OVERHEAD_BYTES;
+use crate::requests::Reads;
 
 /// Bytes in a response, beside its last key: enough that the cost of a message does not show, and
 /// little enough that thousands of scans fit into memory.
@@ -26,12 +24,10 @@ const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Keys in a response, for keys of few bytes.
 const PAGE_KEYS_MAX: u64 = 10_000;
 
-/// Reads pages on threads that may block, as many at a time as the semaphore lets.
+/// Reads pages, as many at a time as the door lets.
 pub struct Reader {
     /// Where from.
-    pub store: Store,
-    /// Bounds the reads of it.
-    pub reads: Arc<Semaphore>,
+    pub reads: Reads,
     /// The header of every response, but for the revision.
     pub header: pb::Header,
     /// Where to.
@@ -52,9 +48,8 @@ impl Reader {
     async fn read(&self, scan: Scan) -> Result<Read, RequestError> {
         let bytes_max = PAGE_BYTES_MAX + self.record_bytes_max + REQUEST_OVERHEAD_BYTES;
         let room = self.outbox.reserve(bytes_max).await?;
-        let _permit = self.reads.acquire().await.map_err(|_| RequestError::ShuttingDown)?;
-        let (store, header) = (self.store.clone(), self.header);
-        let read = move || {
+        let header = self.header;
+        let read = move |store: &Store| {
             let page = answered(store.scan_page(&scan))?;
             let (revision, records, next) = (page.revision, page.records.len() as u64, page.next);
             let header = Some(pb::Header { revision, ..header });
@@ -62,7 +57,7 @@ impl Reader {
             let frame = Frame::encode(&pb::ScanResponse { header, kvs }, room);
             Ok(Read { frame, revision, records, next })
         };
-        tokio::task::spawn_blocking(read).await.map_err(|_| RequestError::ShuttingDown)?
+        self.reads.read(read).await?
     }
 }
 

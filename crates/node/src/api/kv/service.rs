@@ -1,159 +1,36 @@
 //! `kv.v1.Kv`: what clients do with keys.
-//!
-//! One Put: [`KvService::set`] -> `raft.propose` -> (log, quorum, apply) -> the outcome here.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use kvorum_proto::kv::v1 as pb;
 use kvorum_proto::kv::v1::kv_server::{Kv, KvServer};
-use kvorum_store::Get;
-use kvorum_store::command::{Answer, Command, Compact, Kind, TtlSet, Written};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use kvorum_store::command::{Compact, Kind, TtlSet, Written};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::convert::{self, check_key, key_value};
+use super::convert::{self, check_key, header, key_value};
 use super::{scan, watch};
-use crate::error::{RequestError, answered};
-use crate::metrics::Metrics;
-use crate::net::budget::Account;
+use crate::error::RequestError;
+use crate::net::deadline::deadline;
 use crate::net::outbox::{Outbox, SMALL_BYTES_MAX};
-use crate::net::router::{deadline, decoding_limit};
-use crate::net::transport::Remote;
-use crate::raft::{Applied, Raft};
-use crate::watch::WatchHub;
-
-/// Reads of scans, of watches that fell behind, and of keys that are not in memory, that may be under way
-/// at a time: each is a blocking thread, with a page in memory.
-const BLOCKING_READS_MAX: usize = 8;
+use crate::net::sizes::decoding_limit;
+use crate::requests::{Consistency, Requests};
 
 /// The service.
 #[derive(Clone)]
 pub struct KvService {
-    raft: Raft,
-    hub: Arc<WatchHub>,
-    metrics: Arc<Metrics>,
-    request_bytes_max: usize,
-    scan_reads: Arc<Semaphore>,
-    /// Apart from those of scans, so that neither holds up the other.
-    watch_reads: Arc<Semaphore>,
-    /// And of single keys that are not in memory.
-    key_reads: Arc<Semaphore>,
+    requests: Requests,
 }
 
 impl KvService {
     /// The service with its limits, ready to be served.
-    pub fn server(
-        raft: Raft,
-        hub: Arc<WatchHub>,
-        metrics: Arc<Metrics>,
-        request_bytes_max: usize,
-    ) -> KvServer<KvService> {
-        let scan_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
-        let watch_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
-        let key_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
-        KvServer::new(KvService { raft, hub, metrics, request_bytes_max, scan_reads, watch_reads, key_reads })
-            .max_decoding_message_size(decoding_limit(request_bytes_max))
-    }
-
-    /// Proposes a command and answers what it did, with the header of its revision.
-    async fn write(
-        &self,
-        command: Command,
-        deadline: Instant,
-    ) -> Result<(pb::Header, Option<Answer>), RequestError> {
-        let requested = match &command.kind {
-            Some(Kind::Compact(compact)) => compact.revision,
-            _ => 0,
-        };
-        // Applying it would refuse it too; but by then it would take room in the log of a full disk.
-        if let Some(kind) = &command.kind
-            && let Some(refused) = self.raft.store().refuse_growth(kind)
-        {
-            return Err(RequestError::refused(refused, requested));
-        }
-        let command = command.encoded();
-        if command.len() > self.request_bytes_max {
-            return Err(RequestError::TooLarge {
-                bytes: command.len() as u64,
-                limit: self.request_bytes_max as u64,
-            });
-        }
-        let Applied { outcome, term } = self.raft.propose(command, deadline).await?;
-        match outcome.answer {
-            Some(Answer::Refused(refused)) => Err(RequestError::refused(refused, requested)),
-            answer => Ok((pb::Header { term, ..self.header(outcome.revision) }, answer)),
-        }
-    }
-
-    /// Returns when a read may be answered from this node's state.
-    async fn ready_to_read(&self, serializable: bool, deadline: Instant) -> Result<(), RequestError> {
-        match serializable {
-            true => self.raft.recovered(deadline).await,
-            false => self.raft.read_barrier(deadline).await,
-        }
-    }
-
-    /// Reads a key from this node's state, once the connection may have more to send, if one is named. What is
-    /// in memory, as most is, costs least where it is asked for; where there are few cores, raft's own thread
-    /// must not wait for the disk. With what was read there comes its place among such reads, to be kept until
-    /// a large value is counted as waiting to be sent.
-    async fn read(
-        &self,
-        key: Bytes,
-        revision: u64,
-        account: Option<&Account>,
-    ) -> Result<(Get, Option<OwnedSemaphorePermit>), RequestError> {
-        let store = self.raft.store();
-        loop {
-            if let Some(account) = account {
-                account.admitted().await;
-            }
-            if revision == 0
-                && let Some(got) = answered(store.get_cached(&key))?
-            {
-                return Ok((got, None));
-            }
-            let place =
-                self.key_reads.clone().acquire_owned().await.map_err(|_| RequestError::ShuttingDown)?;
-            // While it waited for its place, others may have taken the room.
-            if account.is_some_and(|account| !account.is_admitted()) {
-                continue;
-            }
-            let store = store.clone();
-            let read = spawn_blocking(move || (answered(store.get(&key, revision)), place));
-            let (got, place) = read.await.map_err(|_| RequestError::ShuttingDown)?;
-            return Ok((got?, Some(place)));
-        }
-    }
-
-    fn header(&self, revision: u64) -> pb::Header {
-        let overview = self.raft.overview();
-        let (cluster_id, node_id, term) = (overview.cluster_id, overview.node_id, overview.term);
-        pb::Header { cluster_id, node_id, term, revision, incarnation: overview.incarnation }
+    pub fn server(requests: Requests) -> KvServer<KvService> {
+        let limit = decoding_limit(requests.bytes_max());
+        KvServer::new(KvService { requests }).max_decoding_message_size(limit)
     }
 }
 
-/// What a write did. An answer of another kind cannot come from a store of this release.
-fn written(answer: Option<Answer>) -> Result<Written, RequestError> {
-    match answer {
-        Some(Answer::Written(written)) => Ok(written),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn ttl_set(answer: Option<Answer>) -> Result<TtlSet, RequestError> {
-    match answer {
-        Some(Answer::Ttl(set)) => Ok(set),
-        other => Err(unexpected(&other)),
-    }
-}
-
-fn unexpected(answer: &Option<Answer>) -> RequestError {
-    RequestError::OutcomeUnknown(format!("it was answered in a way this release does not know: {answer:?}"))
+/// An answer with so many bytes of keys and values, which count as waiting to be sent where they are many.
+fn respond<T>(outbox: Outbox, bytes: usize, answer: T) -> Response<T> {
+    if bytes > SMALL_BYTES_MAX { outbox.answer(bytes, answer) } else { Response::new(answer) }
 }
 
 #[tonic::async_trait]
@@ -163,30 +40,28 @@ impl Kv for KvService {
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let remote = request.extensions().get::<Remote>().cloned();
+        let outbox = Outbox::of(request.extensions())?;
         let pb::GetRequest { key, revision, serializable } = request.into_inner();
         check_key(&key)?;
-        self.ready_to_read(serializable, deadline).await?;
-        let account = remote.as_ref().map(|remote| &remote.account);
-        let read = timeout_at(deadline, self.read(key, revision, account)).await;
+        self.requests.may_read(Consistency::of(serializable), deadline).await?;
+        let read = self.requests.get(key, revision, Some(outbox.account()), deadline);
         // Nothing waits from here until a large answer is counted, so that each sees those before it.
-        let (got, _place) = read.map_err(|_| RequestError::Busy)??;
-        let header = Some(self.header(got.revision));
+        let (got, _place) = read.await?;
+        let header = Some(header(self.requests.head(got.revision)));
         let bytes = got.record.as_ref().map_or(0, |record| record.value.len());
         let kv = got.record.map(key_value);
-        let answer = pb::GetResponse { header, found: kv.is_some(), kv };
-        match remote {
-            Some(remote) if bytes > SMALL_BYTES_MAX => Ok(Outbox::on(&remote).answer(bytes, answer)),
-            _ => Ok(Response::new(answer)),
-        }
+        Ok(respond(outbox, bytes, pb::GetResponse { header, found: kv.is_some(), kv }))
     }
 
     async fn set(&self, request: Request<pb::SetRequest>) -> Result<Response<pb::SetResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
         let command = convert::set(request.into_inner())?;
-        let (header, answer) = self.write(command, deadline).await?;
-        let previous = written(answer)?.previous.into_iter().next().map(key_value);
-        Ok(Response::new(pb::SetResponse { header: Some(header), previous }))
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        let previous = done.written()?.previous.into_iter().next();
+        let bytes = previous.as_ref().map_or(0, |record| record.value.len());
+        Ok(respond(outbox, bytes, pb::SetResponse { header, previous: previous.map(key_value) }))
     }
 
     async fn delete(
@@ -196,31 +71,26 @@ impl Kv for KvService {
         let deadline = deadline(request.metadata());
         let outbox = Outbox::of(request.extensions())?;
         let command = convert::delete(request.into_inner())?;
-        let (header, answer) = self.write(command, deadline).await?;
-        let Written { deleted, previous } = written(answer)?;
-        let bytes: usize = previous.iter().map(|record| record.key.len() + record.value.len()).sum();
-        let answer = pb::DeleteResponse {
-            header: Some(header),
-            deleted: deleted.iter().sum(),
-            previous: previous.into_iter().map(key_value).collect(),
-        };
-        Ok(if bytes > SMALL_BYTES_MAX { outbox.answer(bytes, answer) } else { Response::new(answer) })
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        let Written { deleted, previous } = done.written()?;
+        let bytes = previous.iter().map(|record| record.key.len() + record.value.len()).sum();
+        let previous = previous.into_iter().map(key_value).collect();
+        Ok(respond(outbox, bytes, pb::DeleteResponse { header, deleted: deleted.iter().sum(), previous }))
     }
 
     async fn ttl(&self, request: Request<pb::TtlRequest>) -> Result<Response<pb::TtlResponse>, Status> {
         let deadline = deadline(request.metadata());
         let pb::TtlRequest { key, serializable } = request.into_inner();
         check_key(&key)?;
-        self.ready_to_read(serializable, deadline).await?;
-        let (got, _) = self.read(key, 0, None).await?;
-        let header = Some(self.header(got.revision));
+        self.requests.may_read(Consistency::of(serializable), deadline).await?;
+        let (got, _) = self.requests.get(key, 0, None, deadline).await?;
         let expires = got.record.as_ref().map_or(0, |record| record.deadline_ms);
-        let remaining_ms = expires.saturating_sub(self.raft.cluster_now_ms());
         Ok(Response::new(pb::TtlResponse {
-            header,
+            header: Some(header(self.requests.head(got.revision))),
             found: got.record.is_some(),
             has_ttl: expires > 0,
-            remaining_ms,
+            remaining_ms: self.requests.remaining_ms(expires),
         }))
     }
 
@@ -230,8 +100,9 @@ impl Kv for KvService {
     ) -> Result<Response<pb::ExpireResponse>, Status> {
         let deadline = deadline(request.metadata());
         let command = convert::expire(request.into_inner())?;
-        let (header, answer) = self.write(command, deadline).await?;
-        Ok(Response::new(pb::ExpireResponse { header: Some(header), found: ttl_set(answer)?.found }))
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        Ok(Response::new(pb::ExpireResponse { header, found: done.ttl_set()?.found }))
     }
 
     async fn persist(
@@ -240,9 +111,10 @@ impl Kv for KvService {
     ) -> Result<Response<pb::PersistResponse>, Status> {
         let deadline = deadline(request.metadata());
         let command = convert::persist(request.into_inner())?;
-        let (header, answer) = self.write(command, deadline).await?;
-        let TtlSet { found, had_ttl } = ttl_set(answer)?;
-        Ok(Response::new(pb::PersistResponse { header: Some(header), found, had_ttl }))
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        let TtlSet { found, had_ttl } = done.ttl_set()?;
+        Ok(Response::new(pb::PersistResponse { header, found, had_ttl }))
     }
 
     async fn compact(
@@ -254,16 +126,16 @@ impl Kv for KvService {
         if revision == 0 {
             return Err(RequestError::Invalid("the revision to compact is missing".into()).into());
         }
-        let (header, _) = self.write(Kind::Compact(Compact { revision }).into(), deadline).await?;
-        Ok(Response::new(pb::CompactResponse { header: Some(header) }))
+        let done = self.requests.write(Kind::Compact(Compact { revision }).into(), deadline).await?;
+        Ok(Response::new(pb::CompactResponse { header: Some(header(done.head)) }))
     }
 
     async fn batch(&self, request: Request<pb::BatchRequest>) -> Result<Response<pb::BatchResponse>, Status> {
         let deadline = deadline(request.metadata());
         let command = convert::batch(request.into_inner())?;
-        let (header, answer) = self.write(command, deadline).await?;
-        let deleted = written(answer)?.deleted;
-        Ok(Response::new(pb::BatchResponse { header: Some(header), deleted }))
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        Ok(Response::new(pb::BatchResponse { header, deleted: done.written()?.deleted }))
     }
 
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
@@ -271,13 +143,12 @@ impl Kv for KvService {
         let outbox = Outbox::of(request.extensions())?;
         let request = request.into_inner();
         let range = convert::key_range(request.range.clone())?;
-        self.ready_to_read(request.serializable, deadline).await?;
+        self.requests.may_read(Consistency::of(request.serializable), deadline).await?;
         let reader = scan::Reader {
-            store: self.raft.store().clone(),
-            reads: self.scan_reads.clone(),
-            header: self.header(0),
+            reads: self.requests.scans().clone(),
+            header: header(self.requests.head(0)),
             outbox: outbox.clone(),
-            record_bytes_max: self.request_bytes_max,
+            record_bytes_max: self.requests.bytes_max(),
         };
         let pages = scan::pages(reader, range, &request).await?;
         Ok(outbox.respond(pages))
@@ -287,17 +158,15 @@ impl Kv for KvService {
         let deadline = deadline(request.metadata());
         let outbox = Outbox::of(request.extensions())?;
         let pb::WatchRequest { range, from_revision, previous } = request.into_inner();
-        let range = convert::key_range(range)?;
-        self.raft.recovered(deadline).await?;
+        let (watcher, reads) = self.requests.watch(convert::key_range(range)?, deadline).await?;
         let source = watch::Source {
-            store: self.raft.store().clone(),
-            reads: self.watch_reads.clone(),
-            metrics: self.metrics.clone(),
-            header: self.header(0),
+            reads,
+            metrics: self.requests.metrics().clone(),
+            header: header(self.requests.head(0)),
             previous,
             outbox: outbox.clone(),
         };
-        let stream = watch::Stream::open(source, self.hub.watch(range), from_revision)?;
+        let stream = watch::Stream::open(source, watcher, from_revision)?;
         Ok(outbox.respond(stream.responses()))
     }
 }

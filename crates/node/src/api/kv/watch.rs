@@ -13,7 +13,6 @@ use kvorum_proto::kv::v1 as pb;
 use kvorum_store::command::{KeyRange, Record};
 use kvorum_store::{Changes, Event, EventKind, RevisionEvents, Store};
 use prometheus::IntGauge;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -22,6 +21,7 @@ use crate::error::{RequestError, answered};
 use crate::metrics::Metrics;
 use crate::net::budget::Permit;
 use crate::net::outbox::{Frame, Outbox, frame_bytes};
+use crate::requests::Reads;
 use crate::watch::{Look, Watcher, memory_bytes};
 
 /// Bytes of events in a response, beside its last event. A revision with more is sent in fragments.
@@ -39,10 +39,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a watch is answered from.
 pub struct Source {
-    /// Its record of changes serves those who are behind.
-    pub store: Store,
-    /// Bounds the reads of it.
-    pub reads: Arc<Semaphore>,
+    /// The store's record of changes serves those who are behind.
+    pub reads: Reads,
     /// Counts watchers and events.
     pub metrics: Arc<Metrics>,
     /// The header of every response, but for the revision.
@@ -87,7 +85,7 @@ impl Stream {
     /// Opens a watch from a revision on; 0: after the current one.
     pub fn open(source: Source, watcher: Watcher, from_revision: u64) -> Result<Stream, RequestError> {
         let current = watcher.hub().revision();
-        let compacted = source.store.compacted();
+        let compacted = source.reads.store().compacted();
         if from_revision != 0 && from_revision < compacted {
             return Err(RequestError::Compacted { requested: from_revision, compacted });
         }
@@ -206,12 +204,10 @@ impl Stream {
     }
 
     async fn changes(&self) -> Result<Changes, RequestError> {
-        let _permit = self.source.reads.acquire().await.map_err(|_| RequestError::ShuttingDown)?;
-        let (store, range) = (self.source.store.clone(), self.watcher.range().clone());
+        let range = self.watcher.range().clone();
         let (from, previous) = (self.next, self.source.previous);
-        let read = move || store.changes(from, &range, previous, READ_BYTES_MAX);
-        let changes = tokio::task::spawn_blocking(read).await.map_err(|_| RequestError::ShuttingDown)?;
-        answered(changes)
+        let read = move |store: &Store| store.changes(from, &range, previous, READ_BYTES_MAX);
+        answered(self.source.reads.read(read).await?)
     }
 
     async fn mark(&self) -> Result<Frame, RequestError> {

@@ -10,6 +10,8 @@ use prometheus::IntGauge;
 use super::*;
 use crate::metrics::Metrics;
 use crate::net::budget::SendBudget;
+use crate::net::network::Network as _;
+use crate::net::tcp::Tcp;
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -53,8 +55,8 @@ fn verdict(stream: &mut TcpStream) -> (u8, String) {
 }
 
 async fn after(cancelled: u32) -> (u8, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let listener = Tcp.listen("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.address().unwrap()).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     client.write_all(&cancelled_calls(cancelled)).unwrap();
     let budget = SendBudget::new(1 << 20, Duration::from_secs(60), IntGauge::new("used", "used").unwrap());

@@ -10,18 +10,21 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::{Checkpoint, SnapshotSender};
-use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
-use super::snapshot::wire_chunk;
+use super::chunks::wire_chunk;
+use crate::blocking::Blocking;
+
+/// A snapshot on which nothing moves for so long has failed.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A snapshot that is read. Dropped, together with its stream, it gives back what it holds.
 pub struct Outgoing(Arc<Inner>);
 
 struct Inner {
+    blocking: Blocking,
     cluster_id: u64,
     /// A reader that takes nothing for so long has it no more.
     stall_max: Duration,
@@ -53,10 +56,11 @@ impl Outgoing {
         place: Option<OwnedSemaphorePermit>,
         cluster_id: u64,
         stall_max: Duration,
+        blocking: Blocking,
     ) -> Outgoing {
         let source = Source { chunks: SnapshotSender::new(checkpoint), _place: place };
         let state = State::Waiting { source, since: Instant::now() };
-        Outgoing(Arc::new(Inner { cluster_id, stall_max, state: Mutex::new(state) }))
+        Outgoing(Arc::new(Inner { blocking, cluster_id, stall_max, state: Mutex::new(state) }))
     }
 
     /// The chunks, to be had once. Each is read when it is asked for.
@@ -111,7 +115,7 @@ impl Inner {
             }
         };
         // At its end or on an error the source goes, on the thread that may wait for the disk.
-        let read = spawn_blocking(move || match source.chunks.next() {
+        let read = self.blocking.run(move || match source.chunks.next() {
             Some(Ok(chunk)) => Ok(Some((chunk, source))),
             Some(Err(error)) => Err(Status::data_loss(format!("read snapshot: {error}"))),
             None => Ok(None),
@@ -150,7 +154,7 @@ impl Inner {
         let text = format!("no part of the snapshot was taken for {:?}; ask for it again", self.stall_max);
         let given_up = std::mem::replace(&mut *state, State::Failed(Status::aborted(text)));
         drop(state);
-        let_go(given_up);
+        self.let_go(given_up);
         None
     }
 
@@ -158,19 +162,20 @@ impl Inner {
         // The state is replaced as a whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Drops the source where it may wait for the disk: with the last one a checkpoint's files are removed.
+    fn let_go(&self, state: State) {
+        if let State::Waiting { source, .. } = state {
+            self.blocking.discard(source);
+        }
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let_go(std::mem::replace(state, State::Reading));
-    }
-}
-
-/// Drops the source where it may wait for the disk: with the last one a checkpoint's files are removed.
-fn let_go(state: State) {
-    if let (State::Waiting { source, .. }, Ok(runtime)) = (state, Handle::try_current()) {
-        runtime.spawn_blocking(move || drop(source));
+        let state = std::mem::replace(state, State::Reading);
+        self.let_go(state);
     }
 }
 
@@ -184,6 +189,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::blocking::ThreadPool;
 
     /// Long beside what a busy machine makes of a sleep.
     const PATIENT: Duration = Duration::from_secs(60);
@@ -206,7 +212,13 @@ mod tests {
 
         fn outgoing(&self, stall_max: Duration) -> Outgoing {
             let place = self.places.clone().try_acquire_owned().unwrap();
-            Outgoing::new(Arc::new(self.store.checkpoint().unwrap()), Some(place), 7, stall_max)
+            Outgoing::new(
+                Arc::new(self.store.checkpoint().unwrap()),
+                Some(place),
+                7,
+                stall_max,
+                Blocking::new(ThreadPool),
+            )
         }
 
         /// Waits until the place is free, and the checkpoint gone.

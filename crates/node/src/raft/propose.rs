@@ -15,10 +15,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::gather::{Answer, Proposal};
+use super::gather::{Answer, Applied, Proposal};
 use super::types::{Commands, Outcomes, TypeConfig};
-use super::{Applied, Core, Overview, PeerClient, Raft};
+use super::{Core, Raft, WeakRaft};
 use crate::error::RequestError;
+use crate::net::dialer::PeerClient;
+use crate::place::Overview;
 
 /// A leader that hands over still answers what was committed; one that was cut off does not, and the
 /// calls to it must not hold up those to the next. So it is given so long once there is another one, and
@@ -28,8 +30,12 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const LAST_ANSWERS_MAX: u32 = 5;
 
 /// Commits a batch as one log entry with one time stamp, and waits until it is applied here.
-pub async fn commit(raft: Raft, batch: Vec<Proposal>) -> Vec<Answer> {
+pub(super) async fn commit(raft: WeakRaft, batch: Vec<Proposal>) -> Vec<Answer> {
     let count = batch.len();
+    let raft = match raft.upgrade() {
+        Ok(raft) => raft,
+        Err(error) => return vec![Err(error); count],
+    };
     let result = match raft.core() {
         Ok(core) => commit_entry(&raft, core, batch).await,
         Err(error) => Err(error),
@@ -92,9 +98,13 @@ async fn write(raft: &Raft, core: &Core, payload: Bytes) -> Result<(Outcomes, u6
 }
 
 /// Sends a batch to the leader, and waits until it is applied there, or nobody waits for it any more.
-pub async fn forward(raft: Raft, batch: Vec<Proposal>) -> Vec<Answer> {
+pub(super) async fn forward(raft: WeakRaft, batch: Vec<Proposal>) -> Vec<Answer> {
     let count = batch.len();
-    match forward_batch(&raft, batch).await {
+    let forwarded = match raft.upgrade() {
+        Ok(raft) => forward_batch(&raft, batch).await,
+        Err(error) => Err(error),
+    };
+    match forwarded {
         Ok(results) if results.len() == count => results.into_iter().map(read_result).collect(),
         Ok(_) => vec![Err(RequestError::OutcomeUnknown("the leader's answer is not whole".into())); count],
         Err(error) => vec![Err(error); count],
@@ -187,7 +197,7 @@ fn read_result(result: peer::ProposeResult) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::router::times_to_answer;
+    use crate::net::deadline::times_to_answer;
 
     /// What the leader makes of the times that a member gives the commands of several callers: each keeps
     /// its own, whether it is longer or shorter than that of a call without one, less the margin of an answer.
