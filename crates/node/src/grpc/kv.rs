@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::budget::Account;
 use super::convert::{self, check_key, key_value};
 use super::outbox::{Outbox, SMALL_BYTES_MAX};
+use super::shared_reads::SharedReads;
 use super::transport::Remote;
 use super::{deadline, decoding_limit, scan, watch};
 use crate::error::{RequestError, answered};
@@ -25,8 +26,8 @@ use crate::metrics::Metrics;
 use crate::raft::{Applied, Raft};
 use crate::watch::WatchHub;
 
-/// Reads of scans, of watches that fell behind, and of keys that are not in memory, that may be under way
-/// at a time: each is a blocking thread, with a page in memory.
+/// Reads of scans, and of keys that are not in memory, that may be under way at a time: each is a blocking
+/// thread, with a page in memory.
 const BLOCKING_READS_MAX: usize = 8;
 
 /// The service.
@@ -37,8 +38,8 @@ pub struct KvService {
     metrics: Arc<Metrics>,
     request_bytes_max: usize,
     scan_reads: Arc<Semaphore>,
-    /// Apart from those of scans, so that neither holds up the other.
-    watch_reads: Arc<Semaphore>,
+    /// Of watches that fell behind. Apart from those of scans, so that neither holds up the other.
+    watch_reads: Arc<SharedReads>,
     /// And of single keys that are not in memory.
     key_reads: Arc<Semaphore>,
 }
@@ -52,7 +53,7 @@ impl KvService {
         request_bytes_max: usize,
     ) -> KvServer<KvService> {
         let scan_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
-        let watch_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
+        let watch_reads = SharedReads::new(raft.store().clone());
         let key_reads = Arc::new(Semaphore::new(BLOCKING_READS_MAX));
         KvServer::new(KvService { raft, hub, metrics, request_bytes_max, scan_reads, watch_reads, key_reads })
             .max_decoding_message_size(decoding_limit(request_bytes_max))

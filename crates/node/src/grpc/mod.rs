@@ -11,6 +11,7 @@ mod outbox;
 pub mod peer;
 pub mod resolve;
 mod scan;
+mod shared_reads;
 pub mod transport;
 mod watch;
 pub mod workers;
