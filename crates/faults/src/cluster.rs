@@ -10,6 +10,7 @@ use kvorum_client::admin::{Operations, Step, Voter};
 use kvorum_proto::admin::v1 as admin;
 use tempfile::TempDir;
 
+use crate::network::Network;
 use crate::process::{Node, Release, Setup};
 use crate::{Context as _, Failure, Result, ensure, wait};
 
@@ -32,6 +33,8 @@ pub struct Layout {
     pub omitted_syscall: Option<String>,
     /// Which release the nodes are first started as.
     pub release: Release,
+    /// A network of their own, with a host for each node. It is taken down after them.
+    pub network: Option<Arc<Network>>,
 }
 
 impl Layout {
@@ -79,7 +82,8 @@ impl Cluster {
             name,
         };
         for _ in 1..START_ATTEMPTS_MAX {
-            let node = Node::new(setup.clone())?;
+            let host = self.layout.network.as_ref().map(|network| network.host(number));
+            let node = Node::on(setup.clone(), host)?;
             node.set_release(&self.layout.release);
             match node.start().await {
                 Err(failure) if failure.to_string().contains("cannot be listened on") => continue,
@@ -99,6 +103,11 @@ impl Cluster {
     /// All nodes, also those that do not run.
     pub fn nodes(&self) -> &[Arc<Node>] {
         &self.nodes
+    }
+
+    /// The network that the nodes have to themselves, if they do.
+    pub fn network(&self) -> Option<&Network> {
+        self.layout.network.as_deref()
     }
 
     /// The client address of each node.

@@ -10,8 +10,10 @@
 //! | [`program`] | the tool, and nodes that are expected not to start |
 //! | [`disk`] | a file system in a file, whose power can be cut, and which can be small |
 //! | [`slow_disk`] | disks that hang, or are slow, beneath a node that runs |
+//! | [`network`] | hosts whose connections can be cut one way, and lose packets |
+//! | [`faults`], [`costs`] | everything that can be done to a cluster, and what it cost |
 //! | [`rpc`], [`outcome`] | the raw API, without the retries of the client crate, and what an answer proves |
-//! | [`writers`], [`registers`], [`watchers`], [`readers`] | workloads |
+//! | [`writers`], [`registers`], [`watchers`], [`readers`], [`chains`], [`inserts`], [`ttls`] | workloads |
 //! | [`workload`] | all of them together, and every check at the end |
 //! | [`linear`], [`timeline`], [`journal`] | checks: pure functions of what was recorded |
 //!
@@ -20,12 +22,17 @@
 #![forbid(unsafe_code)]
 
 pub mod binary;
+pub mod chains;
 pub mod cluster;
+pub mod costs;
 pub mod disk;
 pub mod failure;
+pub mod faults;
+pub mod inserts;
 pub mod journal;
 pub mod latency;
 pub mod linear;
+pub mod network;
 pub mod outcome;
 pub mod ports;
 pub mod process;
@@ -36,6 +43,7 @@ pub mod rpc;
 pub mod settings;
 pub mod slow_disk;
 pub mod timeline;
+pub mod ttls;
 pub mod wait;
 pub mod watchers;
 pub mod workload;

@@ -10,6 +10,7 @@ use kvorum_proto::admin::v1 as admin;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Channel;
 
+use crate::network::Host;
 use crate::{Context as _, Failure, Result, binary, ensure, ports, rpc, wait};
 
 type AdminClient = admin::admin_client::AdminClient<Channel>;
@@ -19,6 +20,8 @@ type AdminClient = admin::admin_client::AdminClient<Channel>;
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// What SIGTERM may take, as the product promises, and a moment.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(11);
+/// A process that is told to abort is gone within this.
+const ABORT_LIMIT: Duration = Duration::from_secs(10);
 /// A node that does not say how it is within this counts as silent.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 /// Reading a whole store takes longer.
@@ -48,6 +51,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Node {
     setup: Setup,
+    host: Option<Host>,
     client_address: String,
     peer_address: String,
     http_address: String,
@@ -68,11 +72,17 @@ pub struct Release {
 impl Node {
     /// A node that has its ports and was not started yet.
     pub fn new(setup: Setup) -> Result<Node> {
-        let address = || ports::free().map(|port| format!("127.0.0.1:{port}"));
+        Node::on(setup, None)
+    }
+
+    /// The same on a host of a network; without one, on this machine's own.
+    pub fn on(setup: Setup, host: Option<Host>) -> Result<Node> {
+        let ip = host.as_ref().map_or("127.0.0.1", |host| &host.address);
+        let address = || ports::free().map(|port| format!("{ip}:{port}"));
         let (client_address, peer_address, http_address) = (address()?, address()?, address()?);
         let admin = AdminClient::new(rpc::channel(&peer_address)?);
         let (release, child) = (Mutex::default(), Mutex::new(None));
-        Ok(Node { setup, client_address, peer_address, http_address, release, child, admin })
+        Ok(Node { setup, host, client_address, peer_address, http_address, release, child, admin })
     }
 
     /// The same node, ports and directory included, to be started with other flags while this one does
@@ -81,6 +91,7 @@ impl Node {
         let flags = flags.map(str::to_owned).to_vec();
         Node {
             setup: Setup { flags, ..self.setup.clone() },
+            host: self.host.clone(),
             client_address: self.client_address.clone(),
             peer_address: self.peer_address.clone(),
             http_address: self.http_address.clone(),
@@ -154,7 +165,15 @@ impl Node {
             None => binary::node()?,
         };
         let mut command = match &self.setup.omitted_syscall {
-            None => Command::new(binary),
+            None => match &self.host {
+                None => Command::new(binary),
+                Some(host) => {
+                    // It becomes the node: the process is our child, whom signals reach.
+                    let mut command = Command::new("nsenter");
+                    command.arg(format!("--net=/run/netns/{}", host.namespace)).arg(binary);
+                    command
+                }
+            },
             Some(omitted) => {
                 let (call, when) = omitted.split_at(omitted.find(':').unwrap_or(omitted.len()));
                 let mut command = Command::new("strace");
@@ -229,6 +248,12 @@ impl Node {
         let status = self.wait_ended(TERMINATE_LIMIT).await?;
         ensure!(status.success(), "{} answered SIGTERM with {status}\n{}", self.name(), self.log_tail());
         Ok(())
+    }
+
+    /// SIGABRT, as a process ends that finds itself broken; returns when it is gone.
+    pub async fn abort(&self) -> Result<()> {
+        self.signal(Signal::ABORT)?;
+        self.wait_ended(ABORT_LIMIT).await.map(drop)
     }
 
     /// SIGSTOP: the process keeps its connections and does nothing.

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
+use crate::journal::FIRST_REVISION;
 use crate::{Context as _, Result};
 
 /// A node of this machine accepts at once or not at all.
@@ -55,6 +56,22 @@ impl RawClient {
     pub async fn watch(&self, from_revision: u64) -> Result<Streaming<wire::WatchResponse>, Status> {
         let request = wire::WatchRequest { range: Some(everything()), from_revision, previous: false };
         Ok(self.kv.clone().watch(request).await?.into_inner())
+    }
+
+    /// Every event of a range up to a revision that this node has, in order.
+    pub async fn history(&self, range: wire::KeyRange, upto: u64) -> Result<Vec<wire::Event>, Status> {
+        let request =
+            wire::WatchRequest { range: Some(range), from_revision: FIRST_REVISION, previous: false };
+        let mut stream = self.kv.clone().watch(request).await?.into_inner();
+        let mut events = Vec::new();
+        // Marks come with the events, and every 30 s where there are none.
+        while let Some(response) = stream.message().await? {
+            events.extend(response.events);
+            if !response.fragment && response.header.is_some_and(|header| header.revision >= upto) {
+                break;
+            }
+        }
+        Ok(events)
     }
 
     /// Every key of this node at a revision, from its own state.
