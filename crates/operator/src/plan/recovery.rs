@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn the_survivor_keeps_its_pod() {
         let mut seen = observed();
-        let disk = crate::observed::Disk { cluster_id: 9, node_id: 1, founder: false };
+        let disk = crate::fence::Disk { cluster_id: 9, node_id: 1, founder: false };
         seen.claims.insert(0, crate::observed::Claim { disk: Some(disk), ..Default::default() });
         assert!(holds(&seen, 0) && !holds(&seen, 1));
         seen.recover_from = None;

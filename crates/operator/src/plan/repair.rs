@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn missing_rights_are_said() {
         let version = Version { uid: "the-uid".into(), ..Version::default() };
-        let last_log = crate::observed::LogId { term: 1, index: 1 };
+        let last_log = crate::fence::LogId { term: 1, index: 1 };
         let leader = Node {
             node_id: 1,
             cluster_id: 9,
