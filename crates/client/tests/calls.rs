@@ -341,7 +341,7 @@ async fn a_graceful_stop_is_invisible() {
     }
     drop(nodes);
     assert_eq!(store.lock().unwrap().changes.len(), written, "each write was applied once");
-    assert!(written > 1_000, "only {written} writes");
+    assert!(written > 100, "only {written} writes");
 }
 
 #[tokio::test]
