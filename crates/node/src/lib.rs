@@ -20,4 +20,5 @@ pub mod place;
 pub mod raft;
 pub mod requests;
 pub mod server;
+pub mod shared_reads;
 pub mod watch;

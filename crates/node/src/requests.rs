@@ -23,10 +23,11 @@ use crate::net::dialer::Dialer;
 use crate::place::Overview;
 use crate::raft::Raft;
 use crate::raft::gather::Applied;
+use crate::shared_reads::SharedReads;
 use crate::watch::{WatchHub, Watcher};
 
-/// Reads of scans, of watches that fell behind, and of keys that are not in memory, that may be under way
-/// at a time: each is a blocking thread, with a page in memory.
+/// Reads of scans, and of keys that are not in memory, that may be under way at a time: each is a blocking
+/// thread, with a page in memory.
 const BLOCKING_READS_MAX: usize = 8;
 
 /// The door of a node. Clones are the same one.
@@ -38,8 +39,8 @@ struct Inner {
     hub: Arc<WatchHub>,
     request_bytes_max: usize,
     scans: Reads,
-    /// Apart from those of scans, so that neither holds up the other.
-    changes: Reads,
+    /// Of watches that fell behind. Apart from those of scans, so that neither holds up the other.
+    changes: Arc<SharedReads>,
     /// And of single keys that are not in memory.
     keys: Reads,
 }
@@ -152,7 +153,8 @@ impl Requests {
     /// The door of a node that takes requests of so many bytes.
     pub fn new(raft: Raft, hub: Arc<WatchHub>, request_bytes_max: usize) -> Requests {
         let reads = || Reads::new(raft.store().clone(), raft.blocking().clone(), BLOCKING_READS_MAX);
-        let (scans, changes, keys) = (reads(), reads(), reads());
+        let (scans, keys) = (reads(), reads());
+        let changes = SharedReads::new(raft.store().clone(), raft.blocking().clone());
         Requests(Arc::new(Inner { raft, hub, request_bytes_max, scans, changes, keys }))
     }
 
@@ -256,7 +258,11 @@ impl Requests {
     }
 
     /// A new watcher of a range, and where it reads when it is behind.
-    pub async fn watch(&self, range: KeyRange, deadline: Instant) -> Result<(Watcher, Reads), RequestError> {
+    pub async fn watch(
+        &self,
+        range: KeyRange,
+        deadline: Instant,
+    ) -> Result<(Watcher, Arc<SharedReads>), RequestError> {
         self.may_read(Consistency::Serializable, deadline).await?;
         Ok((self.0.hub.watch(range), self.0.changes.clone()))
     }

@@ -33,7 +33,7 @@ mod verify;
 mod write;
 
 pub use apply::{Event, EventKind, RevisionEvents, Run};
-pub use changes::Changes;
+pub use changes::{Changes, Place, ReadBytes, Reader, SharedChanges};
 pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
 pub use limits::Limits;

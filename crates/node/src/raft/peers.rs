@@ -131,13 +131,28 @@ impl Raft {
     /// Answers a candidate.
     pub async fn vote(&self, request: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {
         let answer = self.core()?.raft.vote(self.vote_request("a vote", request)?).await;
-        answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
+        answer
+            .map(|answer| self.wire_vote_response(answer))
+            .map_err(|error| Status::unavailable(error.to_string()))
     }
 
     /// Answers a node that would like to be a candidate.
     pub async fn pre_vote(&self, request: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {
         let answer = self.core()?.raft.pre_vote(self.vote_request("a pre-vote", request)?).await;
-        answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
+        answer
+            .map(|answer| self.wire_vote_response(answer))
+            .map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    fn wire_vote_response(&self, response: VoteResponse<TypeConfig>) -> peer::VoteResponse {
+        let (cluster_time_term, cluster_time_ms) = self.inner.clock.known();
+        peer::VoteResponse {
+            vote: Some(wire_vote(&response.vote)),
+            granted: response.vote_granted,
+            last_log_id: response.last_log_id.as_ref().map(wire_log_id),
+            cluster_time_ms,
+            cluster_time_term,
+        }
     }
 
     /// The term of this node's vote: it takes part in no election of an earlier one any more. And what
@@ -179,12 +194,4 @@ fn wire_append_response(answer: StreamAppendResult<TypeConfig>) -> peer::AppendR
         Err(StreamAppendError::HigherVote(vote)) => response.higher_vote = Some(wire_vote(&vote)),
     }
     response
-}
-
-fn wire_vote_response(response: VoteResponse<TypeConfig>) -> peer::VoteResponse {
-    peer::VoteResponse {
-        vote: Some(wire_vote(&response.vote)),
-        granted: response.vote_granted,
-        last_log_id: response.last_log_id.as_ref().map(wire_log_id),
-    }
 }

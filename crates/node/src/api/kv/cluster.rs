@@ -139,7 +139,8 @@ impl Cluster for ClusterService {
         let members = describe_all(&overview.members, &answers);
         let header = header(self.requests.head(self.requests.scans().store().revision()));
         let leader_id = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
-        Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members }))
+        let feature_level = self.requests.scans().store().feature_level();
+        Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members, feature_level }))
     }
 }
 

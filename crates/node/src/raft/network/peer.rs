@@ -147,11 +147,13 @@ impl PeerNetwork {
         &self,
         response: peer::VoteResponse,
     ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
-        Ok(VoteResponse {
-            vote: self.read_vote(response.vote)?,
-            vote_granted: response.granted,
-            last_log_id: read_position(response.last_log_id)?,
-        })
+        let peer::VoteResponse { vote, granted, last_log_id, cluster_time_ms, cluster_time_term } = response;
+        let vote = self.read_vote(vote)?;
+        // A voter has heard of no leader of a later term than that of its vote.
+        if cluster_time_ms != 0 && cluster_time_term <= vote.leader_id.term {
+            self.clock.relayed(cluster_time_term, cluster_time_ms);
+        }
+        Ok(VoteResponse { vote, vote_granted: granted, last_log_id: read_position(last_log_id)? })
     }
 
     /// The answer to an append.
