@@ -4,41 +4,29 @@
 #![forbid(unsafe_code)]
 
 mod apply;
-mod changes;
 pub mod command;
-mod compact;
 pub mod data_dir;
 mod db;
 pub mod entry;
 mod error;
-mod expire;
 pub mod fatal;
 pub mod feature;
-mod hash;
 mod layout;
 mod limits;
 pub mod log;
-mod manifest;
-mod overlay;
-mod range;
+mod places;
 mod read;
-mod recent;
-mod rows;
-mod scan;
 mod snapshot;
 pub mod space;
 mod state;
 mod store;
 mod verify;
-mod write;
 
 pub use apply::{Event, EventKind, RevisionEvents, Run};
-pub use changes::Changes;
 pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
 pub use limits::Limits;
-pub use read::Get;
-pub use scan::{Page, Scan};
+pub use read::{Changes, Get, Page, Scan};
 pub use snapshot::{
     Begin, Checkpoint, Chunk, ReceiveError, Received, ReceivedSnapshot, SNAPSHOT_FORMAT, SnapshotReceiver,
     SnapshotSender,

@@ -9,12 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rocksdb::DB;
 
-use crate::db::{self, Caches};
+use crate::db::{self, Caches, Recent};
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
 use crate::layout::{self, Head, META, Malformed, meta};
 use crate::limits::Limits;
-use crate::recent::Recent;
 
 /// An open state. A store has one; for a moment while a snapshot takes its place, two.
 ///

@@ -8,19 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use rocksdb::{ReadOptions, ReadTier};
 
-use crate::apply::Run;
-use crate::command::{DueKey, Kind, Refused};
+use crate::apply::{self, Run};
+use crate::command::{Kind, Refused};
 use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
 use crate::error::{OpenError, StoreError};
 use crate::layout::{self, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
 use crate::limits::Limits;
-use crate::snapshot::{CHECKPOINTS, INCOMING};
+use crate::places::{CHECKPOINTS, INCOMING, state_numbers, state_path};
 use crate::state::{State, lock, sync_dir};
-use crate::{apply, expire, write};
-
-/// What the directories of states are called, before their number.
-const STATE: &str = "state-";
 
 /// A handle to a node's state: cheap to clone, and safe to use from any thread. One thread applies
 /// entries, any number read.
@@ -133,11 +129,6 @@ impl Store {
         self.state().cluster_time_ms()
     }
 
-    /// Keys whose deadline is not after `now_ms`, the earliest first, at most `max`.
-    pub fn due(&self, now_ms: u64, max: usize) -> Result<Vec<DueKey>, StoreError> {
-        expire::due(&self.state(), now_ms, max)
-    }
-
     /// Whether any key has a deadline.
     pub fn has_deadlines(&self) -> bool {
         self.state().head().deadlines > 0
@@ -155,7 +146,7 @@ impl Store {
 
     /// Why a command would be refused for lack of space, were it applied now and changed something.
     pub fn refuse_growth(&self, command: &Kind) -> Option<Refused> {
-        write::refuse_growth(command, &self.state().published())
+        apply::refuse_growth(command, &self.state().published())
     }
 
     /// How many logical bytes the store may hold; 0: no limit.
@@ -255,12 +246,6 @@ impl Store {
     }
 }
 
-impl Head {
-    pub(crate) fn compaction_backlog(&self) -> bool {
-        self.compacted > 0 && self.superseded_next.0 <= self.compacted
-    }
-}
-
 fn flushed(state: &State) -> Result<Option<LogId>, StoreError> {
     let mut options = ReadOptions::default();
     options.set_read_tier(ReadTier::Persisted);
@@ -270,22 +255,6 @@ fn flushed(state: &State) -> Result<Option<LogId>, StoreError> {
         .map_err(StoreError::database("read flushed position", state.path()))?;
     let head = row.and_then(|row| Head::decode(&row).ok());
     Ok(head.ok_or_else(|| StoreError::malformed(state.path(), "it has no `head` row"))?.applied)
-}
-
-pub(crate) fn state_path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{STATE}{number}"))
-}
-
-/// The numbers of the states in a data directory, unordered.
-pub(crate) fn state_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
-    let failed = |error| StoreError::io("read directory", dir)(error);
-    let mut numbers = Vec::new();
-    for item in fs::read_dir(dir).map_err(failed)? {
-        let name = item.map_err(failed)?.file_name();
-        let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix(STATE)?.parse().ok());
-        numbers.extend(number);
-    }
-    Ok(numbers)
 }
 
 /// Removes what a crash has left, and answers the number of the state to use. States get their

@@ -13,8 +13,8 @@ use crate::layout::{
     self, CHANGES, CURRENT, Change, DEADLINES, HISTORY, Head, META, Malformed, RecordHead, Superseded,
     record_bytes,
 };
+use crate::places::{state_numbers, state_path};
 use crate::state::read_meta;
-use crate::store::{state_numbers, state_path};
 
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::error::LogError;
+use super::files;
 use super::frame::{self, Kind};
 use super::record::Records;
 use super::recovery;
@@ -14,7 +15,7 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Reads the log in the data directory `dir`, which no process may be using, and changes nothing.
 /// Answers what is wrong: the first damage of each file, then what is wrong with the whole.
 pub fn verify(dir: &Path) -> Vec<LogError> {
-    let dir = dir.join(super::DIR);
+    let dir = dir.join(files::DIR);
     let numbers = match recovery::segment_numbers(&dir) {
         Ok(numbers) => numbers,
         Err(error) => return vec![error],

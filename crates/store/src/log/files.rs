@@ -7,10 +7,13 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::error::LogError;
 use super::output::{BLOCK_BYTES, Output};
-use super::segment::{self, HEAD_FRAME_BYTES, Head, SEAL_BYTES};
+use super::segment::{self, HEAD_FRAME_BYTES, Head, SEAL_BYTES, Segment};
 use super::view::View;
-use super::{LogError, Segment};
+
+/// The log's directory in the data directory.
+pub(crate) const DIR: &str = "log";
 
 /// The name of the segment-to-be that is being filled with zeros.
 pub(super) const SPARE: &str = "spare";
@@ -58,7 +61,7 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Whether there is a log in the data directory.
 pub(super) fn log_exists(data_dir: &Path) -> bool {
-    data_dir.join(super::DIR).exists()
+    data_dir.join(DIR).exists()
 }
 
 /// Founds the log of an empty data directory: its directory gets its name only when the first
@@ -77,7 +80,7 @@ pub(super) fn found(data_dir: &Path, identity: u64, segment_bytes: u64) -> Resul
         let head = Head { identity, bytes: segment_bytes, before: View::default(), committed: None };
         write_head(&file, &head, FIRST_SEGMENT, FIRST_SEQUENCE)?;
         sync_dir(&new)?;
-        fs::rename(&new, data_dir.join(super::DIR))?;
+        fs::rename(&new, data_dir.join(DIR))?;
         sync_dir(data_dir)
     };
     make().map_err(error("create log"))

@@ -8,11 +8,12 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use super::cache::{Cache, entry_bytes};
+use super::options::LogOptions;
 use super::record::RECORD_BYTES;
 use super::recovery::Recovered;
 use super::segment::{Piece, Segment, Segments};
+use super::state::{Done, LogState, Vote};
 use super::view::{View, next_index};
-use super::{Done, LogOptions, LogState, Vote};
 use crate::entry::{Entry, LogId};
 
 /// A frame takes changes until it is so large; one change may be larger. It bounds the writer's
@@ -79,7 +80,7 @@ pub(super) struct State {
     cache: Cache,
     queue: VecDeque<Op>,
     queued_bytes: usize,
-    /// To be woken when the queue becomes shorter: as many as there are callers of [`super::Log::room`].
+    /// To be woken when the queue becomes shorter: as many as there are callers of [`Log::room`](super::Log::room).
     for_room: Vec<Waker>,
     /// How many changes were queued and completed ever.
     queued_ops: u64,

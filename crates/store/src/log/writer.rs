@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::error::LogError;
+use super::files;
 use super::frame::{self, HEADER_BYTES, Kind, Place};
 use super::housekeeper::Housekeeper;
+use super::options::LogOptions;
 use super::output::Output;
 use super::record::{self, Record};
 use super::recovery::Recovered;
 use super::segment::{HEAD_FRAME_BYTES, Head, SEAL_BYTES, Segment};
 use super::shared::{Batch, Change, Op, Shared, Written};
 use super::view::{View, next_index};
-use super::{LogError, LogOptions, files};
 use crate::entry::LogId;
 use crate::fatal::stop_process;
 

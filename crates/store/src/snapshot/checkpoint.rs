@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::CHECKPOINTS;
 use crate::db;
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
 use crate::layout::Head;
+use crate::places::CHECKPOINTS;
 use crate::state::read_meta;
 use crate::store::Store;
 

@@ -3,12 +3,13 @@
 use std::fs;
 use std::sync::Arc;
 
-use super::ReceivedSnapshot;
+use super::receiver::ReceivedSnapshot;
 use crate::db;
 use crate::error::{OpenError, StoreError};
 use crate::layout::{self, meta};
+use crate::places::state_path;
 use crate::state::{State, lock, sync_dir};
-use crate::store::{Store, state_path};
+use crate::store::Store;
 
 impl Store {
     /// Makes the snapshot this store's state; every handle sees it afterwards. What the store held

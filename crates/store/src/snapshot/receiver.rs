@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::{Begin, Chunk, INCOMING, ManifestCrc, SNAPSHOT_FORMAT};
+use super::chunk::{Begin, Chunk, ManifestCrc, SNAPSHOT_FORMAT};
 use crate::db::{Caches, StoreOptions};
 use crate::error::{OpenError, StoreError};
 use crate::feature::{self, FEATURE_LEVEL_MAX};
+use crate::places::INCOMING;
 use crate::state::sync_dir;
 use crate::verify;
 

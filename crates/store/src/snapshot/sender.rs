@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Begin, Checkpoint, Chunk, ManifestCrc, SNAPSHOT_FORMAT};
+use super::checkpoint::Checkpoint;
+use super::chunk::{Begin, Chunk, ManifestCrc, SNAPSHOT_FORMAT};
 use crate::error::StoreError;
 
 /// Bytes of one chunk of data: a few of them are in memory at a time, and one fits in a message.

@@ -7,11 +7,11 @@
 use bytes::Bytes;
 use rocksdb::{DBRawIterator, ReadOptions};
 
+use super::view::{View, malformed_history, seek_history};
 use crate::command::{KeyRange, Record};
+use crate::db::{Bounds, successor};
 use crate::error::{ReadError, StoreError};
 use crate::layout::{self, CURRENT, HISTORY, RecordHead};
-use crate::range::{Bounds, successor};
-use crate::read::{View, malformed_history, seek_history};
 use crate::state::State;
 use crate::store::Store;
 

@@ -2,8 +2,8 @@
 
 use rocksdb::{DB, DBRawIterator, ReadOptions};
 
+use super::families::family;
 use crate::command::KeyRange;
-use crate::db;
 use crate::layout::CURRENT;
 
 /// A half-open range of user keys without special cases.
@@ -57,5 +57,5 @@ pub(crate) fn successor(key: &[u8]) -> Vec<u8> {
 pub(crate) fn iterate_current<'db>(db: &'db DB, range: &KeyRange) -> DBRawIterator<'db> {
     let mut options = ReadOptions::default();
     Bounds::of(range).confine(&mut options);
-    db.raw_iterator_cf_opt(db::family(db, CURRENT), options)
+    db.raw_iterator_cf_opt(family(db, CURRENT), options)
 }

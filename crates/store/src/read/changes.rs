@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::ReadOptions;
 
+use super::view::View;
 use crate::apply::{Event, EventKind, RevisionEvents, delete_event};
 use crate::command::KeyRange;
 use crate::error::{ReadError, StoreError};
 use crate::layout::{CHANGES, Change, ChangeKind, change_key, decode_change_key};
-use crate::read::View;
 use crate::store::Store;
 
 /// A call ends with the revision in which it has looked at so many changes, whether they were in

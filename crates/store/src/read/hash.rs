@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
+use super::scan::Scan;
 use crate::command::{KeyRange, Record};
 use crate::error::ReadError;
-use crate::scan::Scan;
 use crate::store::Store;
 
 const PAGE_KEYS: usize = 1000;

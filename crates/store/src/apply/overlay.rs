@@ -8,9 +8,9 @@ use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, ReadOptions};
 
 use crate::command::{KeyRange, Record};
+use crate::db::{Recent, RecentRecord};
 use crate::error::StoreError;
 use crate::layout::RecordHead;
-use crate::recent::{Recent, RecentRecord};
 
 /// A key as the run has it.
 pub(crate) enum Slot<'db> {
@@ -64,19 +64,6 @@ impl<'db> Slot<'db> {
     /// The key's last change; 0 if it does not exist.
     pub(crate) fn mod_revision(&self) -> u64 {
         self.record().map_or(0, |(head, _)| head.mod_revision)
-    }
-}
-
-impl RecordHead {
-    pub(crate) fn into_record(self, key: Bytes, value: Bytes) -> Record {
-        Record {
-            key,
-            value,
-            create_revision: self.create_revision,
-            mod_revision: self.mod_revision,
-            version: self.version,
-            deadline_ms: self.deadline_ms,
-        }
     }
 }
 

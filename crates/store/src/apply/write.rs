@@ -1,17 +1,16 @@
 //! The write command: conditions and operations, all or nothing.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
-use crate::apply::{Applier, Event, EventKind, deadline_ms, delete_event, refused};
-use crate::command::{Answer, KeyRange, Kind, OpKind, Put, Reason, Record, Refused, Write, Written};
+use super::applier::Applier;
+use super::deadline::deadline_ms;
+use super::event::{Event, EventKind};
+use super::growth::{no_room, puts};
+use super::overlay::Slot;
+use crate::command::{Answer, KeyRange, OpKind, Put, Reason, Refused, Write, Written};
+use crate::db::iterate_current;
 use crate::error::StoreError;
-use crate::feature;
-use crate::layout::{Head, RecordHead, record_bytes};
-use crate::overlay::Slot;
-use crate::range;
-use crate::state::Published;
+use crate::layout::{RecordHead, record_bytes};
 
 /// What an operation does, settled before the first one is carried out.
 enum Planned {
@@ -42,7 +41,7 @@ impl Found {
 }
 
 impl Applier<'_> {
-    pub(crate) fn write(&mut self, write: Write, now_ms: u64) -> Result<Answer, StoreError> {
+    pub(super) fn write(&mut self, write: Write, now_ms: u64) -> Result<Answer, StoreError> {
         if let Err(refused) = check(&write) {
             return Ok(Answer::Refused(refused));
         }
@@ -93,7 +92,7 @@ impl Applier<'_> {
         let path = self.state.path();
         let mut keys: Vec<Bytes> = Vec::new();
         let mut slots = self.overlay.slots_in(range).into_iter().peekable();
-        let mut rows = range::iterate_current(&self.state.db, range);
+        let mut rows = iterate_current(&self.state.db, range);
         rows.seek_to_first();
         loop {
             let row = rows.item();
@@ -118,7 +117,7 @@ impl Applier<'_> {
             };
             let Some((key, value_bytes)) = key_and_value_bytes else { continue };
             if let Err(limit) = found.add(key.len(), value_bytes) {
-                return Ok(Err(Refused { actual: limit, ..refused(Reason::TooLarge) }));
+                return Ok(Err(Refused { actual: limit, ..Refused::because(Reason::TooLarge) }));
             }
             keys.push(key);
         }
@@ -175,55 +174,21 @@ impl Applier<'_> {
         *slot = Slot::Written(new, put.value.clone());
         Ok(Event { kind: EventKind::Put, record: new.into_record(put.key, put.value), previous })
     }
-
-    /// Deletes a key if it exists.
-    pub(crate) fn delete(&mut self, key: Bytes) -> Result<Option<Event>, StoreError> {
-        let slot = self.overlay.slot(&key)?;
-        let Some(old) = slot.record() else { return Ok(None) };
-        self.rows.delete(&key, old);
-        let previous: Option<Record> = slot.to_record(&key);
-        *slot = Slot::Deleted;
-        Ok(Some(delete_event(key, self.rows.next_revision(), previous)))
-    }
-}
-
-/// Refuses a command that grows a store which has no room. Deletes, expiry and compaction write rows too,
-/// but lead to less. Any change of a TTL only adds: one that drops the TTL even keeps what would have gone
-/// by itself.
-pub(crate) fn refuse_growth(command: &Kind, published: &Published) -> Option<Refused> {
-    let grows = match command {
-        Kind::Write(write) => puts(write),
-        Kind::SetTtl(_) => feature::ttl_grows_store(published.head.feature_level),
-        _ => false,
-    };
-    if grows { no_room(&published.head, &published.space_alarms) } else { None }
-}
-
-fn puts(write: &Write) -> bool {
-    write.ops.iter().any(|op| matches!(op.kind, Some(OpKind::Put(_))))
-}
-
-/// The refusal of what grows the store, where there is no room for it. Depends on replicated state alone,
-/// since members' disks differ.
-pub(crate) fn no_room(head: &Head, space_alarms: &BTreeSet<u64>) -> Option<Refused> {
-    let quota_used = head.quota_bytes != 0 && head.logical_bytes >= head.quota_bytes;
-    let refuse = quota_used || !space_alarms.is_empty();
-    refuse.then(|| Refused { actual: head.quota_bytes, ..refused(Reason::NoSpace) })
 }
 
 /// Whether a write makes sense in itself.
 fn check(write: &Write) -> Result<(), Refused> {
     if write.conditions.iter().any(|condition| condition.key.is_empty()) {
-        return Err(refused(Reason::Invalid));
+        return Err(Refused::because(Reason::Invalid));
     }
     let mut puts: Vec<&Bytes> = Vec::with_capacity(write.ops.len());
     let mut deletes: Vec<&KeyRange> = Vec::new();
     for op in &write.ops {
         match &op.kind {
-            None => return Err(refused(Reason::Unknown)),
-            Some(OpKind::Put(put)) if put.key.is_empty() => return Err(refused(Reason::Invalid)),
+            None => return Err(Refused::because(Reason::Unknown)),
+            Some(OpKind::Put(put)) if put.key.is_empty() => return Err(Refused::because(Reason::Invalid)),
             Some(OpKind::Delete(range)) if range.is_key() && range.start.is_empty() => {
-                return Err(refused(Reason::Invalid));
+                return Err(Refused::because(Reason::Invalid));
             }
             Some(OpKind::Put(put)) => puts.push(&put.key),
             Some(OpKind::Delete(range)) => deletes.push(range),
@@ -241,7 +206,7 @@ fn check(write: &Write) -> Result<(), Refused> {
         deletes.iter().find_map(|range| first_from(range).filter(|key| range.contains(key)))
     };
     match twice.or_else(deleted) {
-        Some(key) => Err(Refused { key: key.clone(), ..refused(Reason::DuplicateKey) }),
+        Some(key) => Err(Refused { key: key.clone(), ..Refused::because(Reason::DuplicateKey) }),
         None => Ok(()),
     }
 }

@@ -1,18 +1,25 @@
-//! Expiry: finding the keys that are due, and deleting those that still are.
+//! The keys that are due, for the leader, which proposes their deletion.
 
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rocksdb::ReadOptions;
 
-use crate::apply::Applier;
-use crate::command::{Answer, DueKey, ExpireDue, Written};
+use crate::command::DueKey;
 use crate::db;
 use crate::error::StoreError;
 use crate::layout::{DEADLINES, decode_deadline, decode_deadline_key};
 use crate::state::State;
+use crate::store::Store;
 
-pub(crate) fn due(state: &State, now_ms: u64, max: usize) -> Result<Vec<DueKey>, StoreError> {
+impl Store {
+    /// Keys whose deadline is not after `now_ms`, the earliest first, at most `max`.
+    pub fn due(&self, now_ms: u64, max: usize) -> Result<Vec<DueKey>, StoreError> {
+        due(&self.state(), now_ms, max)
+    }
+}
+
+fn due(state: &State, now_ms: u64, max: usize) -> Result<Vec<DueKey>, StoreError> {
     // Read before the iterator is made: rows that come later than this moment lie after it.
     let cluster_time_ms = state.cluster_time_ms();
     let from_ms = state.due_from_ms.load(Ordering::Acquire);
@@ -43,25 +50,4 @@ pub(crate) fn due(state: &State, now_ms: u64, max: usize) -> Result<Vec<DueKey>,
     rows.status().map_err(StoreError::database("read deadlines", state.path()))?;
     state.due_from_ms.fetch_max(from_ms, Ordering::AcqRel);
     Ok(keys)
-}
-
-impl Applier<'_> {
-    /// Deletes, in one revision, the keys that are due and have not changed since they were found.
-    pub(crate) fn expire(&mut self, due: ExpireDue, now_ms: u64) -> Result<Answer, StoreError> {
-        let mut found = due.keys;
-        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let mut events = Vec::with_capacity(found.len());
-        for DueKey { key, mod_revision } in found {
-            let slot = self.overlay.slot(&key)?;
-            let is_due = slot.record().is_some_and(|(head, _)| {
-                head.mod_revision == mod_revision && (1..=now_ms).contains(&head.deadline_ms)
-            });
-            if is_due {
-                events.extend(self.delete(key)?);
-            }
-        }
-        let deleted = events.len() as u64;
-        self.end_revision(events);
-        Ok(Answer::Written(Written { deleted: vec![deleted], previous: Vec::new() }))
-    }
 }

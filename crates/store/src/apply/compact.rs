@@ -8,26 +8,32 @@
 
 use rocksdb::ReadOptions;
 
-use crate::apply::{Applier, refused};
+use super::applier::Applier;
 use crate::command::{Answer, Compact, CompactStep, Done, Reason, Refused};
 use crate::db;
 use crate::error::StoreError;
 use crate::layout::{CHANGES, Change, change_key, decode_change_key};
 
 impl Applier<'_> {
-    pub(crate) fn compact(&mut self, compact: Compact) -> Answer {
+    pub(super) fn compact(&mut self, compact: &Compact) -> Answer {
         let head = &mut self.rows.head;
         if compact.revision <= head.compacted {
-            return Answer::Refused(Refused { actual: head.compacted, ..refused(Reason::Compacted) });
+            return Answer::Refused(Refused {
+                actual: head.compacted,
+                ..Refused::because(Reason::Compacted)
+            });
         }
         if compact.revision > head.revision {
-            return Answer::Refused(Refused { actual: head.revision, ..refused(Reason::FutureRevision) });
+            return Answer::Refused(Refused {
+                actual: head.revision,
+                ..Refused::because(Reason::FutureRevision)
+            });
         }
         head.compacted = compact.revision;
         Answer::Done(Done {})
     }
 
-    pub(crate) fn compact_step(&mut self, step: CompactStep) -> Result<Answer, StoreError> {
+    pub(super) fn compact_step(&mut self, step: &CompactStep) -> Result<Answer, StoreError> {
         if !self.rows.head.compaction_backlog() {
             return Ok(Answer::Done(Done {}));
         }
