@@ -11,21 +11,25 @@ pub mod entry;
 mod error;
 pub mod fatal;
 pub mod feature;
+pub mod files;
 mod layout;
 mod limits;
 pub mod log;
+mod machine;
 mod places;
 mod read;
 mod snapshot;
 pub mod space;
 mod state;
 mod store;
+pub mod threads;
 mod verify;
 
 pub use apply::{Event, EventKind, RevisionEvents, Run};
 pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
 pub use limits::Limits;
+pub use machine::Machine;
 pub use read::{Changes, Get, Page, Scan};
 pub use snapshot::{
     Begin, Checkpoint, Chunk, ReceiveError, Received, ReceivedSnapshot, SNAPSHOT_FORMAT, SnapshotReceiver,

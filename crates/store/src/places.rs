@@ -1,9 +1,9 @@
 //! What stands where in the data directory, but for the log and the identity, which name their own.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
+use crate::files::Files;
 
 /// What the directories of states are called, before their number.
 const STATE: &str = "state-";
@@ -18,11 +18,9 @@ pub(crate) fn state_path(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// The numbers of the states in a data directory, unordered.
-pub(crate) fn state_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
-    let failed = |error| StoreError::io("read directory", dir)(error);
+pub(crate) fn state_numbers(files: &dyn Files, dir: &Path) -> Result<Vec<u64>, StoreError> {
     let mut numbers = Vec::new();
-    for item in fs::read_dir(dir).map_err(failed)? {
-        let name = item.map_err(failed)?.file_name();
+    for name in files.list(dir).map_err(StoreError::io("read directory", dir))? {
         let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix(STATE)?.parse().ok());
         numbers.extend(number);
     }

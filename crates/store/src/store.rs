@@ -1,6 +1,5 @@
 //! The handle to a node's state.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,8 +12,10 @@ use crate::command::{Kind, Refused};
 use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
 use crate::error::{OpenError, StoreError};
+use crate::files::Files;
 use crate::layout::{self, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
 use crate::limits::Limits;
+use crate::machine::Machine;
 use crate::places::{CHECKPOINTS, INCOMING, state_numbers, state_path};
 use crate::state::{State, lock, sync_dir};
 
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) feature_level_max: u32,
     /// See [`StoreOptions::limits`].
     pub(crate) limits: Limits,
+    /// See [`StoreOptions::machine`].
+    pub(crate) machine: Machine,
 }
 
 /// Figures for metrics.
@@ -66,21 +69,22 @@ impl Store {
     /// caller holds the directory's lock.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
         let caches = Caches::new(&options);
-        let StoreOptions { feature_level_max, limits, .. } = options;
-        let newest = tidy(dir)?;
+        let StoreOptions { feature_level_max, limits, machine, .. } = options;
+        let files = &machine.files;
+        let newest = tidy(&**files, dir)?;
         let number = match newest {
             Some(number) => number,
             None => {
                 // A state has its name only once it is whole.
                 let incoming = dir.join(format!("{INCOMING}first"));
-                State::create(&incoming, &caches)?;
+                State::create(&**files, &incoming, &caches)?;
                 let path = state_path(dir, 1);
-                fs::rename(&incoming, &path).map_err(StoreError::io("rename state to", &path))?;
-                sync_dir(dir)?;
+                files.rename(&incoming, &path).map_err(StoreError::io("rename state to", &path))?;
+                sync_dir(&**files, dir)?;
                 1
             }
         };
-        let state = State::open(&state_path(dir, number), number, &caches, feature_level_max, limits)?;
+        let state = State::open(files, &state_path(dir, number), number, &caches, feature_level_max, limits)?;
         let shared = Shared {
             dir: dir.to_owned(),
             caches,
@@ -89,6 +93,7 @@ impl Store {
             checkpoints: AtomicU64::new(0),
             feature_level_max,
             limits,
+            machine,
         };
         Ok(Store { shared: Arc::new(shared) })
     }
@@ -259,21 +264,18 @@ fn flushed(state: &State) -> Result<Option<LogId>, StoreError> {
 
 /// Removes what a crash has left, and answers the number of the state to use. States get their
 /// names when they are whole, so the highest number is the one.
-fn tidy(dir: &Path) -> Result<Option<u64>, StoreError> {
-    let numbers = state_numbers(dir)?;
+fn tidy(files: &dyn Files, dir: &Path) -> Result<Option<u64>, StoreError> {
+    let numbers = state_numbers(files, dir)?;
     let newest = numbers.iter().copied().max();
     let old = numbers.into_iter().filter(|number| Some(*number) != newest).map(|n| state_path(dir, n));
     let mut garbage: Vec<PathBuf> = old.collect();
-    let failed = |error| StoreError::io("read directory", dir)(error);
-    for item in fs::read_dir(dir).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let name = item.file_name();
+    for name in files.list(dir).map_err(StoreError::io("read directory", dir))? {
         if name == CHECKPOINTS || name.to_str().is_some_and(|name| name.starts_with(INCOMING)) {
-            garbage.push(item.path());
+            garbage.push(dir.join(name));
         }
     }
     for path in garbage {
-        fs::remove_dir_all(&path).map_err(StoreError::io("remove directory", &path))?;
+        files.remove_dir_all(&path).map_err(StoreError::io("remove directory", &path))?;
     }
     Ok(newest)
 }

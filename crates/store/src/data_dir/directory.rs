@@ -1,13 +1,14 @@
 //! Opening a data directory, holding it, and changing whose disk it is.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::error::{DataDirError, io_error};
 use super::identity::{DecodeError, Held, Identity, decode, encode};
+use crate::files::{self, File, Files, How};
 use crate::log;
+use crate::machine::Machine;
 
 const LOCK: &str = "LOCK";
 /// The identity file in the data directory.
@@ -16,28 +17,42 @@ pub(super) const IDENTITY: &str = "identity";
 /// An open data directory. It is released when this is dropped, or the process ends.
 #[derive(Debug)]
 pub struct DataDir {
+    files: Arc<dyn Files>,
     path: PathBuf,
     /// Locked as long as it is open.
-    _lock: File,
+    _lock: Arc<dyn File>,
     identity: Mutex<Option<Held>>,
 }
 
 impl DataDir {
     /// Opens a data directory, creating it if need be, and holds it against other processes.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
-        create(path)?;
-        let lock = lock(path)?;
-        let identity = read_identity(path)?;
+        DataDir::open_on(&Machine::system(), path)
+    }
+
+    /// The same on any machine.
+    pub fn open_on(machine: &Machine, path: &Path) -> Result<DataDir, DataDirError> {
+        let disk = &*machine.files;
+        create(disk, path)?;
+        let lock = lock(disk, path)?;
+        let identity = read_identity(disk, path)?;
+        let log = path.join(log::DIR);
+        let has_log = || files::exists(disk, &log).map_err(io_error("look for log", &log));
         match identity {
-            None if holds_data(path)? => {
+            None if holds_data(disk, path)? => {
                 return Err(DataDirError::NoIdentity { file: path.join(IDENTITY) });
             }
-            Some(held) if held.identity.cluster_id != 0 && !log::Log::exists(path) => {
-                return Err(DataDirError::NoLog { dir: path.join(log::DIR) });
+            Some(held) if held.identity.cluster_id != 0 && !has_log()? => {
+                return Err(DataDirError::NoLog { dir: log });
             }
             _ => {}
         }
-        Ok(DataDir { path: path.to_owned(), _lock: lock, identity: Mutex::new(identity) })
+        Ok(DataDir {
+            files: machine.files.clone(),
+            path: path.to_owned(),
+            _lock: lock,
+            identity: Mutex::new(identity),
+        })
     }
 
     /// The directory.
@@ -107,11 +122,11 @@ impl DataDir {
         let path = self.path.join(IDENTITY);
         let temporary = self.path.join("identity.new");
         let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(encode(held).as_bytes())?;
+            let file = self.files.open(&temporary, How::Create)?;
+            file.write_at(encode(held).as_bytes(), 0)?;
             file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.path)?.sync_all()
+            self.files.rename(&temporary, &path)?;
+            self.files.sync_dir(&self.path)
         };
         write().map_err(io_error("write identity", &path))
     }
@@ -120,20 +135,20 @@ impl DataDir {
 /// Makes the directory where there is none. Until there is an identity in it, which nothing is acknowledged
 /// without, all names on the way to it are made as durable as what will be in it: those that are made
 /// here, and those that an attempt made which was cut short, or whoever restored a snapshot.
-fn create(path: &Path) -> Result<(), DataDirError> {
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_dir() => {
+fn create(disk: &dyn Files, path: &Path) -> Result<(), DataDirError> {
+    // What may not be looked at is not there, as far as this process is concerned.
+    let exists = |path: &Path| files::exists(disk, path).unwrap_or(false);
+    match disk.look(path).map_err(io_error("open data directory", path))? {
+        Some(found) if !found.is_dir => {
             return Err(DataDirError::NotADirectory { path: path.to_owned() });
         }
-        Ok(_) if path.join(IDENTITY).exists() => return Ok(()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io_error("open data directory", path)(error)),
+        Some(_) if exists(&path.join(IDENTITY)) => return Ok(()),
+        Some(_) | None => {}
     }
-    let names = names(path, Path::exists);
-    fs::create_dir_all(path).map_err(io_error("create data directory", path))?;
+    let names = names(path, exists);
+    disk.create_dir_all(path).map_err(io_error("create data directory", path))?;
     for Name { parent, is_new } in names {
-        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        let synced = disk.sync_dir(parent);
         // A directory that was there before may be one that this process may not open.
         if is_new {
             synced.map_err(io_error("sync directory", parent))?;
@@ -165,30 +180,25 @@ pub(super) fn names(path: &Path, exists: impl Fn(&Path) -> bool) -> Vec<Name<'_>
     names
 }
 
-fn lock(path: &Path) -> Result<File, DataDirError> {
+fn lock(disk: &dyn Files, path: &Path) -> Result<Arc<dyn File>, DataDirError> {
     let not_writable = |source| DataDirError::NotWritable { path: path.to_owned(), source };
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join(LOCK))
-        .map_err(not_writable)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => return Err(io_error("lock", &path.join(LOCK))(error)),
-    }
+    let file = path.join(LOCK);
+    let locked = disk.lock(&file).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => not_writable(error),
+        _ => io_error("lock", &file)(error),
+    });
+    let Some(file) = locked? else {
+        return Err(DataDirError::Locked { path: path.to_owned() });
+    };
     // The lock file may be writable in a directory that is not.
     let probe = path.join("probe");
-    File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(not_writable)?;
+    disk.open(&probe, How::Create).and_then(|_| disk.remove_file(&probe)).map_err(not_writable)?;
     Ok(file)
 }
 
 /// Whether something is there that only a directory with an identity has.
-fn holds_data(path: &Path) -> Result<bool, DataDirError> {
-    for entry in fs::read_dir(path).map_err(io_error("read data directory", path))? {
-        let name = entry.map_err(io_error("read data directory", path))?.file_name();
+fn holds_data(disk: &dyn Files, path: &Path) -> Result<bool, DataDirError> {
+    for name in disk.list(path).map_err(io_error("read data directory", path))? {
         let name = name.to_string_lossy();
         if name == log::DIR || name.starts_with("state-") {
             return Ok(true);
@@ -197,9 +207,9 @@ fn holds_data(path: &Path) -> Result<bool, DataDirError> {
     Ok(false)
 }
 
-fn read_identity(path: &Path) -> Result<Option<Held>, DataDirError> {
+fn read_identity(disk: &dyn Files, path: &Path) -> Result<Option<Held>, DataDirError> {
     let file = path.join(IDENTITY);
-    let bytes = match fs::read(&file) {
+    let bytes = match files::read_all(disk, &file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read identity", &file)(error)),

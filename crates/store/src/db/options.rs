@@ -8,6 +8,7 @@ use rocksdb::{
 use super::families::FAMILIES;
 use crate::feature::FEATURE_LEVEL_MAX;
 use crate::limits::Limits;
+use crate::machine::Machine;
 
 /// How large the store's memory and files may be.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct StoreOptions {
     pub feature_level_max: u32,
     /// The bounds of apply: `Limits::default()` but in tests, as all members must have the same.
     pub limits: Limits,
+    /// Where states and snapshots are. RocksDB opens its own files in the same directories.
+    pub machine: Machine,
 }
 
 impl Default for StoreOptions {
@@ -31,6 +34,7 @@ impl Default for StoreOptions {
             compaction_bytes: 256 << 20,
             feature_level_max: FEATURE_LEVEL_MAX,
             limits: Limits::default(),
+            machine: Machine::system(),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::future::poll_fn;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::task::{Poll, Waker};
 
 use super::error::LogError;
 use super::files::{self, DIR};
@@ -17,6 +17,8 @@ use super::writer::{Start, Writer};
 use super::{reader, recovery};
 use crate::entry::{Entry, LogId};
 use crate::fatal::stop_process;
+use crate::machine::Machine;
+use crate::threads::Running;
 
 /// A handle to the log. When the last one is dropped, the log finishes what is queued and closes.
 #[derive(Clone)]
@@ -27,36 +29,44 @@ struct Inner {
     /// Set while there is no room for the next segment.
     full: Arc<AtomicBool>,
     identity: u64,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    writer: Option<Box<dyn Running>>,
 }
 
 impl Log {
     /// Opens the log in the data directory `dir`, founding it if there is none. `identity` is the
     /// node's id: files of another node are refused.
     pub fn open(dir: &Path, identity: u64, mut options: LogOptions) -> Result<Log, LogError> {
-        options.segment_bytes = files::segment_bytes(options.segment_bytes);
+        options.segment_bytes =
+            files::segment_bytes(options.segment_bytes.min(options.limits.segment_bytes_max));
         let log_dir = dir.join(DIR);
-        if !Log::exists(dir) {
-            files::found(dir, identity, options.segment_bytes)?;
+        let machine = options.machine.clone();
+        let disk = &machine.files;
+        if !files::log_exists(&**disk, dir).map_err(LogError::io("look for log", &log_dir))? {
+            files::found(disk, dir, identity, options.segment_bytes)?;
         }
-        let recovered = recovery::recover(&log_dir, identity)?;
+        let recovered = recovery::recover(&**disk, &log_dir, identity)?;
         let full = Arc::new(AtomicBool::new(false));
-        let housekeeper =
-            Housekeeper::start(&log_dir, options.segment_bytes, options.space.clone(), full.clone())
-                .map_err(LogError::io("start a thread for the log in", &log_dir))?;
-        let start = Start::after(&recovered, identity)?;
+        let housekeeper = Housekeeper::start(
+            &machine,
+            &log_dir,
+            options.segment_bytes,
+            options.space.clone(),
+            full.clone(),
+        )
+        .map_err(LogError::io("start a thread for the log in", &log_dir))?;
+        let start = Start::after(disk, &recovered, identity)?;
         let shared = Arc::new(Shared::new(recovered, &options));
         let writer = Writer::new(shared.clone(), housekeeper, &log_dir, identity, options, start);
-        let thread = std::thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(move || writer.run())
+        let writer = machine
+            .threads
+            .start("log-writer", Box::new(writer))
             .map_err(LogError::io("start a thread for the log in", &log_dir))?;
-        Ok(Log(Arc::new(Inner { shared, full, identity, thread: Mutex::new(Some(thread)) })))
+        Ok(Log(Arc::new(Inner { shared, full, identity, writer: Some(writer) })))
     }
 
     /// Whether the data directory has a log. One that belongs to a cluster must have one.
     pub fn exists(dir: &Path) -> bool {
-        files::log_exists(dir)
+        files::log_exists(&*Machine::system().files, dir).unwrap_or(false)
     }
 
     /// Where the log stands, with everything that is queued.
@@ -143,6 +153,16 @@ impl Log {
         self.0.shared.wait_durable(index);
     }
 
+    /// Returns when the entry at `index`, which must have been appended, is durable.
+    pub fn durable(&self, index: u64) -> impl Future<Output = ()> + Send {
+        poll_fn(move |context| self.poll_durable(index, context.waker()))
+    }
+
+    /// The same for a [`Worker`](crate::threads::Worker): ready, or the waker is woken when it is.
+    pub fn poll_durable(&self, index: u64, waker: &Waker) -> Poll<()> {
+        self.0.shared.poll_durable(index, waker)
+    }
+
     /// Bytes of the log, on disk and queued.
     pub fn bytes(&self) -> u64 {
         self.0.shared.used_bytes()
@@ -167,12 +187,9 @@ impl Log {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.close();
-        let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
-        // A callback may hold the last handle: the writer cannot wait for itself.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id())
-            && thread.join().is_err()
-        {
-            tracing::error!("the log's writer thread panicked");
+        // A callback may hold the last handle: then the writer goes on by itself.
+        if let Some(writer) = self.writer.take() {
+            writer.join();
         }
     }
 }

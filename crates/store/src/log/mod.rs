@@ -1,6 +1,6 @@
 //! The raft log: entries, votes, truncations and purges in preallocated segments on disk.
 //!
-//! All changes go through one ordered queue to one writer thread, which puts what has gathered into
+//! All changes go through one ordered queue to one writer, which puts what has gathered into
 //! one frame, writes it with one call, syncs it with one fdatasync, and then calls the callbacks in
 //! order. Entries can be read as soon as [`Log::append`] returns, from the cache of the log's tail.
 //!
@@ -13,12 +13,14 @@
 //!   dirty while a segment is in use.
 //! - A failed write or fsync stops the process, see [`crate::fatal`].
 //! - Memory is bounded by the cache, the queue and one mark per 16 KiB of log, as long as whoever
-//!   appends awaits [`Log::room`] first. No call but [`Log::read`] and [`Log::wait_durable`] waits for
-//!   the disk.
+//!   appends awaits [`Log::room`] first. No call but [`Log::open`], [`Log::read`] and
+//!   [`Log::wait_durable`] waits for the disk; the drop of the last handle does.
+//! - It knows nothing of RocksDB. The disk and what its two workers run on is a [`Machine`](crate::Machine).
 //! - The clock is read only for the observer's durations.
 
 mod cache;
 mod check;
+mod encode;
 mod error;
 mod files;
 mod frame;
@@ -26,6 +28,7 @@ mod handle;
 mod housekeeper;
 mod options;
 mod output;
+mod queue;
 mod reader;
 mod record;
 mod recovery;

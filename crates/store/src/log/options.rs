@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::Limits;
+use crate::machine::Machine;
 use crate::space::Space;
 
 /// How large the log's parts are.
@@ -19,6 +21,10 @@ pub struct LogOptions {
     pub observer: Option<Arc<dyn LogObserver>>,
     /// Gives way on a full disk.
     pub space: Option<Space>,
+    /// Where the log is, and what its workers run on.
+    pub machine: Machine,
+    /// See [`Limits::frame_bytes_max`] and [`Limits::segment_bytes_max`].
+    pub limits: Limits,
 }
 
 impl Default for LogOptions {
@@ -29,6 +35,8 @@ impl Default for LogOptions {
             queue_bytes: 32 * 1024 * 1024,
             observer: None,
             space: None,
+            machine: Machine::system(),
+            limits: Limits::default(),
         }
     }
 }

@@ -6,7 +6,6 @@
 //! state before the segment. Frames of records follow, and in all but the newest a seal.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use super::frame::{self, HEADER_BYTES, Kind, Place};
 use super::record::{self, Record, Records, u64_at};
 use super::view::{View, next_index};
 use crate::entry::LogId;
+use crate::files::File;
 
 /// Bytes of a head's payload before its records.
 const HEAD_BYTES: usize = 24;
@@ -99,7 +99,7 @@ pub(super) fn number(name: &str) -> Option<u64> {
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<dyn File>,
     /// Bytes of the file.
     pub(super) bytes: u64,
     /// Bytes in use.
@@ -113,9 +113,8 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(number: u64, path: PathBuf, file: File, head: &Head, end: u64) -> Segment {
+    pub(super) fn new(number: u64, path: PathBuf, file: Arc<dyn File>, head: &Head, end: u64) -> Segment {
         let last_before = head.before.last();
-        let file = Arc::new(file);
         Segment { number, path, file, bytes: head.bytes, end, last_before, base: 0, marks: Vec::new() }
     }
 }
@@ -135,7 +134,7 @@ struct Mark {
 pub(super) struct Piece {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<dyn File>,
     pub(super) bytes: u64,
     pub(super) offset: u64,
     pub(super) from: u64,

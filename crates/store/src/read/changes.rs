@@ -12,10 +12,6 @@ use crate::error::{ReadError, StoreError};
 use crate::layout::{CHANGES, Change, ChangeKind, change_key, decode_change_key};
 use crate::store::Store;
 
-/// A call ends with the revision in which it has looked at so many changes, whether they were in
-/// the range or not.
-const LOOKED_AT_MAX: usize = 10_000;
-
 /// Whole revisions of changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -69,7 +65,7 @@ fn read(
         let (at, _) = decode_change_key(key).map_err(malformed)?;
         if at != revision {
             changes.push(revision, &mut events);
-            if bytes >= bytes_max || looked_at >= LOOKED_AT_MAX {
+            if bytes >= bytes_max || looked_at >= view.state.limits.looked_at_changes_max {
                 changes.next = at;
                 return Ok(changes);
             }

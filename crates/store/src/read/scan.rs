@@ -15,10 +15,6 @@ use crate::layout::{self, CURRENT, HISTORY, RecordHead};
 use crate::state::State;
 use crate::store::Store;
 
-/// A page ends when it has looked at so many keys that do not exist at its revision: a range whose
-/// keys came later, or went before, must not hold a reader for seconds.
-const SKIPPED_KEYS_MAX: usize = 10_000;
-
 /// One page of a scan.
 #[derive(Debug, Clone, Default)]
 pub struct Scan {
@@ -134,7 +130,7 @@ fn scan_past(
         let in_history = history.key(view.state, &mut history_key)?;
         let in_current = current.rows.key();
         let Some(key) = first(in_current, in_history.then_some(&history_key[..]), reverse) else { break };
-        if page.is_full() || skipped >= SKIPPED_KEYS_MAX {
+        if page.is_full() || skipped >= view.state.limits.skipped_keys_max.max(1) {
             page.page.next = last_key;
             break;
         }
