@@ -122,12 +122,15 @@ impl State {
 
     /// Says which revision the write that begins now leads to.
     pub(crate) fn announce(&self, head: &Head) {
+        assert!(head.revision >= self.revision_writing(), "revisions never go back");
         self.revision_writing.store(head.revision, Ordering::Release);
     }
 
     /// Makes known what a write that is in the database has changed.
     pub(crate) fn publish(&self, published: Published) {
         let head = published.head;
+        assert!(head.revision >= self.revision(), "a read must not show an older revision than one before");
+        assert!(head.compacted >= self.compacted(), "what is compacted stays so");
         *self.published() = published;
         self.compacted.store(head.compacted, Ordering::Release);
         self.cluster_time_ms.store(head.cluster_time_ms, Ordering::Release);

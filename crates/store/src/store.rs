@@ -247,6 +247,7 @@ impl Store {
     /// Puts a state in the place of the present one, and answers the old one.
     pub(crate) fn replace_state(&self, state: Arc<State>) -> Arc<State> {
         let mut place = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        assert!(state.number > place.number, "a newer state takes the place of an older one");
         std::mem::replace(&mut *place, state)
     }
 }

@@ -11,7 +11,7 @@ use super::rows::Rows;
 use crate::command::Record;
 use crate::db::{self, Recent};
 use crate::error::StoreError;
-use crate::layout::CURRENT;
+use crate::layout::{CURRENT, Head};
 use crate::state::{Published, State};
 
 /// The state as the run at hand leaves it, on the way to the database.
@@ -55,6 +55,7 @@ impl<'db> Applier<'db> {
     }
     /// Ends a command that made these changes.
     pub(super) fn end_revision(&mut self, events: Vec<Event>) {
+        assert_eq!(events.len(), self.rows.changes(), "watchers are told of each row that changes, once");
         if !events.is_empty() {
             let revision = self.rows.next_revision();
             self.events.push(Arc::new(RevisionEvents { revision, events }));
@@ -68,6 +69,12 @@ impl<'db> Applier<'db> {
             self.rows.set_current(key, slot.record());
         }
         let head = self.rows.head;
+        let before = &self.published.head;
+        assert!(head.revision >= before.revision, "revisions never go back");
+        assert!(head.cluster_time_ms >= before.cluster_time_ms, "cluster time never goes back");
+        assert!(head.feature_level >= before.feature_level, "the feature level never falls");
+        let index = |head: &Head| head.applied.map(|applied| applied.index);
+        assert!(index(&head) >= index(before), "entries are applied in order");
         self.state.announce(&head);
         db::write(&self.state.db, self.rows.take(), &self.write_options)
             .map_err(StoreError::database("apply entries", self.state.path()))?;

@@ -96,6 +96,7 @@ impl<'db> Overlay<'db> {
             return Ok(());
         }
         let rows = self.db.batched_multi_get_cf_opt(self.current, keys.iter(), true, &ReadOptions::default());
+        assert_eq!(rows.len(), keys.len(), "each key that was asked for has an answer");
         for (key, row) in keys.into_iter().zip(rows) {
             let row = row.map_err(StoreError::database("read keys", self.db.path()))?;
             self.slots.insert(key, Slot::decode(row, self.db)?);

@@ -49,6 +49,11 @@ impl<'db> Rows<'db> {
         self.head.revision + 1
     }
 
+    /// How many keys the command at hand has changed.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes as usize
+    }
+
     /// Ends a command: if it changed something, its revision is now the store's.
     pub(crate) fn end_revision(&mut self) {
         if self.changes > 0 {
@@ -166,7 +171,9 @@ impl<'db> Rows<'db> {
     pub(crate) fn take(&mut self) -> WriteBatch {
         assert_eq!(self.changes, 0, "a batch ends between commands");
         self.current_bytes = 0;
-        self.batch.put_cf(self.families.meta, meta::HEAD, self.head.encode());
+        let head = self.head.encode();
+        assert_eq!(Head::decode(&head), Ok(self.head), "a head is read as it was written");
+        self.batch.put_cf(self.families.meta, meta::HEAD, head);
         std::mem::take(&mut self.batch)
     }
 }

@@ -28,7 +28,8 @@ pub struct Run {
 pub(crate) fn apply(state: &State, run: &[Entry]) -> Result<Run, StoreError> {
     let mut recent = lock(&state.writer);
     let published = state.published().clone();
-    check_order(published.head.applied, run)?;
+    let published_applied = published.head.applied;
+    check_order(published_applied, run)?;
     let payloads = run.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
 
     let payload_bytes: usize = run.iter().map(|entry| entry.payload.len()).sum();
@@ -39,6 +40,8 @@ pub(crate) fn apply(state: &State, run: &[Entry]) -> Result<Run, StoreError> {
         outcomes.push(applier.entry(entry.log_id, payload)?);
     }
     applier.commit()?;
+    let last = run.last().map(|entry| entry.log_id).or(published_applied);
+    assert_eq!(state.head().applied, last, "what is published is the run's end");
     Ok(Run { outcomes, events: applier.events })
 }
 
@@ -96,7 +99,8 @@ impl Applier<'_> {
             Decoded::Batch { level, stamp_ms, commands } => {
                 let now_ms = self.rows.head.cluster_time_ms.max(stamp_ms);
                 self.rows.head.cluster_time_ms = now_ms;
-                outcomes.reserve(commands.len());
+                let count = commands.len();
+                outcomes.reserve(count);
                 for (number, command) in (0..).zip(commands) {
                     if let Some(Kind::RaiseFeatureLevel(raise)) = &command
                         && raise.level <= level
@@ -105,6 +109,7 @@ impl Applier<'_> {
                     }
                     outcomes.push(self.command(number, now_ms, command)?);
                 }
+                assert_eq!(outcomes.len(), count, "each command has an outcome");
             }
         }
         self.rows.head.applied = Some(log_id);

@@ -132,7 +132,8 @@ impl Applier<'_> {
         return_previous: bool,
     ) -> Result<Answer, StoreError> {
         let mut written = Written { deleted: Vec::with_capacity(plan.len()), previous: Vec::new() };
-        let mut events = Vec::with_capacity(plan.len());
+        let ops = plan.len();
+        let mut events = Vec::with_capacity(ops);
         for op in plan {
             let before = events.len();
             match op {
@@ -152,6 +153,7 @@ impl Applier<'_> {
                 }
             }
         }
+        assert_eq!(written.deleted.len(), ops, "each operation says what it deleted");
         if return_previous {
             written.previous = events.iter().filter_map(|event| event.previous.clone()).collect();
         }

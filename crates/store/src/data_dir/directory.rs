@@ -105,6 +105,7 @@ impl DataDir {
             return Err(DataDirError::OtherCluster { path, found: old.cluster_id, wanted: cluster_id });
         }
         let identity = Identity { cluster_id, incarnation: incarnation.max(old.incarnation), ..old };
+        assert_eq!(identity.node_id, old.node_id, "a node id names one disk for ever");
         let new = Held { identity, founds };
         if new != before {
             self.write(new)?;
@@ -119,11 +120,13 @@ impl DataDir {
 
     /// Replaces the identity file; a crash leaves the old one or the new one.
     fn write(&self, held: Held) -> Result<(), DataDirError> {
+        let content = encode(held);
+        assert!(decode(content.as_bytes()) == Ok(held), "an identity is read as it was written");
         let path = self.path.join(IDENTITY);
         let temporary = self.path.join("identity.new");
         let write = || {
             let file = self.files.open(&temporary, How::Create)?;
-            file.write_at(encode(held).as_bytes(), 0)?;
+            file.write_at(content.as_bytes(), 0)?;
             file.sync_all()?;
             self.files.rename(&temporary, &path)?;
             self.files.sync_dir(&self.path)

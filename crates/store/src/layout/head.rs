@@ -95,7 +95,7 @@ impl Head {
         let rest = &mut &row[1..];
         let is_applied = take_fixed::<1>(rest)?[0] == 1;
         let log_id = take_log_id(rest)?;
-        Ok(Head {
+        let head = Head {
             feature_level: Head::feature_level(row).filter(known).ok_or(Malformed)?,
             applied: is_applied.then_some(log_id),
             commands_applied: u32::from_le_bytes(take_fixed(rest)?),
@@ -108,7 +108,8 @@ impl Head {
             deadlines: take_u64(rest)?,
             logical_bytes: take_u64(rest)?,
             quota_bytes: take_u64(rest)?,
-        })
+        };
+        if head.compacted > head.revision { Err(Malformed) } else { Ok(head) }
     }
 
     /// Whether `CompactStep` commands are still to be proposed.

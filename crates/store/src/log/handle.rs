@@ -133,6 +133,8 @@ impl Log {
             if page.full || page.payload_bytes > bytes_max {
                 break;
             }
+            let last = page.entries.last().map(|last| last.log_id.index + 1);
+            assert!(last.is_none_or(|next| next == entry.log_id.index), "what is read has no hole");
             page.entries.push(entry);
         }
         Ok(page.entries)

@@ -56,7 +56,7 @@ impl Head {
         let committed_next = next_index(self.committed);
         let place = Place { kind: Kind::Segment, sequence, segment: number, committed_next, offset: 0 };
         frame::finish(buffer, place, head_seed(number));
-        debug_assert!(buffer.len() as u64 <= HEAD_FRAME_BYTES);
+        assert!(buffer.len() as u64 <= HEAD_FRAME_BYTES, "a head has the room that is kept for it");
     }
 
     /// Reads a head's payload.
@@ -151,6 +151,8 @@ pub(super) struct Segments {
 
 impl Segments {
     pub(super) fn push(&mut self, mut segment: Segment) {
+        let follows = self.list.back().is_none_or(|last| segment.number == last.number + 1);
+        assert!(follows, "segments are numbered without a hole");
         segment.base = self.end();
         self.list.push_back(segment);
     }
@@ -175,7 +177,9 @@ impl Segments {
     /// Takes note of a frame at the end of the last segment.
     pub(super) fn note_frame(&mut self, offset: u64, frame_bytes: u64, first_index: Option<u64>) {
         let segment = self.list.back_mut().expect("a log has a segment from its opening on");
+        assert_eq!(offset, segment.end, "frames stand one behind the other");
         segment.end = offset + frame_bytes;
+        assert!(segment.end <= segment.bytes, "a frame lies within its segment");
         let Some(index) = first_index else { return };
         let near = segment.marks.last().is_some_and(|mark| offset - mark.offset < MARK_DISTANCE_BYTES);
         if self.jump || !near {

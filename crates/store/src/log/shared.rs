@@ -294,6 +294,8 @@ impl Shared {
         {
             state.saved = state.saved.max(Some(committed).min(state.durable));
         }
+        let is_durable = next_index(state.saved) <= next_index(state.durable);
+        assert!(is_durable, "no frame says committed of what a torn one takes away");
         Poll::Ready(Some(Batch { ops, committed: state.saved }))
     }
 
@@ -302,6 +304,7 @@ impl Shared {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.completed_ops += batch.ops.len() as u64;
+        assert!(state.completed_ops <= state.queued_ops, "a change is completed once");
         if let Some(next) = written.truncated_next {
             state.segments.note_truncation(next);
         }

@@ -186,6 +186,8 @@ impl SnapshotReceiver {
         file.received_bytes += data.len() as u64;
         file.crc32c = crc32c::crc32c_append(file.crc32c, data);
         self.received_bytes += data.len() as u64;
+        let announced = self.begin.map_or(0, |begin| begin.total_bytes);
+        assert!(self.received_bytes <= announced, "files are refused that are longer than announced");
         Ok(())
     }
 
