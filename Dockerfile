@@ -13,7 +13,7 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends clang libclang-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p kvorum-node -p kvorum-operator -p kvorum-client --bins \
+RUN cargo build --release --locked -p kvorum-node -p kvorum-operator -p kvorum-cli --bins \
  && mkdir /binaries \
  && cp target/release/kvorum-node target/release/kvorum-operator target/release/kvorum /binaries/
 

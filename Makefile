@@ -20,7 +20,7 @@ build: deps ## Builds the release binaries
 image: build ## Builds the container image localhost/kvorum:dev and target/kvorum-image.tar
 	./scripts/image
 
-manifests: deps ## Generates the definition of KvCluster (from the operator) and manifests/install.yaml (by helm)
+manifests: deps ## Generates the definition of KvCluster (of crates/crd) and manifests/install.yaml (by helm)
 	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-operator
 	"$${CARGO_TARGET_DIR:-target}/debug/kvorum-operator" crd > charts/kvorum-operator/files/crd.yaml
 	cp charts/kvorum-operator/files/crd.yaml manifests/crd.yaml
@@ -44,8 +44,8 @@ fmt: ## Formats the code
 bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULTS.md
 	./bench/run
 
-torture: deps ## Kills a cluster's processes KILLS (1000) times and checks what it acknowledged
-	$(WITH_ROCKSDB) KILLS=$${KILLS:-1000} cargo test --release --locked -p kvorum-sim --test torture -- --nocapture
+torture: deps ## Does faults (FAULTS) to a cluster for MINUTES (60), or KILLS of them, and checks what it acknowledged
+	$(WITH_ROCKSDB) $(if $(KILLS),,MINUTES=$(or $(MINUTES),60)) cargo test --release --locked -p kvorum-faults --test torture -- --nocapture
 
 upgrade-test: deps ## Upgrades a cluster from the first release, which it builds from the history once
 	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-node

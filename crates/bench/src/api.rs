@@ -9,6 +9,7 @@ use tonic::{Status, Streaming};
 use crate::args::{Api, LoadArgs};
 use crate::endpoint::Endpoint;
 use crate::transport::{ConnectError, Transport};
+use crate::workload::Consistency;
 
 /// etcd's wire types, generated from `proto/etcd/`.
 #[allow(missing_docs, clippy::all)]
@@ -24,15 +25,6 @@ mod etcd {
 
 /// A response may hold many large values; the request decides how many.
 const RESPONSE_BYTES_MAX: usize = 256 << 20;
-
-/// How reads are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
-    /// They see every write acknowledged before them.
-    Linearizable,
-    /// The asked server answers from its own state, which may be stale.
-    Serializable,
-}
 
 /// The keys from `start` up to, and without, `end`.
 #[derive(Clone, Debug)]

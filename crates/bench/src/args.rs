@@ -8,9 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
-use crate::api::Consistency;
 use crate::endpoint::Endpoint;
-use crate::load::Workload;
+use crate::workload::{Consistency, Workload};
 
 /// How long a run takes when neither its length nor its number of operations is given.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use crate::api::{self, Consistency, Range, Target, TargetError};
+use crate::api::{self, Range, Target, TargetError};
 use crate::args::LoadArgs;
 use crate::dataset::Dataset;
 use crate::pace::{End, Pace, Slot};
@@ -16,6 +16,7 @@ use crate::process::{self, ProcessError, Servers};
 use crate::progress::{self, Progress};
 use crate::record::{Class, Done, Record};
 use crate::report::{Report, Window};
+use crate::workload::{Consistency, Workload};
 
 /// A run in which nothing is answered for so long is over: what is under way counts as failed.
 const STALL: Duration = Duration::from_secs(30);
@@ -25,34 +26,6 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 /// The first key after all keys, which begin with digits.
 const KEYS_END: Bytes = Bytes::from_static(b":");
-
-/// What each client does.
-#[derive(Clone, Copy, Debug)]
-pub enum Workload {
-    /// Write one key.
-    Put,
-    /// Read one key.
-    Get(Consistency),
-    /// Read or write one key.
-    Mixed {
-        /// Reads of 100 requests.
-        read_percent: u8,
-        /// How reads are answered.
-        consistency: Consistency,
-    },
-    /// Read many keys.
-    Scan {
-        /// How many.
-        limit: u64,
-        /// How they are read.
-        consistency: Consistency,
-    },
-    /// Write every key once.
-    Fill {
-        /// Keys of one request.
-        batch: u64,
-    },
-}
 
 /// Why a run gave no result.
 #[derive(Debug, Error)]
@@ -237,25 +210,6 @@ async fn get(
 /// All keys of the key space.
 pub fn every_key(dataset: &Dataset) -> Range {
     Range { start: dataset.key_number(0), end: KEYS_END }
-}
-
-impl Workload {
-    /// As reports name it.
-    pub fn name(self) -> String {
-        let reads = |consistency| match consistency {
-            Consistency::Linearizable => "linearizable",
-            Consistency::Serializable => "serializable",
-        };
-        match self {
-            Workload::Put => "put".to_owned(),
-            Workload::Get(consistency) => format!("get {}", reads(consistency)),
-            Workload::Mixed { read_percent, consistency } => {
-                format!("mixed, {read_percent}% get {}", reads(consistency))
-            }
-            Workload::Scan { limit, consistency } => format!("scan of {limit}, {}", reads(consistency)),
-            Workload::Fill { batch } => format!("fill, {batch} at once"),
-        }
-    }
 }
 
 #[cfg(test)]

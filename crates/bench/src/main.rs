@@ -18,6 +18,7 @@ mod record;
 mod report;
 mod transport;
 mod watch;
+mod workload;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -27,6 +28,7 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 use crate::report::Report;
+use crate::workload::Workload;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -61,8 +63,8 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
             args.load.check()?;
             (runtime.block_on(watch::run(&args))?, args.load.json)
         }
-        Command::Put(args) => load_run(&runtime, load::Workload::Put, args)?,
-        Command::Get(args) => load_run(&runtime, load::Workload::Get(args.reads.consistency()), args.load)?,
+        Command::Put(args) => load_run(&runtime, Workload::Put, args)?,
+        Command::Get(args) => load_run(&runtime, Workload::Get(args.reads.consistency()), args.load)?,
         Command::Mixed(args) => load_run(&runtime, args.workload(), args.load)?,
         Command::Scan(args) => load_run(&runtime, args.workload(), args.load)?,
         Command::Fill(args) => load_run(&runtime, args.workload(), args.load())?,
@@ -74,7 +76,7 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
 
 fn load_run(
     runtime: &tokio::runtime::Runtime,
-    workload: load::Workload,
+    workload: Workload,
     args: args::LoadArgs,
 ) -> Result<(Report, bool), Box<dyn Error>> {
     args.check()?;

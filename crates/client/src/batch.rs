@@ -17,6 +17,29 @@ use crate::{Error, Header, KeyRange};
 
 /// Many conditions and operations as one atomic write; await it. The operations are applied in order,
 /// in one revision, if all conditions hold; no key may be written twice.
+///
+/// # Errors
+/// Beside what [any call](Error#any-call) and [any write](Error#any-write) can end with: [`Error::ConditionFailed`]
+/// with the key of the first condition that did not hold, and [`Error::Invalid`] where a key is written twice.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use std::time::Duration;
+/// use kvorum_client::KeyRange;
+///
+/// let account = client.set("account/alice", "10").await?.header.revision;
+/// client
+///     .batch()
+///     .if_revision("account/alice", account)
+///     .if_absent("transfer/7")
+///     .set("account/alice", "3")
+///     .set_with_ttl("transfer/7", "7 to bob", Duration::from_secs(3600))
+///     .delete(KeyRange::prefix("draft/7/"))
+///     .await?;
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Batch {
@@ -26,6 +49,17 @@ pub struct Batch {
 }
 
 /// A batch was applied.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// client.set("a", "1").await?;
+/// let batch = client.batch().delete(kvorum_client::KeyRange::key("a")).set("b", "2");
+/// let kvorum_client::BatchResponse { deleted, .. } = batch.await?;
+/// assert_eq!(deleted, [1, 0]);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchResponse {

@@ -1,141 +1,32 @@
 //! One call: attempts at endpoints until one answers, the outcome is unknown, or the time is over.
+//!
+//! What answers teach is here too, for it may take a call of its own: a newer term, or an endpoint that fails,
+//! has the leader looked for.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use kvorum_proto::kv::v1 as wire;
-use kvorum_proto::kv::v1::cluster_client::ClusterClient;
-use kvorum_proto::kv::v1::kv_client::KvClient;
-use tokio::time::{Instant, timeout_at};
-use tonic::{Request, Response, Status, Streaming};
+use tokio::time::Instant;
 
 use crate::Error;
-use crate::channel::{Channel, MESSAGE_BYTES_MAX};
-use crate::error::Tried;
-use crate::judge::{Fate, Next, Setback, judge};
+use crate::channel::Channel;
+use crate::judge::{Fate, Next, Setback};
 use crate::node::{Connected, Node};
+use crate::options::{CallOptions, Repeat, Route};
 use crate::pool::Pool;
+use crate::rounds::Rounds;
+use crate::rpc::{Rpc, send};
 
-/// The pauses between rounds over all endpoints. An election takes about a second: the first pauses
-/// are short because a hand-over of leadership takes a few milliseconds.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// A read is taken elsewhere after half of its time, but an attempt has at least so long.
 const READ_ATTEMPT_MIN: Duration = Duration::from_millis(500);
-
-/// A node is told to be done so long before the time is over, or a tenth of it if that is less, so that
-/// its reason arrives: "there is no leader" may be repeated, silence may not.
-const ANSWER_TIME: Duration = Duration::from_millis(100);
-
-/// How a call is made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CallOptions {
-    /// The time that the whole call has, for messages.
-    pub(crate) timeout: Duration,
-    pub(crate) deadline: Instant,
-    pub(crate) route: Route,
-    pub(crate) repeat: Repeat,
-    /// Any node may be behind the revision that is asked for, which surely exists.
-    pub(crate) revision_exists: bool,
-}
-
-/// Where a call begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Route {
-    /// At the leader.
-    Leader,
-    /// At this client's own endpoint, since any node answers by itself.
-    Home,
-}
-
-/// When a failed attempt is repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Always: it changes nothing, or nothing more.
-    Always,
-    /// If surely nothing was proposed.
-    IfNotApplied,
-}
-
-impl CallOptions {
-    pub(crate) fn read(timeout: Duration, route: Route) -> CallOptions {
-        let deadline = Instant::now() + timeout;
-        CallOptions { timeout, deadline, route, repeat: Repeat::Always, revision_exists: false }
-    }
-
-    pub(crate) fn write(timeout: Duration) -> CallOptions {
-        CallOptions { repeat: Repeat::IfNotApplied, ..CallOptions::read(timeout, Route::Leader) }
-    }
-}
-
-/// A request, with the method that takes it.
-pub(crate) trait Rpc: Clone + Send + Sync + 'static {
-    type Answer: Send;
-    /// The server is told the deadline. A stream outlives the call that opens it.
-    const TIMED: bool = true;
-
-    fn send(
-        channel: Channel,
-        request: Request<Self>,
-    ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
-
-    fn header(answer: &Self::Answer) -> Option<&wire::Header>;
-}
-
-macro_rules! unary {
-    ($client:ident: $($method:ident($request:ident) -> $answer:ident),+ $(,)?) => {$(
-        impl Rpc for wire::$request {
-            type Answer = wire::$answer;
-
-            async fn send(
-                channel: Channel,
-                request: Request<Self>,
-            ) -> Result<Response<Self::Answer>, Status> {
-                $client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).$method(request).await
-            }
-
-            fn header(answer: &Self::Answer) -> Option<&wire::Header> {
-                answer.header.as_ref()
-            }
-        }
-    )+};
-}
-
-macro_rules! streaming {
-    ($($method:ident($request:ident) -> $answer:ident),+ $(,)?) => {$(
-        impl Rpc for wire::$request {
-            type Answer = Streaming<wire::$answer>;
-            const TIMED: bool = false;
-
-            async fn send(
-                channel: Channel,
-                request: Request<Self>,
-            ) -> Result<Response<Self::Answer>, Status> {
-                KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).$method(request).await
-            }
-
-            fn header(_: &Self::Answer) -> Option<&wire::Header> {
-                None
-            }
-        }
-    )+};
-}
-
-unary!(KvClient:
-    get(GetRequest) -> GetResponse,
-    set(SetRequest) -> SetResponse,
-    delete(DeleteRequest) -> DeleteResponse,
-    ttl(TtlRequest) -> TtlResponse,
-    expire(ExpireRequest) -> ExpireResponse,
-    persist(PersistRequest) -> PersistResponse,
-    compact(CompactRequest) -> CompactResponse,
-    batch(BatchRequest) -> BatchResponse,
-);
-unary!(ClusterClient: members(MembersRequest) -> MembersResponse);
-streaming!(scan(ScanRequest) -> ScanResponse, watch(WatchRequest) -> WatchResponse);
+/// How often the leader is asked for before the search is given up until the next occasion, and how
+/// long it pauses after each. Together they outlast an election.
+const SEARCHES: u32 = 20;
+const SEARCH_PAUSE: Duration = Duration::from_millis(200);
+/// How long one question for the leader may take.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Pool {
     /// Makes a call. `Error::OutcomeUnknown` comes at once, so that the caller can have a look.
@@ -220,7 +111,7 @@ impl Pool {
         until: Instant,
     ) -> Result<Connected, Setback> {
         let check = |channel| self.verify(node, channel, until);
-        node.connected(until, self.settings().connect_timeout, check).await
+        node.connected(until, &self.settings().connect, check).await
     }
 
     /// Makes sure that a new connection leads to the cluster this client knows, and to a node that is not
@@ -241,104 +132,69 @@ impl Pool {
             Err(setback) => Err(setback.of_probe()),
         }
     }
-}
 
-/// Sends a request on a channel.
-pub(crate) async fn send<R: Rpc>(
-    channel: &Channel,
-    request: &R,
-    until: Instant,
-    now: Instant,
-    node: &Node,
-) -> Result<R::Answer, Setback> {
-    let mut message = Request::new(request.clone());
-    if R::TIMED {
-        let left = until.saturating_duration_since(now);
-        message.set_timeout(left - (left / 10).min(ANSWER_TIME));
-    }
-    match timeout_at(until, R::send(channel.clone(), message)).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(judge(&status, node.address().as_str())),
-        Err(_) => Err(Setback::timed_out()),
-    }
-}
-
-/// What a call that does not succeed at once remembers.
-struct Rounds {
-    pauses: backon::ExponentialBackoff,
-    /// One entry for each endpoint that was tried, with how its last attempt ended.
-    failures: Vec<Failure>,
-}
-
-struct Failure {
-    node: Arc<Node>,
-    problem: String,
-    /// It will take no request, however often it is asked.
-    hopeless: bool,
-    /// It was tried since the last pause.
-    this_round: bool,
-}
-
-impl Rounds {
-    fn new() -> Rounds {
-        let pauses = ExponentialBuilder::new()
-            .with_min_delay(PAUSE_MIN)
-            .with_max_delay(PAUSE_MAX)
-            .with_jitter()
-            .without_max_times()
-            .build();
-        Rounds { pauses, failures: Vec::new() }
-    }
-
-    fn note(&mut self, node: &Arc<Node>, problem: String, hopeless: bool) {
-        let failure = Failure { node: Arc::clone(node), problem, hopeless, this_round: true };
-        match self.failures.iter_mut().find(|failure| Arc::ptr_eq(&failure.node, node)) {
-            Some(known) => *known = failure,
-            None => self.failures.push(failure),
+    /// Learns from an answer's header. Refuses the answer of another cluster, and of an earlier incarnation.
+    pub(crate) fn learn(self: &Arc<Self>, node: &Node, header: &wire::Header) -> Result<(), Error> {
+        if self.take_in(node, header)? {
+            self.search();
         }
+        Ok(())
     }
 
-    fn tried(&self, node: &Arc<Node>) -> bool {
-        self.failures.iter().any(|failure| failure.this_round && Arc::ptr_eq(&failure.node, node))
+    /// Later calls begin elsewhere, and the leader is looked for.
+    pub(crate) fn avoid(self: &Arc<Self>, node: &Arc<Node>) {
+        self.pass_over(node);
+        self.search();
     }
 
-    /// Where to go on: at the next endpoint, after a pause when all were asked.
-    async fn next(
-        &mut self,
-        pool: &Arc<Pool>,
-        node: &Arc<Node>,
-        busy: bool,
-        options: &CallOptions,
-    ) -> Result<Arc<Node>, Error> {
-        let untried = pool.next(node, |node| self.tried(node));
-        if untried.is_none() && self.failures.iter().all(|failure| failure.hopeless) {
-            return Err(Error::NoCluster { tried: self.tried_in_vain() });
-        }
-        if Instant::now() >= options.deadline {
-            return Err(self.give_up(options));
-        }
-        if let (Some(next), false) = (untried, busy) {
-            return Ok(next);
-        }
-        let pause = self.pauses.next().unwrap_or(PAUSE_MAX);
-        if Instant::now() + pause >= options.deadline {
-            tokio::time::sleep_until(options.deadline).await;
-            return Err(self.give_up(options));
-        }
-        tokio::time::sleep(pause).await;
-        self.failures.iter_mut().for_each(|failure| failure.this_round = false);
-        Ok(if busy { Arc::clone(node) } else { pool.first(options.route) })
+    /// Makes sure that somebody answers, and finds the leader if there is one.
+    pub(crate) async fn greet(self: &Arc<Self>) -> Result<(), Error> {
+        // What the answer teaches need not be looked for a second time in the background.
+        self.begin_search();
+        let found = self.find_leader(self.settings().timeout).await;
+        self.end_search();
+        found.map(drop)
     }
 
-    fn give_up(&mut self, options: &CallOptions) -> Error {
-        Error::Unanswered { within: options.timeout, tried: self.tried_in_vain() }
+    /// Looks for the leader in the background, if nobody does already.
+    fn search(self: &Arc<Self>) {
+        if !self.settings().find_leader || !self.begin_search() {
+            return;
+        }
+        let pool = Arc::downgrade(self);
+        tokio::spawn(async move {
+            for _ in 0..SEARCHES {
+                // A client that was dropped meanwhile needs no leader.
+                let Some(pool) = pool.upgrade() else { return };
+                let found = pool.find_leader(SEARCH_TIMEOUT).await;
+                drop(pool);
+                if matches!(found, Ok(true)) {
+                    break;
+                }
+                tokio::time::sleep(SEARCH_PAUSE).await;
+            }
+            if let Some(pool) = pool.upgrade() {
+                pool.end_search();
+            }
+        });
     }
 
-    fn tried_in_vain(&mut self) -> Vec<Tried> {
-        let tried = |failure: Failure| Tried {
-            endpoint: failure.node.address().to_string(),
-            problem: failure.problem,
-        };
-        self.failures.drain(..).map(tried).collect()
+    /// Asks the cluster who leads and prefers that endpoint. Whether it is known.
+    async fn find_leader(self: &Arc<Self>, timeout: Duration) -> Result<bool, Error> {
+        let options = CallOptions::read(timeout, Route::Leader);
+        let answer = self.call(&wire::MembersRequest {}, options).await?;
+        let leader = answer.leader_id;
+        let term = answer.header.map_or(0, |header| header.term);
+        if leader == 0 || term < self.term() {
+            return Ok(false);
+        }
+        let Some(node) = self.endpoint_of(leader, &answer.members) else { return Ok(false) };
+        // An endpoint that cannot be reached from here, such as an address inside the cluster, stays
+        // out of the way: every node takes every request.
+        let until = Instant::now() + self.settings().connect.timeout;
+        if self.connected(&node, until).await.is_ok() {
+            self.prefer(&node);
+        }
+        Ok(true)
     }
 }

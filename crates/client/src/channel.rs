@@ -1,5 +1,4 @@
-//! The one place that makes channels. Whatever every connection needs, such as TLS and credentials,
-//! comes in here.
+//! The one place that makes channels, out of what a [`Connector`](crate::Connector) connects.
 //!
 //! A channel is one HTTP/2 connection and nothing more: it is never made anew behind its owner's back,
 //! so that its owner can tell a request that was not sent from one that may have been, and knows when
@@ -17,7 +16,6 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::header::{HeaderValue, USER_AGENT};
@@ -25,6 +23,7 @@ use tonic::codegen::http::uri::{Authority, Scheme, Uri};
 use tonic::codegen::http::{Request, Response};
 
 use crate::address::Address;
+use crate::connect::ConnectOptions;
 
 /// How much of one stream a server may send before the caller has taken it: a few chunks of a scan.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -51,9 +50,8 @@ pub(crate) struct Channel {
 }
 
 /// Connects to an endpoint. The caller bounds the time.
-pub(crate) async fn connect(address: &Address) -> io::Result<Channel> {
-    let stream = TcpStream::connect(address.as_str()).await?;
-    stream.set_nodelay(true)?;
+pub(crate) async fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Channel> {
+    let stream = options.connector.connect(address.as_str()).await?;
     let (requests, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::Address;
+use crate::connect::ConnectOptions;
 use crate::pool::{ENDPOINTS_MAX, Pool, Settings};
 use crate::{
     Batch, Compact, Delete, Error, Expire, Get, KeyRange, MembersCall, Persist, Scan, Set, Ttl, Watch,
@@ -15,16 +16,46 @@ use crate::{
 
 /// How long a call may take, retries included, unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may take to be made, so that a machine that is gone costs a call little.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A client of one cluster. Clones share its connections.
+/// A client of one cluster. Clones share its connections, so that one client serves a whole program.
+///
+/// Each method makes a call, which has options of its own, and does nothing until it is awaited or started.
+/// What can go wrong stands beside the call's type: see [`Get`], [`Set`] and so on.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// use kvorum_client::{Client, KeyRange};
+///
+/// let client = Client::connect([endpoint]).await?;
+/// client.set("greeting", "hello").await?;
+/// assert_eq!(client.get("greeting").await?.kv.map(|kv| kv.value), Some("hello".into()));
+/// assert_eq!(client.delete_range(KeyRange::prefix("gree")).await?.deleted, 1);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client {
     pool: Arc<Pool>,
 }
 
-/// Makes a client with other than the usual settings.
+/// Makes a client with other than the usual settings: [`Client::builder`] begins one.
+///
+/// What concerns the cluster is set here, and what concerns each connection in [`ConnectOptions`].
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// use std::time::Duration;
+/// use kvorum_client::{Client, ConnectOptions};
+///
+/// let client = Client::builder([endpoint])
+///     .timeout(Duration::from_secs(2))
+///     .connect_options(ConnectOptions::new().timeout(Duration::from_millis(300)))
+///     .connect()
+///     .await?;
+/// # client.get("k").await?;
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ClientBuilder {
@@ -33,16 +64,20 @@ pub struct ClientBuilder {
 }
 
 impl Client {
-    /// Connects to a cluster through any of its nodes, `host:port` each, and finds its leader.
+    /// Connects to a cluster through any of its nodes, `host:port` of their client ports, and finds its
+    /// leader.
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::connect`].
     pub async fn connect(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Result<Client, Error> {
         Client::builder(endpoints).connect().await
     }
 
-    /// Begins with the endpoints, `host:port` each.
+    /// Begins with the endpoints, `host:port` each, of which at most 32 are kept.
     pub fn builder(endpoints: impl IntoIterator<Item = impl Into<String>>) -> ClientBuilder {
         ClientBuilder {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
-            settings: Settings { timeout: TIMEOUT, connect_timeout: CONNECT_TIMEOUT, find_leader: true },
+            settings: Settings { timeout: TIMEOUT, connect: ConnectOptions::new(), find_leader: true },
         }
     }
 
@@ -71,7 +106,7 @@ impl Client {
         Ttl::new(self.pool(), key.into())
     }
 
-    /// Sets the TTL of an existing key without touching its value.
+    /// Sets the TTL of an existing key without touching its value; less than 1 ms counts as 1 ms.
     pub fn expire(&self, key: impl Into<Bytes>, ttl: Duration) -> Expire {
         Expire::new(self.pool(), key.into(), ttl)
     }
@@ -116,6 +151,11 @@ impl Client {
         self.pool.nodes().iter().map(|node| node.address().to_string()).collect()
     }
 
+    /// How its connections are made, for an [`AdminClient`](crate::admin::AdminClient) beside it.
+    pub fn connect_options(&self) -> ConnectOptions {
+        self.pool.settings().connect.clone()
+    }
+
     fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool)
     }
@@ -128,9 +168,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long making a connection may take; 1 s without this.
-    pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
-        self.settings.connect_timeout = timeout;
+    /// How connections are made; [`ConnectOptions::new`] without this.
+    pub fn connect_options(mut self, options: ConnectOptions) -> ClientBuilder {
+        self.settings.connect = options;
         self
     }
 
@@ -142,6 +182,11 @@ impl ClientBuilder {
     }
 
     /// Connects, and finds the leader. A cluster without one is connected to all the same.
+    ///
+    /// # Errors
+    /// - [`Error::InvalidEndpoint`]: an endpoint is no `host:port`, or there are none, or too many.
+    /// - [`Error::Unanswered`]: no endpoint answered within the client's timeout.
+    /// - [`Error::NoCluster`]: those that did belong to no cluster.
     pub async fn connect(self) -> Result<Client, Error> {
         let client = self.connect_lazy()?;
         client.pool.greet().await?;
@@ -149,6 +194,9 @@ impl ClientBuilder {
     }
 
     /// Makes the client without talking to anybody before its first call.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEndpoint`]: an endpoint is no `host:port`, or there are none, or too many.
     pub fn connect_lazy(self) -> Result<Client, Error> {
         let mut addresses = Vec::new();
         for endpoint in &self.endpoints {

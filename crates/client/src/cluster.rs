@@ -6,13 +6,25 @@ use std::time::Duration;
 
 use kvorum_proto::kv::v1 as wire;
 
-use crate::call::{CallOptions, Route};
+use crate::options::{CallOptions, Route};
 use crate::pool::Pool;
 use crate::reads::Answer;
 use crate::types::header;
 use crate::{Error, Header};
 
 /// Asks what the cluster looks like; await it.
+///
+/// # Errors
+/// What [any call](Error#any-call) can end with.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let members = client.members().timeout(std::time::Duration::from_secs(2)).await?;
+/// println!("{} members, led by {:?}", members.members.len(), members.leader_id);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct MembersCall {
@@ -21,6 +33,16 @@ pub struct MembersCall {
 }
 
 /// The members of a cluster.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let members = client.members().await?;
+/// let voters = members.members.iter().filter(|member| member.voter).count();
+/// println!("{} of {voters} voters are a majority", voters / 2 + 1);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Members {
@@ -30,9 +52,22 @@ pub struct Members {
     pub leader_id: Option<u64>,
     /// Every member, voters and learners.
     pub members: Vec<Member>,
+    /// What the cluster uses of what its members can do: it rises when all of them can do more, and never falls.
+    /// `None`: the node that answered is of a release that has no levels.
+    pub feature_level: Option<u32>,
 }
 
 /// One member, as far as the node that was asked knows it.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// for member in client.members().await?.members.iter().filter(|member| member.reachable) {
+///     println!("{:016x} at {}: {}", member.node_id, member.client_address, member.role.as_str());
+/// }
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
@@ -72,6 +107,18 @@ pub struct Member {
 }
 
 /// A disk that answers where a member should.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// for member in client.members().await?.members {
+///     if let Some(other) = member.other_disk {
+///         println!("at {} answers {:016x}, not {:016x}", member.peer_address, other.node_id, member.node_id);
+///     }
+/// }
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OtherDisk {
@@ -82,6 +129,10 @@ pub struct OtherDisk {
 }
 
 /// What a member does.
+///
+/// ```
+/// assert_eq!(kvorum_client::Role::Follower.as_str(), "follower");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Nobody knows.
@@ -140,6 +191,7 @@ impl IntoFuture for MembersCall {
                 header: header(answer.header),
                 leader_id: (answer.leader_id != 0).then_some(answer.leader_id),
                 members: answer.members.into_iter().map(Member::from).collect(),
+                feature_level: (answer.feature_level != 0).then_some(answer.feature_level),
             })
         })
     }

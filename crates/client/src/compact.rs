@@ -13,6 +13,22 @@ use crate::writes::write;
 use crate::{Error, Header};
 
 /// Makes a revision the oldest one that can be read; await it.
+///
+/// Reads and watches below that revision end with [`Error::Compacted`] from then on.
+///
+/// # Errors
+/// What [any call](Error#any-call) and [any write](Error#any-write) can end with; [`Error::Compacted`] where the store is
+/// compacted at this revision or a later one already, and [`Error::FutureRevision`] where there is no such revision
+/// yet.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let revision = client.set("greeting", "hello").await?.header.revision;
+/// client.compact(revision).await?;
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Compact {
@@ -22,6 +38,16 @@ pub struct Compact {
 }
 
 /// The store was compacted.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let revision = client.set("greeting", "hello").await?.header.revision;
+/// let kvorum_client::CompactResponse { header, .. } = client.compact(revision).await?;
+/// assert!(header.revision >= revision, "a compaction changes no key and makes no revision");
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactResponse {

@@ -3,7 +3,34 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 /// Why a call failed.
+///
+/// # Any call
+/// can end with [`Unanswered`](Error::Unanswered), [`NoCluster`](Error::NoCluster),
+/// [`ClusterChanged`](Error::ClusterChanged), [`IncarnationWentBack`](Error::IncarnationWentBack),
+/// [`Invalid`](Error::Invalid) or [`Rpc`](Error::Rpc). It changed nothing then.
+///
+/// # Any write
+/// can end with [`OutcomeUnknown`](Error::OutcomeUnknown) too, the only one after which something may have
+/// changed, and with [`TooLarge`](Error::TooLarge) or [`NoSpace`](Error::NoSpace).
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use kvorum_client::Error;
+///
+/// let created = client.set("lock", "me").if_absent().await?.header.revision;
+/// match client.set("lock", "you").if_absent().await {
+///     Err(Error::ConditionFailed { key, actual, .. }) => {
+///         assert_eq!((key, actual), ("lock".into(), Some(created)));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -41,10 +68,12 @@ pub enum Error {
         problem: String,
     },
     /// A condition of the write did not hold, so that nothing was written.
-    #[error("{message}")]
+    #[error("{}", Condition { key, actual: *actual })]
     ConditionFailed {
-        /// Which condition, and what the key looks like.
-        message: String,
+        /// The condition's key; of a batch, that of the first condition that did not hold.
+        key: Bytes,
+        /// The revision of the key's last change as the condition met it; `None`: there was no such key.
+        actual: Option<u64>,
     },
     /// The revision that was asked for is no longer there.
     #[error("{message}")]
@@ -122,12 +151,40 @@ pub enum Error {
 }
 
 /// An endpoint that was tried in vain.
+///
+/// ```no_run
+/// # async fn example(client: kvorum_client::Client) {
+/// use kvorum_client::{Error, Tried};
+///
+/// if let Err(Error::Unanswered { tried, .. }) = client.get("greeting").await {
+///     for Tried { endpoint, problem } in tried {
+///         eprintln!("{endpoint}: {problem}");
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
     /// The endpoint.
     pub endpoint: String,
     /// How the last attempt ended.
     pub problem: String,
+}
+
+/// A condition that did not hold, in the words of the nodes.
+struct Condition<'a> {
+    key: &'a Bytes,
+    actual: Option<u64>,
+}
+
+impl fmt::Display for Condition<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "condition failed: key \"{}\" ", self.key.escape_ascii())?;
+        match self.actual {
+            Some(revision) => write!(f, "was last changed at revision {revision}"),
+            None => f.write_str("does not exist"),
+        }
+    }
 }
 
 /// A list of endpoints with what was wrong with each.
@@ -160,6 +217,14 @@ impl fmt::Display for Seconds {
 mod tests {
     //! Goal: a person reads what failed, with what, and after how long. Method: compare whole lines.
     use super::*;
+
+    #[test]
+    fn a_failed_condition_reads_as_the_node_says_it() {
+        let failed =
+            |actual| Error::ConditionFailed { key: Bytes::from_static(b"k\xff"), actual }.to_string();
+        assert_eq!(failed(Some(7)), "condition failed: key \"k\\xff\" was last changed at revision 7");
+        assert_eq!(failed(None), "condition failed: key \"k\\xff\" does not exist");
+    }
 
     #[test]
     fn an_unanswered_call_names_every_endpoint() {

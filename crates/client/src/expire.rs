@@ -14,6 +14,22 @@ use crate::writes::{millis, write};
 use crate::{Error, Header};
 
 /// Sets the TTL of an existing key; await it.
+///
+/// Sent again only where nothing was proposed. A key that does not exist is no error; the answer says so.
+///
+/// # Errors
+/// What [any call](Error#any-call) and [any write](Error#any-write) can end with.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use std::time::Duration;
+///
+/// client.set("session/1", "alice").await?;
+/// assert!(client.expire("session/1", Duration::from_secs(60)).await?.found);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Expire {
@@ -23,6 +39,15 @@ pub struct Expire {
 }
 
 /// Whether there was a key whose TTL could be set.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let answer = client.expire("no such key", std::time::Duration::from_secs(60)).await?;
+/// assert!(!answer.found);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExpireResponse {
@@ -58,6 +83,20 @@ impl IntoFuture for Expire {
 }
 
 /// Drops the TTL of an existing key; await it.
+///
+/// A key that does not exist, or that has no TTL, is no error; the answer says so.
+///
+/// # Errors
+/// What [any call](Error#any-call) and [any write](Error#any-write) can end with.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// client.set("greeting", "hello").await?;
+/// client.persist("greeting").await?;
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Persist {
@@ -67,6 +106,16 @@ pub struct Persist {
 }
 
 /// Whether there was a TTL to be dropped.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// client.set("greeting", "hello").await?;
+/// let answer = client.persist("greeting").await?;
+/// assert!(answer.found && !answer.had_ttl, "it stayed as it was");
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PersistResponse {

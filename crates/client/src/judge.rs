@@ -1,5 +1,6 @@
 //! What a failed attempt means: the one place that reads gRPC status codes and reasons.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::io;
 
@@ -101,12 +102,7 @@ pub(crate) fn judge(status: &Status, endpoint: &str) -> Setback {
     Setback { fate: of_code(status, endpoint), problem: line(status.message(), status.code()), broken: false }
 }
 
-fn of_reason(
-    reason: &str,
-    metadata: &std::collections::HashMap<String, String>,
-    status: &Status,
-    endpoint: &str,
-) -> Fate {
+fn of_reason(reason: &str, metadata: &HashMap<String, String>, status: &Status, endpoint: &str) -> Fate {
     let message = status.message().to_owned();
     match reason {
         "NOT_LEADER" => {
@@ -125,12 +121,26 @@ fn of_reason(
             compacted: metadata.get("compacted").and_then(|revision| revision.parse().ok()),
         }),
         "FUTURE_REVISION" => Fate::Behind(Error::FutureRevision { message }),
-        "CONDITION_FAILED" => Fate::Answered(Error::ConditionFailed { message }),
+        "CONDITION_FAILED" => Fate::Answered(match failed_condition(metadata) {
+            Some(failed) => failed,
+            // Every node says which key it was: this is none, or one that speaks another language.
+            None => rpc_error(endpoint, reason, &message),
+        }),
         "TOO_LARGE" => Fate::Answered(Error::TooLarge { message }),
         "NO_SPACE" => Fate::Answered(Error::NoSpace { message }),
         "INVALID" => Fate::Answered(Error::Invalid { message }),
         other => Fate::Answered(rpc_error(endpoint, other, &message)),
     }
+}
+
+/// The key, which is any bytes and metadata is text, and the revision of its last change.
+fn failed_condition(metadata: &HashMap<String, String>) -> Option<Error> {
+    let digits = metadata.get("key_hex")?.as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let key: Option<Vec<u8>> =
+        if digits.len() % 2 == 0 { digits.chunks(2).map(byte).collect() } else { None };
+    let actual: u64 = metadata.get("actual")?.parse().ok()?;
+    Some(Error::ConditionFailed { key: key?.into(), actual: (actual != 0).then_some(actual) })
 }
 
 fn of_code(status: &Status, endpoint: &str) -> Fate {
@@ -194,8 +204,6 @@ fn causes<'a>(
 mod tests {
     //! Goal: a write is repeated exactly when the answer guarantees that nothing was proposed.
     //! Method: a table of every reason and of the codes without one.
-    use std::collections::HashMap;
-
     use tonic_types::{ErrorDetails, StatusExt as _};
 
     use super::*;
@@ -235,6 +243,20 @@ mod tests {
             panic!("not an answer");
         };
         assert_eq!(compacted, Some(17));
+    }
+
+    #[test]
+    fn a_failed_condition_names_its_key_and_what_it_met() {
+        let failed =
+            |key: &str, actual: &str| reason("CONDITION_FAILED", &[("key_hex", key), ("actual", actual)]);
+        let expected =
+            |key: &'static [u8], actual| Fate::Answered(Error::ConditionFailed { key: key.into(), actual });
+        assert_eq!(failed("006bff", "7"), expected(b"\0k\xff", Some(7)));
+        assert_eq!(failed("6b", "0"), expected(b"k", None));
+        for (key, actual) in [("6", "7"), ("zz", "7"), ("6b", "x"), ("\u{e4}\u{f6}", "7")] {
+            let fate = failed(key, actual);
+            assert!(matches!(fate, Fate::Answered(Error::Rpc { .. })), "{key} {actual}: {fate:?}");
+        }
     }
 
     #[test]

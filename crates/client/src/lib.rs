@@ -12,6 +12,10 @@
 //! # }
 //! ```
 //!
+//! [`Client`] has the calls on keys; [`ConnectOptions`] says how connections are made, which is also the place of
+//! what will encrypt and authenticate them; [`admin`] speaks to peer ports, and [`snapshot`] saves and restores.
+//! Longer examples are in `examples/`: a lock, an election, a watch that survives its own process, a scan.
+//!
 //! What the crate does by itself:
 //!
 //! - It finds the leader, remembers it, and notices when there is another one. Every node takes every
@@ -23,8 +27,10 @@
 //! - It refuses an endpoint that turns out to belong to another cluster than before.
 //!
 //! Architecture invariants: there is one channel for each endpoint, and one module makes channels; no
-//! lock is held across an await; the wire types stop at this crate's own types.
+//! lock is held across an await; the wire types stop at this crate's own types, but for [`admin::v1`]; the only
+//! clock is tokio's, so that a paused one drives everything here.
 #![forbid(unsafe_code)]
+#![warn(clippy::missing_errors_doc)]
 
 mod address;
 pub mod admin;
@@ -34,13 +40,17 @@ mod channel;
 mod client;
 mod cluster;
 mod compact;
+mod connect;
 mod error;
 mod expire;
 mod judge;
 mod look;
 mod node;
+mod options;
 mod pool;
 mod reads;
+mod rounds;
+mod rpc;
 mod scan;
 pub mod snapshot;
 mod types;
@@ -51,6 +61,7 @@ pub use batch::{Batch, BatchResponse};
 pub use client::{Client, ClientBuilder};
 pub use cluster::{Member, Members, MembersCall, OtherDisk, Role};
 pub use compact::{Compact, CompactResponse};
+pub use connect::{ByteStream, ConnectOptions, Connecting, Connector, Tcp};
 pub use error::{Error, Tried};
 pub use expire::{Expire, ExpireResponse, Persist, PersistResponse};
 pub use reads::{Get, GetResponse, KeyTtl, Ttl, TtlResponse};

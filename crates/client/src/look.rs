@@ -11,7 +11,7 @@ use bytes::Bytes;
 use kvorum_proto::kv::v1 as wire;
 
 use crate::Error;
-use crate::call::{CallOptions, Repeat, Route};
+use crate::options::{CallOptions, Repeat, Route};
 use crate::pool::Pool;
 
 /// The condition that makes a write one that is applied once at most.
@@ -35,7 +35,10 @@ pub(crate) enum Finding {
     /// The write was not applied so far. It may be sent again.
     Untouched,
     /// The key was changed by another write: the condition has failed, and always will.
-    Failed,
+    Failed {
+        /// The revision of the key's last change.
+        actual: u64,
+    },
     /// What there is may be the write's work, or another's.
     Untold,
 }
@@ -63,7 +66,9 @@ fn by_now(guard: &Guard, now: Option<&wire::KeyValue>) -> Option<Finding> {
         (None, _) => Some(Finding::Untold),
         (Some(now), _) if now.mod_revision == guard.mod_revision => Some(Finding::Untouched),
         // It was not deleted since, so whoever changed it first did not delete it.
-        (Some(now), Change::Delete) if now.create_revision <= guard.mod_revision => Some(Finding::Failed),
+        (Some(now), Change::Delete) if now.create_revision <= guard.mod_revision => {
+            Some(Finding::Failed { actual: now.mod_revision })
+        }
         (Some(_), Change::Delete) => Some(Finding::Untold),
         (Some(_), Change::Put(_)) => None,
     }
@@ -75,12 +80,16 @@ fn by_history(guard: &Guard, now: Option<&wire::KeyValue>, then: Option<&wire::K
     let (Some(now), Some(then)) = (now, then) else { return Finding::Untold };
     if then.mod_revision != guard.mod_revision {
         // The condition named a revision that was already past.
-        return Finding::Failed;
+        return Finding::Failed { actual: now.mod_revision };
     }
     let changed_once = now.create_revision == then.create_revision && now.version == then.version + 1;
     // The same value proves nothing: another client may have written it, and two that both believe
     // that they won are what conditions are there to prevent.
-    if changed_once && now.value != value { Finding::Failed } else { Finding::Untold }
+    if changed_once && now.value != value {
+        Finding::Failed { actual: now.mod_revision }
+    } else {
+        Finding::Untold
+    }
 }
 
 #[cfg(test)]
@@ -102,18 +111,24 @@ mod tests {
         let put = || Change::Put("mine".into());
         let then = Some(kv(5, 10, 3, "old"));
         assert_eq!(finding(put(), Some(kv(5, 10, 3, "old")), then.clone()), Finding::Untouched);
-        assert_eq!(finding(put(), Some(kv(5, 12, 4, "theirs")), then.clone()), Finding::Failed);
+        assert_eq!(
+            finding(put(), Some(kv(5, 12, 4, "theirs")), then.clone()),
+            Finding::Failed { actual: 12 }
+        );
         assert_eq!(finding(put(), Some(kv(5, 12, 4, "mine")), then.clone()), Finding::Untold);
         assert_eq!(finding(put(), Some(kv(5, 13, 5, "theirs")), then.clone()), Finding::Untold);
         assert_eq!(finding(put(), Some(kv(12, 12, 1, "theirs")), then.clone()), Finding::Untold);
         assert_eq!(finding(put(), None, then), Finding::Untold);
-        assert_eq!(finding(put(), Some(kv(5, 12, 4, "theirs")), Some(kv(5, 9, 2, "x"))), Finding::Failed);
+        assert_eq!(
+            finding(put(), Some(kv(5, 12, 4, "theirs")), Some(kv(5, 9, 2, "x"))),
+            Finding::Failed { actual: 12 }
+        );
     }
 
     #[test]
     fn of_a_delete() {
         assert_eq!(finding(Change::Delete, Some(kv(5, 10, 3, "old")), None), Finding::Untouched);
-        assert_eq!(finding(Change::Delete, Some(kv(5, 12, 4, "new")), None), Finding::Failed);
+        assert_eq!(finding(Change::Delete, Some(kv(5, 12, 4, "new")), None), Finding::Failed { actual: 12 });
         assert_eq!(finding(Change::Delete, Some(kv(12, 12, 1, "new")), None), Finding::Untold);
         assert_eq!(finding(Change::Delete, None, None), Finding::Untold);
     }

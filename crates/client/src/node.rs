@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 use crate::address::Address;
 use crate::channel::{self, Channel};
+use crate::connect::ConnectOptions;
 use crate::judge::{Setback, root_cause};
 
 /// An endpoint. It is connected when it is first used, and anew once its connection has failed, always
@@ -55,7 +55,7 @@ impl Node {
     pub(crate) async fn connected<Check: Future<Output = Result<(), Setback>>>(
         &self,
         until: Instant,
-        connect_timeout: Duration,
+        options: &ConnectOptions,
         check: impl FnOnce(Channel) -> Check,
     ) -> Result<Connected, Setback> {
         let mut slot = Arc::clone(&self.slot.read().unwrap_or_else(PoisonError::into_inner));
@@ -65,9 +65,9 @@ impl Node {
             }
             slot = self.replace(&slot);
         }
-        let until = until.min(Instant::now() + connect_timeout);
+        let until = until.min(Instant::now() + options.timeout);
         let connecting = slot.get_or_try_init(async move || {
-            let connected = channel::connect(&self.address).await;
+            let connected = channel::connect(&self.address, options).await;
             let channel = connected.map_err(|error| Setback::not_sent(root_cause(&error)))?;
             check(channel.clone()).await.map(|()| channel)
         });

@@ -5,23 +5,16 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use kvorum_proto::kv::v1 as wire;
-use tokio::time::Instant;
 
 use crate::Error;
 use crate::address::Address;
-use crate::call::{CallOptions, Route};
+use crate::connect::ConnectOptions;
 use crate::node::Node;
+use crate::options::Route;
 
 /// How many endpoints are kept: the configured ones and those that the cluster named. A cluster has at
 /// most seven members; the rest is room for changes of the membership and for load balancers.
 pub(crate) const ENDPOINTS_MAX: usize = 32;
-/// How often the leader is asked for before the search is given up until the next occasion, and how
-/// long it pauses after each. Together they outlast an election.
-const SEARCHES: u32 = 20;
-const SEARCH_PAUSE: Duration = Duration::from_millis(200);
-/// How long one question for the leader may take.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// The endpoints of one cluster.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -40,7 +33,7 @@ pub(crate) struct Pool {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
-    pub(crate) connect_timeout: Duration,
+    pub(crate) connect: ConnectOptions,
     pub(crate) find_leader: bool,
 }
 
@@ -124,23 +117,21 @@ impl Pool {
         }
     }
 
-    /// Later calls begin elsewhere, and the leader is looked for.
-    pub(crate) fn avoid(self: &Arc<Self>, node: &Arc<Node>) {
-        {
-            let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-            let count = nodes.all.len();
-            if Arc::ptr_eq(&nodes.all[nodes.preferred], node) {
-                nodes.preferred = (nodes.preferred + 1) % count;
-            }
-            if Arc::ptr_eq(&nodes.all[nodes.home], node) {
-                nodes.home = (nodes.home + 1) % count;
-            }
+    /// Later calls begin elsewhere.
+    pub(crate) fn pass_over(&self, node: &Arc<Node>) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let count = nodes.all.len();
+        if Arc::ptr_eq(&nodes.all[nodes.preferred], node) {
+            nodes.preferred = (nodes.preferred + 1) % count;
         }
-        self.search();
+        if Arc::ptr_eq(&nodes.all[nodes.home], node) {
+            nodes.home = (nodes.home + 1) % count;
+        }
     }
 
-    /// Learns from an answer's header. Refuses the answer of another cluster, and of an earlier incarnation.
-    pub(crate) fn learn(self: &Arc<Self>, node: &Node, header: &wire::Header) -> Result<(), Error> {
+    /// Takes an answer's header in: whether its term is higher than any before, so that another node may lead.
+    /// Refuses the answer of another cluster, and of an earlier incarnation.
+    pub(crate) fn take_in(&self, node: &Node, header: &wire::Header) -> Result<bool, Error> {
         node.answered_as(header.node_id);
         let known = self.cluster_id();
         if known != header.cluster_id && header.cluster_id != 0 {
@@ -154,11 +145,8 @@ impl Pool {
                 return Err(Error::IncarnationWentBack { endpoint, known, found });
             }
         }
-        if header.term > self.term.load(Ordering::Relaxed) {
-            self.term.fetch_max(header.term, Ordering::Relaxed);
-            self.search();
-        }
-        Ok(())
+        // Most answers tell no news, and a look costs less than an exchange.
+        Ok(header.term > self.term() && header.term > self.term.fetch_max(header.term, Ordering::Relaxed))
     }
 
     fn settle_cluster(&self, node: &Node, found: u64) -> Result<(), Error> {
@@ -170,59 +158,23 @@ impl Pool {
         }
     }
 
-    /// Makes sure that somebody answers, and finds the leader if there is one.
-    pub(crate) async fn greet(self: &Arc<Self>) -> Result<(), Error> {
-        // What the answer teaches need not be looked for a second time in the background.
-        self.searching.store(true, Ordering::Relaxed);
-        let found = self.find_leader(self.settings.timeout).await;
+    /// Whether the caller is to look for the leader: nobody does already.
+    pub(crate) fn begin_search(&self) -> bool {
+        !self.searching.swap(true, Ordering::Relaxed)
+    }
+
+    /// The leader is looked for no more.
+    pub(crate) fn end_search(&self) {
         self.searching.store(false, Ordering::Relaxed);
-        found.map(drop)
     }
 
-    /// Looks for the leader in the background, if nobody does already.
-    fn search(self: &Arc<Self>) {
-        if !self.settings.find_leader || self.searching.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let pool = Arc::downgrade(self);
-        tokio::spawn(async move {
-            for _ in 0..SEARCHES {
-                // A client that was dropped meanwhile needs no leader.
-                let Some(pool) = pool.upgrade() else { return };
-                let found = pool.find_leader(SEARCH_TIMEOUT).await;
-                drop(pool);
-                if matches!(found, Ok(true)) {
-                    break;
-                }
-                tokio::time::sleep(SEARCH_PAUSE).await;
-            }
-            if let Some(pool) = pool.upgrade() {
-                pool.searching.store(false, Ordering::Relaxed);
-            }
-        });
-    }
-
-    /// Asks the cluster who leads and prefers that endpoint. Whether it is known.
-    async fn find_leader(self: &Arc<Self>, timeout: Duration) -> Result<bool, Error> {
-        let options = CallOptions::read(timeout, Route::Leader);
-        let answer = self.call(&wire::MembersRequest {}, options).await?;
-        let leader = answer.leader_id;
-        let term = answer.header.map_or(0, |header| header.term);
-        if leader == 0 || term < self.term.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let Some(node) = self.endpoint_of(leader, &answer.members) else { return Ok(false) };
-        // An endpoint that cannot be reached from here, such as an address inside the cluster, stays
-        // out of the way: every node takes every request.
-        let until = Instant::now() + self.settings.connect_timeout;
-        if self.connected(&node, until).await.is_ok() {
-            self.prefer(&node);
-        }
-        Ok(true)
+    /// The highest term that was seen.
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(Ordering::Relaxed)
     }
 
     /// The endpoint of a member: one that answered under its id, else its own address.
-    fn endpoint_of(&self, node_id: u64, members: &[wire::Member]) -> Option<Arc<Node>> {
+    pub(crate) fn endpoint_of(&self, node_id: u64, members: &[wire::Member]) -> Option<Arc<Node>> {
         if let Some(node) = self.read().all.iter().find(|node| node.node_id() == node_id) {
             return Some(Arc::clone(node));
         }

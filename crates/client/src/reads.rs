@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvorum_proto::kv::v1 as wire;
 
-use crate::call::{CallOptions, Route};
+use crate::options::{CallOptions, Route};
 use crate::pool::Pool;
 use crate::types::header;
 use crate::{Error, Header, KeyValue};
@@ -17,6 +17,24 @@ use crate::{Error, Header, KeyValue};
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 /// Reads a key; await it. Without more it reads the present, linearizably.
+///
+/// # Errors
+/// Beside what [any call](Error#any-call) can end with, and only where a revision is asked for:
+/// [`Error::Compacted`] and [`Error::FutureRevision`].
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let written = client.set("greeting", "hello").await?.header.revision;
+/// client.set("greeting", "hi").await?;
+///
+/// let now = client.get("greeting").await?;
+/// assert_eq!(now.kv.map(|kv| kv.value), Some("hi".into()));
+/// let then = client.get("greeting").at_revision(written).serializable().await?;
+/// assert_eq!(then.kv.map(|kv| kv.value), Some("hello".into()));
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Get {
@@ -26,6 +44,16 @@ pub struct Get {
 }
 
 /// What a key holds.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let kvorum_client::GetResponse { header, kv, .. } = client.get("no such key").await?;
+/// assert_eq!(kv, None);
+/// assert!(header.revision > 0, "it did not exist at this revision");
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GetResponse {
@@ -75,6 +103,20 @@ impl IntoFuture for Get {
 }
 
 /// Asks how long a key has left to live; await it.
+///
+/// # Errors
+/// What [any call](Error#any-call) can end with.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use kvorum_client::KeyTtl;
+///
+/// client.set("greeting", "hello").await?;
+/// assert_eq!(client.ttl("greeting").await?.ttl, KeyTtl::Forever);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Ttl {
@@ -84,6 +126,16 @@ pub struct Ttl {
 }
 
 /// How long a key has left to live.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let answer = client.ttl("no such key").await?;
+/// assert_eq!(answer.ttl, kvorum_client::KeyTtl::NoKey);
+/// assert!(answer.header.revision > 0, "it did not exist at this revision");
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TtlResponse {
@@ -94,6 +146,20 @@ pub struct TtlResponse {
 }
 
 /// How long a key has left to live.
+///
+/// ```
+/// use std::time::Duration;
+/// use kvorum_client::KeyTtl;
+///
+/// /// When a lock is to be renewed: in time, and at once where it is due.
+/// fn renew_after(ttl: KeyTtl) -> Option<Duration> {
+///     match ttl {
+///         KeyTtl::NoKey | KeyTtl::Forever => None,
+///         KeyTtl::Left(left) => Some(left / 3),
+///     }
+/// }
+/// assert_eq!(renew_after(KeyTtl::Left(Duration::from_secs(30))), Some(Duration::from_secs(10)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyTtl {
     /// There is no such key.

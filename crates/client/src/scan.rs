@@ -14,9 +14,9 @@ use kvorum_proto::kv::v1 as wire;
 use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 
-use crate::call::CallOptions;
 use crate::judge::{Fate, Setback, judge};
 use crate::node::Node;
+use crate::options::CallOptions;
 use crate::pool::Pool;
 use crate::reads::route;
 use crate::{Error, KeyRange, KeyValue};
@@ -25,6 +25,26 @@ use crate::{Error, KeyRange, KeyValue};
 const RESUME_PAUSE: Duration = Duration::from_millis(20);
 
 /// Reads a range of keys at one revision.
+///
+/// Nothing is read before the [stream](ScanStream) is polled. A disconnect in between is seen to: the scan goes on
+/// behind the last key, at the same revision.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use futures_util::TryStreamExt as _;
+/// use kvorum_client::KeyRange;
+///
+/// for name in ["k/a", "k/b", "k/c"] {
+///     client.set(name, "v").await?;
+/// }
+/// let mut keys = client.scan(KeyRange::prefix("k/")).keys_only().reverse().limit(2).start();
+/// while let Some(kv) = keys.try_next().await? {
+///     println!("{}", String::from_utf8_lossy(&kv.key));
+/// }
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a scan does nothing until it is started"]
 pub struct Scan {
@@ -35,6 +55,28 @@ pub struct Scan {
 }
 
 /// The keys of a scan, in order, each once. Memory is bounded: a consumer that is slow slows the scan.
+///
+/// # Errors
+/// The stream ends with its first one. Beside what [any call](Error#any-call) can end with: [`Error::Compacted`], where
+/// the scan took so long that its revision was compacted meanwhile or was so from the start, and
+/// [`Error::FutureRevision`].
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use futures_util::TryStreamExt as _;
+/// use kvorum_client::KeyRange;
+///
+/// client.set("k/a", "v").await?;
+/// let mut scan = client.scan(KeyRange::prefix("k/")).start();
+/// let first = scan.try_next().await?;
+/// assert_eq!(first.map(|kv| kv.key), Some("k/a".into()));
+/// // A watch from the next revision on misses nothing of what the scan did not see.
+/// let next = scan.revision().map(|revision| revision + 1);
+/// assert!(next.is_some());
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 pub struct ScanStream {
     inner: Pin<Box<dyn Stream<Item = Result<KeyValue, Error>> + Send>>,
     revision: Arc<AtomicU64>,

@@ -4,6 +4,15 @@ use bytes::Bytes;
 use kvorum_proto::kv::v1 as wire;
 
 /// Who answered, and at which revision of the store.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let header = client.set("greeting", "hello").await?.header;
+/// println!("node {:016x} wrote revision {} in term {}", header.node_id, header.revision, header.term);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -20,6 +29,18 @@ pub struct Header {
 }
 
 /// A key with its value and history. The revisions mean what etcd's do.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// client.set("greeting", "hello").await?;
+/// client.set("greeting", "hi").await?;
+/// let kv = client.get("greeting").await?.kv.expect("it was just written");
+/// assert_eq!((&kv.value[..], kv.version), (&b"hi"[..], 2));
+/// assert!(kv.create_revision < kv.mod_revision && kv.deadline_ms.is_none());
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyValue {
@@ -38,6 +59,26 @@ pub struct KeyValue {
 }
 
 /// One change of one key.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use futures_util::TryStreamExt as _;
+/// use kvorum_client::{Event, EventKind, KeyRange};
+///
+/// client.set("k", "v").await?;
+/// client.delete("k").await?;
+/// let changes = client.watch(KeyRange::key("k")).from_revision(1).start().await?;
+/// let mut events = changes.map_ok(|change| change.events).try_filter(|events| {
+///     std::future::ready(!events.is_empty())
+/// });
+/// let written: Option<Vec<Event>> = events.try_next().await?;
+/// assert_eq!(written.map(|events| events[0].kind), Some(EventKind::Put));
+/// let deleted: Option<Vec<Event>> = events.try_next().await?;
+/// assert_eq!(deleted.map(|events| events[0].kind), Some(EventKind::Delete));
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
@@ -50,6 +91,19 @@ pub struct Event {
 }
 
 /// What happened to a key.
+///
+/// ```
+/// use kvorum_client::{Event, EventKind};
+///
+/// fn line(event: &Event) -> String {
+///     let sign = match event.kind {
+///         EventKind::Put => '+',
+///         EventKind::Delete => '-',
+///     };
+///     format!("{sign} {}", String::from_utf8_lossy(&event.kv.key))
+/// }
+/// # let _: fn(&Event) -> String = line;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// It was written, or its TTL was changed.
@@ -59,6 +113,14 @@ pub enum EventKind {
 }
 
 /// One key, or a half-open range of keys.
+///
+/// ```
+/// use kvorum_client::KeyRange;
+///
+/// assert!(KeyRange::prefix("user/").contains(b"user/7"));
+/// assert!(!KeyRange::between("a", "c").contains(b"c"), "the end is not part of it");
+/// assert_eq!(KeyRange::prefix(""), KeyRange::all());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     start: Bytes,

@@ -12,9 +12,9 @@ use kvorum_proto::kv::v1 as wire;
 use prost::Message as _;
 use tonic::Streaming;
 
-use crate::call::{CallOptions, Route};
 use crate::judge::{Fate, judge};
 use crate::node::Node;
+use crate::options::{CallOptions, Route};
 use crate::pool::Pool;
 use crate::{Error, Event, KeyRange};
 
@@ -26,6 +26,26 @@ const RESUME_PAUSE_MIN: Duration = Duration::from_millis(20);
 const RESUME_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Follows the changes of a range of keys.
+///
+/// [`start`](Watch::start) opens it.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use futures_util::TryStreamExt as _;
+/// use kvorum_client::KeyRange;
+///
+/// let mut changes = client.watch(KeyRange::prefix("k/")).start().await?;
+/// client.set("k/a", "v").await?;
+/// while let Some(change) = changes.try_next().await? {
+///     for event in &change.events {
+///         println!("{:?} {:?} at revision {}", event.kind, event.kv.key, change.revision);
+///     }
+/// #   if !change.events.is_empty() { break }
+/// }
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a watch does nothing until it is started"]
 pub struct Watch {
@@ -35,6 +55,26 @@ pub struct Watch {
 }
 
 /// What happened up to a revision.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use futures_util::TryStreamExt as _;
+/// use kvorum_client::{Changes, KeyRange};
+///
+/// client.set("k", "v").await?;
+/// let mut changes = client.watch(KeyRange::key("k")).from_revision(1).start().await?;
+/// while let Some(Changes { revision, events, partial, .. }) = changes.try_next().await? {
+///     // Whoever begins anew with `from_revision` of this misses nothing.
+///     let resume_at = if partial { revision } else { revision + 1 };
+/// #   let _ = resume_at;
+///     if !events.is_empty() {
+///         break;
+///     }
+/// }
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Changes {
@@ -49,6 +89,24 @@ pub struct Changes {
 
 /// The changes of a watch, in order, each once. It ends only with an error, [`Error::Compacted`] above
 /// all; while no node can be reached, it waits for one.
+///
+/// # Errors
+/// The stream ends with its first one: [`Error::Compacted`] where it was away for so long that what it missed is
+/// compacted, [`Error::ClusterChanged`], [`Error::IncarnationWentBack`] or [`Error::Rpc`].
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use futures_util::StreamExt as _;
+/// use kvorum_client::{KeyRange, WatchStream};
+///
+/// let mut changes: WatchStream = client.watch(KeyRange::all()).start().await?;
+/// client.set("k", "v").await?;
+/// let change = changes.next().await.expect("it ends with an error only")?;
+/// assert!(change.revision > 0);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 pub struct WatchStream {
     inner: Pin<Box<dyn Stream<Item = Result<Changes, Error>> + Send>>,
 }
@@ -80,6 +138,10 @@ impl Watch {
     }
 
     /// Starts the watch. When this returns, it sees every change from here on.
+    ///
+    /// # Errors
+    /// What [any call](Error#any-call) can end with, and [`Error::Compacted`] where the first revision is no longer
+    /// there. One that does not exist yet is waited for.
     pub async fn start(self) -> Result<WatchStream, Error> {
         let mut follower = Follower {
             pool: self.pool,

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::condition::Expect;
 
-use crate::call::{CallOptions, Rpc};
 use crate::look::{Change, Finding, Guard, look};
+use crate::options::CallOptions;
 use crate::pool::Pool;
 use crate::reads::Answer;
+use crate::rpc::Rpc;
 use crate::types::header;
 use crate::{Error, Header, KeyRange, KeyValue};
 
@@ -20,6 +21,26 @@ use crate::{Error, Header, KeyRange, KeyValue};
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Writes a key; await it.
+///
+/// Without a condition it is sent again only where the answer guarantees that nothing was proposed. With
+/// [`if_revision`](Set::if_revision) it is sent again after a look at the key too, since it can be applied once
+/// at most.
+///
+/// # Errors
+/// Beside what [any call](Error#any-call) and [any write](Error#any-write) can end with: [`Error::ConditionFailed`],
+/// where there is a condition.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use std::time::Duration;
+///
+/// let created = client.set("lock", "me").ttl(Duration::from_secs(30)).if_absent().await?.header.revision;
+/// let renewed = client.set("lock", "me").ttl(Duration::from_secs(30)).if_revision(created).await?;
+/// assert!(renewed.header.revision > created);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Set {
@@ -29,6 +50,17 @@ pub struct Set {
 }
 
 /// A key was written.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// client.set("greeting", "hello").await?;
+/// let kvorum_client::SetResponse { header, previous, .. } = client.set("greeting", "hi").return_previous().await?;
+/// assert_eq!(previous.map(|kv| kv.value), Some("hello".into()));
+/// assert_eq!(client.get("greeting").await?.kv.map(|kv| kv.mod_revision), Some(header.revision));
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SetResponse {
@@ -95,6 +127,26 @@ impl IntoFuture for Set {
 }
 
 /// Deletes a key or a range of keys; await it.
+///
+/// Keys that do not exist are no error; the answer says how many there were.
+///
+/// # Errors
+/// Beside what [any call](Error#any-call) and [any write](Error#any-write) can end with: [`Error::ConditionFailed`],
+/// where there is a condition. [`Error::TooLarge`] tells that the range holds too much for one write: delete it in
+/// several.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// use kvorum_client::KeyRange;
+///
+/// let written = client.set("session/1", "alice").await?.header.revision;
+/// client.set("session/2", "bob").await?;
+/// assert_eq!(client.delete("session/1").if_revision(written).await?.deleted, 1);
+/// assert_eq!(client.delete_range(KeyRange::prefix("session/")).await?.deleted, 1);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Delete {
@@ -104,6 +156,15 @@ pub struct Delete {
 }
 
 /// Keys were deleted.
+///
+/// ```
+/// # kvorum_mock::example(async |endpoint| {
+/// # let client = kvorum_client::Client::connect([endpoint]).await?;
+/// let kvorum_client::DeleteResponse { deleted, previous, .. } = client.delete("no such key").await?;
+/// assert_eq!((deleted, previous), (0, Vec::new()));
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeleteResponse {
@@ -200,8 +261,10 @@ async fn write_after_look<R: Rpc>(
         tokio::time::sleep(LOOK_PAUSE).await;
         match (look(pool, guard, &options).await, refusal.take()) {
             (Ok(Finding::Untouched), _) => {}
-            (Ok(Finding::Failed), Some(refusal)) => return Err(refusal),
-            (Ok(Finding::Failed), None) => return Err(failed(guard)),
+            (Ok(Finding::Failed { .. }), Some(refusal)) => return Err(refusal),
+            (Ok(Finding::Failed { actual }), None) => {
+                return Err(Error::ConditionFailed { key: guard.key.clone(), actual: Some(actual) });
+            }
             // A look that fails tells nothing, and what went wrong with it is not the caller's concern.
             (Ok(Finding::Untold) | Err(_), _) => return Err(unknown),
         }
@@ -213,15 +276,6 @@ async fn write_after_look<R: Rpc>(
             Err(_) => return Err(unknown),
         }
     }
-}
-
-fn failed(guard: &Guard) -> Error {
-    let message = format!(
-        "condition failed: key {:?} is no longer at revision {}",
-        String::from_utf8_lossy(&guard.key),
-        guard.mod_revision
-    );
-    Error::ConditionFailed { message }
 }
 
 pub(crate) fn condition(key: Bytes, expect: Expect) -> wire::Condition {

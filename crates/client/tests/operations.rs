@@ -2,16 +2,15 @@
 //! gives up with a reason. Method: the peer ports of a pretended cluster, which remembers each change.
 #![allow(clippy::unwrap_used)]
 
-mod mock;
-
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvorum_client::Error;
 use kvorum_client::admin::{Operations, Step, Voter};
+use tokio::time::Instant;
 use tonic::Code;
 
-use crate::mock::Act;
-use crate::mock::admin::{CLUSTER_ID, Peers};
+use kvorum_mock::Act;
+use kvorum_mock::admin::{CLUSTER_ID, Peers};
 
 const TIMEOUT: Duration = Duration::from_millis(600);
 

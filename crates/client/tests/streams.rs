@@ -2,15 +2,13 @@
 //! Method: a pretended cluster that breaks streams off at given places, or crashes.
 #![allow(clippy::unwrap_used)]
 
-mod mock;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use kvorum_client::{Changes, Client, Error, EventKind, KeyRange, Scan, WatchStream};
 
-use crate::mock::{Act, Mock, Store};
+use kvorum_mock::{Act, Mock, Store};
 
 fn client(mocks: &[&Mock]) -> Client {
     let endpoints = mocks.iter().map(|mock| mock.endpoint());

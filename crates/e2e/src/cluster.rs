@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use kvorum_client::admin::AdminClient;
-use kvorum_operator::crd::KvCluster;
+use kvorum_crd::KvCluster;
 use kvorum_operator::memory::peer_address;
 use kvorum_operator::names;
 use serde_json::{Value, json};

@@ -33,6 +33,6 @@ pub mod settings;
 pub mod test;
 
 pub use cluster::Cluster;
-pub use kvorum_sim::{Context, Failure, Result, ensure, wait};
+pub use kvorum_faults::{Context, Failure, Result, ensure, wait};
 pub use load::Load;
 pub use test::{Test, run};

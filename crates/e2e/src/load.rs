@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use kvorum_client::{Client, KeyRange};
-use kvorum_sim::registers::{self, Generation, History, Worker};
-use kvorum_sim::rpc::{self, Consistency, RawClient};
-use kvorum_sim::timeline::{Kind, Mark};
-use kvorum_sim::workload;
-use kvorum_sim::writers::{self, Ledger, Style, Writers};
+use kvorum_faults::registers::{self, Generation, History, Worker};
+use kvorum_faults::rpc::{self, Consistency, RawClient};
+use kvorum_faults::timeline::{Kind, Mark};
+use kvorum_faults::workload;
+use kvorum_faults::writers::{self, Ledger, Style, Writers};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -67,7 +67,7 @@ impl Load {
         let (epoch, stop, generation) = (Instant::now(), watch::Sender::new(false), Generation::default());
         let mut registers = Vec::new();
         for client in 0..REGISTER_CLIENTS {
-            let worker = Worker::new(client, &endpoints, kvorum_sim::settings::seed(), epoch)?;
+            let worker = Worker::new(client, &endpoints, kvorum_faults::settings::seed(), epoch)?;
             registers.push(tokio::spawn(worker.run(generation.clone(), stop.subscribe())));
         }
         let generations = tokio::spawn(async move {

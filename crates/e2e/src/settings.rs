@@ -27,7 +27,7 @@ pub fn forwards() -> bool {
 
 /// By how many per cent a limit on latencies is stretched where others use the machine: `LATENCY_SCALE`.
 pub fn latency_scale() -> u32 {
-    kvorum_sim::settings::number("LATENCY_SCALE", 100)
+    kvorum_faults::settings::number("LATENCY_SCALE", 100)
 }
 
 /// The workspace.
@@ -37,5 +37,5 @@ pub fn root() -> PathBuf {
 
 /// How long clusters are idle in the test of that: `IDLE_SECONDS`.
 pub fn idle_seconds(usual: u64) -> u64 {
-    kvorum_sim::settings::number("IDLE_SECONDS", usual)
+    kvorum_faults::settings::number("IDLE_SECONDS", usual)
 }

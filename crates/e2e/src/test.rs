@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use kvorum_operator::crd::KvCluster;
+use kvorum_crd::KvCluster;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 

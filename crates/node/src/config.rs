@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvorum_store::feature::FEATURE_LEVEL_MAX;
 
-use crate::grpc::budget::SEND_BUDGET_BYTES;
-use crate::grpc::workers::workers;
+use crate::net::budget::SEND_BUDGET_BYTES;
+use crate::net::workers::workers;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;

@@ -1,4 +1,4 @@
-//! Why a request could not be answered.
+//! Why a request could not be answered, or a change of the cluster not be made.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use kvorum_store::command::{Reason, Refused};
 use kvorum_store::fatal::stop_process;
 use kvorum_store::{ReadError, StoreError};
 
-use crate::raft::StatusOnly;
+use crate::place::StatusOnly;
 
-/// Why a request could not be answered. `grpc::error` says how each case looks on the wire; a
+/// Why a request could not be answered. `net::status` says how each case looks on the wire; a
 /// client decides by it whether trying again is safe, so a variant must not be used for a write
 /// whose fate is open, unless it says so.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -147,6 +147,39 @@ impl RequestError {
             ),
         }
     }
+}
+
+/// Why a change of the cluster failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// This node can't do it, or not now.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// It belongs to another cluster.
+    #[error("this node belongs to cluster {actual:016x}, not {wanted:016x}")]
+    OtherCluster {
+        /// The cluster it belongs to.
+        actual: u64,
+        /// The one that was asked for.
+        wanted: u64,
+    },
+    /// Another disk is meant.
+    #[error("the disk here is node {node_id:016x}, not {wanted:016x}; it may be a new one at an old address")]
+    OtherDisk {
+        /// The disk's node id.
+        node_id: u64,
+        /// The one that was meant.
+        wanted: u64,
+    },
+    /// The caller's view is out of date, or his request does not fit what is.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk could not take the new identity.
+    #[error("{0}")]
+    Io(String),
+    /// It was begun; whether it completes is not known.
+    #[error("{0}; look at the membership and repeat the request")]
+    Unfinished(String),
 }
 
 /// A read of the store that was not answered. Data that cannot be read must not be served, nor must

@@ -1,18 +1,24 @@
 //! A member of a Kvorum cluster: raft over the store, the gRPC services on top of it, and the
 //! process around both.
 //!
-//! Architecture invariants: only [`raft`] knows openraft; wire types stop at [`grpc`]; nothing here
-//! knows RocksDB. A request's path is `grpc::kv` -> `raft` -> the store and back.
+//! Architecture invariants: only [`raft`] knows openraft; the wire types of clients and administrators stop
+//! at [`api`]; nothing here knows RocksDB. A request's path is `api::kv` -> `requests`, the door -> `raft` -> the store and back.
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod blocking;
+pub mod boot;
 pub mod config;
+pub mod duties;
 pub mod error;
-pub mod grpc;
+pub mod health;
 pub mod http;
-pub mod leader;
+pub mod machine;
 pub mod metrics;
+pub mod net;
+pub mod place;
 pub mod raft;
-pub mod recover;
-pub mod restore;
+pub mod requests;
 pub mod server;
+pub mod shared_reads;
 pub mod watch;

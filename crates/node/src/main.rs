@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use kvorum_node::config::{Cli, LogFormat, Task};
-use kvorum_node::server;
+use kvorum_node::config::{Cli, Config, LogFormat, Task};
+use kvorum_node::machine::Machine;
+use kvorum_node::server::{self, Closing};
 use kvorum_store::data_dir::{DataDir, DataDirError};
 use kvorum_store::log::{self, Log};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
         .build();
     let result = match runtime {
         Ok(runtime) => {
-            let result = runtime.block_on(server::run(config));
+            let result = runtime.block_on(run(config));
             // Blocking reads that are still under way hold the store.
             runtime.shutdown_timeout(CLOSE_MAX);
             result
@@ -57,6 +59,21 @@ fn main() -> ExitCode {
         Ok(_) => fail(1, "the store was not closed in time; nothing is lost, the next start takes longer"),
         Err(error) => fail(1, error),
     }
+}
+
+/// Runs the node until a signal.
+async fn run(config: Config) -> Result<Closing, Box<dyn std::error::Error>> {
+    raise_file_limit();
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|error| format!("handle SIGTERM: {error}"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("handle SIGINT: {error}"))?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+    };
+    Ok(server::run(config, Machine::real(), stop).await?)
 }
 
 fn fail(code: u8, error: impl Display) -> ExitCode {
@@ -114,4 +131,15 @@ fn verify(data_dir: &Path) -> ExitCode {
     }
     findings.iter().for_each(|finding| println!("{finding}"));
     ExitCode::from(1)
+}
+
+/// The default soft limit of 1,024 descriptors is less than the connections a node can serve.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }

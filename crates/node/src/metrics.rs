@@ -18,7 +18,7 @@ use prometheus::{
 };
 use prost::Message as _;
 
-use crate::raft::Overview;
+use crate::place::Overview;
 use groups::{ProcessMetrics, StoreMetrics};
 use make::{Make, call_buckets, disk_buckets, size_buckets};
 

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::Duration;
 
 use kvorum_proto::admin::v1::admin_server::AdminServer;
@@ -13,32 +14,35 @@ use kvorum_store::log::{Log, LogError, LogOptions};
 use kvorum_store::space::Space;
 use kvorum_store::{Limits, OpenError, Store, StoreOptions};
 use rand::Rng as _;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tonic_health::ServingStatus;
-use tonic_health::server::{HealthReporter, health_reporter};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{sleep, timeout};
+use tonic_health::server::health_reporter;
 
+use crate::api::admin::AdminService;
+use crate::api::client_port::{report_health, with_reflection};
+use crate::api::kv::cluster::ClusterService;
+use crate::api::kv::service::KvService;
+use crate::api::peer::PeerService;
+use crate::boot::recover::{self, RecoverError};
+use crate::boot::restore::{self, RestoreError};
 use crate::config::{Bootstrap, Config};
-use crate::grpc::admin::AdminService;
-use crate::grpc::budget::SendBudget;
-use crate::grpc::cluster::ClusterService;
-use crate::grpc::kv::KvService;
-use crate::grpc::peer::PeerService;
-use crate::grpc::transport::{self, BindError, PEER_MESSAGE_BYTES_MAX, stopped};
-use crate::grpc::workers::Workers;
-use crate::grpc::{Router, RouterBuilder};
-use crate::http::{self, Health};
+use crate::health::Health;
+use crate::machine::Machine;
 use crate::metrics::Metrics;
-use crate::raft::{Parts, Raft, RaftOptions};
-use crate::recover::{self, RecoverError};
-use crate::restore::{self, RestoreError};
+use crate::net::budget::SendBudget;
+use crate::net::dialer::Dialer;
+use crate::net::listen::{BindError, bind};
+use crate::net::network::Listener;
+use crate::net::router::Router;
+use crate::net::sizes::PEER_MESSAGE_BYTES_MAX;
+use crate::net::transport::{self, stopped};
+use crate::net::workers::Workers;
+use crate::raft::start::Parts;
+use crate::raft::{Raft, RaftOptions};
+use crate::requests::Requests;
 use crate::watch::WatchHub;
-
-/// How often readiness is looked at for `grpc.health.v1`.
-const HEALTH_PERIOD: Duration = Duration::from_millis(500);
+use crate::{duties, http};
 
 /// The steps of a stop, together well under the 10 s that a stop may take.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -50,15 +54,10 @@ const LAST_ANSWERS_MAX: Duration = Duration::from_millis(500);
 const SETTLE_MAX: Duration = Duration::from_millis(500);
 /// See [`HAND_OVER_MAX`].
 const SHUTDOWN_MAX: Duration = Duration::from_secs(4);
-
-/// The services of the client port, as health and reflection name them.
-const CLIENT_SERVICES: [&str; 2] = ["kv.v1.Kv", "kv.v1.Cluster"];
-/// What else reflection names on the client port.
-const OTHER_SERVICES: [&str; 3] = [
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+/// See [`HAND_OVER_MAX`]. How long the last tasks may take to let go of the store.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
+/// Between two looks whether the store is closed.
+const CLOSE_POLL: Duration = Duration::from_millis(1);
 
 /// Why a node did not start. Each message is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +82,7 @@ pub enum StartError {
     Recover(#[from] RecoverError),
     /// Consensus.
     #[error(transparent)]
-    Raft(#[from] crate::raft::StartError),
+    Raft(#[from] crate::raft::start::StartError),
     /// The new cluster of one could not be founded.
     #[error("found a cluster of one member: {0}")]
     Found(String),
@@ -104,6 +103,8 @@ pub struct Node {
     stop_clients: watch::Sender<bool>,
     stop_peers: watch::Sender<bool>,
     clients: JoinHandle<()>,
+    /// What else is served; it is cut off at the end.
+    others: Vec<AbortHandle>,
     /// The addresses that are listened on.
     pub addresses: Addresses,
 }
@@ -119,23 +120,22 @@ pub struct Addresses {
     pub http: SocketAddr,
 }
 
-/// Runs a node until it is told to stop. The caller ends the runtime, and then waits.
-pub async fn run(config: Config) -> Result<Closing, StartError> {
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|e| StartError::System("handle SIGTERM", e))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|e| StartError::System("handle SIGINT", e))?;
-    let node = Node::start(config).await?;
+/// Runs a node until `stop`, or until it has to be started anew. The caller ends the runtime, and then waits.
+pub async fn run(
+    config: Config,
+    machine: Machine,
+    stop: impl Future<Output = ()>,
+) -> Result<Closing, StartError> {
+    let node = Node::start(config, machine).await?;
+    let mut restart = node.raft.watch_restart();
     tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = stop => {}
+        _ = restart.wait_for(|restart| *restart) => {}
     }
-    let closing = Closing(Arc::downgrade(node.raft.metrics()));
-    node.stop().await;
-    Ok(closing)
+    Ok(node.stop().await)
 }
 
-/// A stopped node whose threads and tasks may still hold the store.
+/// A stopped node whose last threads and tasks may still hold the store.
 ///
 /// RocksDB must be closed before the process tears down what it works with: a store that is open
 /// when `main` returns aborts the process. Whoever holds the store holds the metrics too, and lets
@@ -143,40 +143,52 @@ pub async fn run(config: Config) -> Result<Closing, StartError> {
 pub struct Closing(Weak<Metrics>);
 
 impl Closing {
-    /// Waits until the store is closed; false when that takes too long.
+    /// Whether the store is closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// Waits until the store is closed; false when that takes too long. For when the runtime has ended, and
+    /// with it whoever did not let go before.
     pub fn wait(&self, within: Duration) -> bool {
-        let begun = std::time::Instant::now();
-        while self.0.strong_count() > 0 {
-            if begun.elapsed() > within {
-                return false;
+        let looks = within.as_millis() / CLOSE_POLL.as_millis();
+        (0..looks).any(|_| {
+            let closed = self.is_closed();
+            if !closed {
+                thread::sleep(CLOSE_POLL);
             }
-            std::thread::sleep(Duration::from_millis(1));
+            closed
+        })
+    }
+
+    async fn closed(&self) {
+        while !self.is_closed() {
+            sleep(CLOSE_POLL).await;
         }
-        true
     }
 }
 
 /// The ports, bound before anything on disk is touched.
 struct Listeners {
-    client: TcpListener,
-    peer: TcpListener,
-    http: TcpListener,
+    client: Box<dyn Listener>,
+    peer: Box<dyn Listener>,
+    http: Box<dyn Listener>,
 }
 
 impl Listeners {
-    async fn bind(config: &Config) -> Result<(Listeners, Addresses), StartError> {
+    async fn bind(config: &Config, machine: &Machine) -> Result<(Listeners, Addresses), StartError> {
         let listeners = Listeners {
-            client: transport::bind("--listen-client", &config.listen_client).await?,
-            peer: transport::bind("--listen-peer", &config.listen_peer).await?,
-            http: transport::bind("--listen-http", &config.listen_http).await?,
+            client: bind(&machine.net, "--listen-client", &config.listen_client).await?,
+            peer: bind(&machine.net, "--listen-peer", &config.listen_peer).await?,
+            http: bind(&machine.net, "--listen-http", &config.listen_http).await?,
         };
-        let address = |listener: &TcpListener| {
-            listener.local_addr().map_err(|error| StartError::System("ask for a port's address", error))
+        let address = |listener: &dyn Listener| {
+            listener.address().map_err(|error| StartError::System("ask for a port's address", error))
         };
         let addresses = Addresses {
-            client: address(&listeners.client)?,
-            peer: address(&listeners.peer)?,
-            http: address(&listeners.http)?,
+            client: address(&*listeners.client)?,
+            peer: address(&*listeners.peer)?,
+            http: address(&*listeners.http)?,
         };
         Ok((listeners, addresses))
     }
@@ -184,11 +196,10 @@ impl Listeners {
 
 impl Node {
     /// Opens the data directory, joins consensus and serves.
-    pub async fn start(config: Config) -> Result<Node, StartError> {
-        raise_file_limit();
-        let (listeners, addresses) = Listeners::bind(&config).await?;
+    pub async fn start(config: Config, machine: Machine) -> Result<Node, StartError> {
+        let (listeners, addresses) = Listeners::bind(&config, &machine).await?;
         let metrics = Arc::new(Metrics::new());
-        let parts = open_data(&config, addresses, metrics.clone())?;
+        let parts = open_data(&config, addresses, metrics.clone(), machine)?;
         let hub = parts.hub.clone();
         let raft = Raft::start(parts, raft_options(&config, addresses)).await?;
         // A crash may have come between the two halves of founding.
@@ -196,6 +207,7 @@ impl Node {
         if raft.overview().cluster_id == 0 || founding {
             found_or_wait(&raft, &config, addresses).await?;
         }
+        duties::start(raft.clone());
         tracing::info!(
             node = format!("{:016x}", raft.overview().node_id),
             cluster = format!("{:016x}", raft.overview().cluster_id),
@@ -221,15 +233,15 @@ impl Node {
         let limit = config.request_bytes_max;
 
         let (reporter, health_service) = health_reporter();
-        tokio::spawn(report_health(reporter, health.clone(), peers_stop.clone()));
+        let reporting = tokio::spawn(report_health(reporter, health.clone(), peers_stop.clone()));
         tokio::spawn(hub.clone().dispatch());
-        let kv = KvService::server(raft.clone(), hub.clone(), metrics.clone(), limit);
+        let requests = Requests::new(raft.clone(), hub.clone(), limit);
         let budget =
             SendBudget::new(config.send_budget_bytes, config.send_patience, metrics.send_budget.clone());
         let router = Router::builder(metrics.clone(), stopping.clone(), limit, budget.clone())
             .status_only(raft.status_only())
-            .with(kv)
-            .with(ClusterService::server(raft.clone()))
+            .with(KvService::server(requests.clone()))
+            .with(ClusterService::server(requests.clone()))
             .with(health_service);
         let router = with_reflection(router).build();
         let clients = match config.client_threads {
@@ -243,14 +255,16 @@ impl Node {
 
         let peer =
             PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
-        let admin = AdminServer::new(AdminService::new(raft.clone()));
+        let admin = AdminServer::new(AdminService::new(requests));
         let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget)
             .status_only(raft.status_only())
             .with(peer)
             .with(admin);
-        tokio::spawn(transport::serve(listeners.peer, router.build(), stopped(peers_stop.clone())));
-        tokio::spawn(serve_http(listeners.http, health, peers_stop));
-        Ok(Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, addresses })
+        let peers =
+            tokio::spawn(transport::serve(listeners.peer, router.build(), stopped(peers_stop.clone())));
+        let http = tokio::spawn(serve_http(listeners.http, health, peers_stop));
+        let others = [reporting, peers, http].iter().map(JoinHandle::abort_handle).collect();
+        Ok(Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, others, addresses })
     }
 
     /// This node's part in consensus.
@@ -258,35 +272,50 @@ impl Node {
         &self.raft
     }
 
-    /// Hands leadership over, ends clients' calls, and closes the store so that the next start is
-    /// quick. Takes less than 10 s whatever happens.
-    pub async fn stop(mut self) {
+    /// Hands leadership over, ends clients' calls, and closes the store, flushed, so that the next start is
+    /// quick. Takes less than 10 s whatever happens. Only where something does not let go of the store in
+    /// time is it still open then, and closed with the runtime.
+    pub async fn stop(self) -> Closing {
+        let Node { raft, hub, stopping, gone, stop_clients, stop_peers, mut clients, others, .. } = self;
+        let closing = Closing(Arc::downgrade(raft.metrics()));
         // Clients are served all through the transfer: once there is a new leader, what they ask
         // for here is forwarded, and nobody sees an error.
-        self.raft.hand_over(HAND_OVER_MAX).await;
-        self.stopping.store(true, Ordering::SeqCst);
-        self.hub.stop();
-        self.stop_clients.send_replace(true);
-        if timeout(DRAIN_MAX, &mut self.clients).await.is_err() {
-            self.raft.stop_waiting();
-            if timeout(LAST_ANSWERS_MAX, &mut self.clients).await.is_err() {
+        raft.hand_over(HAND_OVER_MAX).await;
+        stopping.store(true, Ordering::SeqCst);
+        hub.stop();
+        stop_clients.send_replace(true);
+        if timeout(DRAIN_MAX, &mut clients).await.is_err() {
+            raft.stop_waiting();
+            if timeout(LAST_ANSWERS_MAX, &mut clients).await.is_err() {
                 tracing::warn!("some clients' calls did not end in time and are cut off");
             }
         }
         // What other members sent here while this node led has its answer on the way.
-        self.raft.settle(SETTLE_MAX).await;
+        raft.settle(SETTLE_MAX).await;
         // Members are served until the end: as a follower this node still acknowledges writes.
-        self.gone.store(true, Ordering::SeqCst);
-        if timeout(SHUTDOWN_MAX, self.raft.shutdown()).await.is_err() {
+        gone.store(true, Ordering::SeqCst);
+        if timeout(SHUTDOWN_MAX, raft.shutdown()).await.is_err() {
             tracing::warn!("the store was not flushed in time; the next start repeats some of the log");
         }
-        self.stop_peers.send_replace(true);
+        stop_peers.send_replace(true);
+        clients.abort();
+        others.iter().for_each(AbortHandle::abort);
+        drop((raft, hub));
+        if timeout(CLOSE_MAX, closing.closed()).await.is_err() {
+            tracing::warn!("something still reads the store, which is closed when that is cut off");
+        }
         tracing::info!("stopped");
+        closing
     }
 }
 
 /// Opens what is on disk, in the order in which a mistake is told best.
-fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Result<Parts, StartError> {
+fn open_data(
+    config: &Config,
+    addresses: Addresses,
+    metrics: Arc<Metrics>,
+    machine: Machine,
+) -> Result<Parts, StartError> {
     let dir = &config.data_dir;
     let data_dir = DataDir::open(dir)?;
     let identity = data_dir.create_identity(rand::rng().next_u64().max(1))?;
@@ -314,7 +343,8 @@ fn open_data(config: &Config, addresses: Addresses, metrics: Arc<Metrics>) -> Re
     restore::found(config, &data_dir, &log, &store, advertise, identity)?;
     recover::carry_out(dir, &data_dir, &log, &store, advertise, identity)?;
     let hub = WatchHub::new(store.revision());
-    Ok(Parts { data_dir, store, log, space, hub, metrics })
+    let Machine { net, blocking } = machine;
+    Ok(Parts { data_dir, store, log, space, hub, metrics, dialer: Dialer::new(net), blocking })
 }
 
 /// Refuses a disk of another cluster than the wanted one.
@@ -363,50 +393,8 @@ async fn found_or_wait(raft: &Raft, config: &Config, addresses: Addresses) -> Re
     }
 }
 
-/// The default soft limit of 1,024 descriptors is less than the connections a node can serve.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
-        tracing::warn!(%error, "the limit of open files could not be raised");
-    }
-}
-
-async fn serve_http(listener: TcpListener, health: Health, stop: watch::Receiver<bool>) {
+async fn serve_http(listener: Box<dyn Listener>, health: Health, stop: watch::Receiver<bool>) {
     if let Err(error) = http::serve(listener, health, stopped(stop)).await {
         tracing::error!(%error, "the HTTP port is no longer served");
-    }
-}
-
-/// Reflection, and by its name of before it was finished too: many tools know no other.
-fn with_reflection(router: RouterBuilder) -> RouterBuilder {
-    let builder = || {
-        let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(kvorum_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
-            .include_reflection_service(false);
-        let services = CLIENT_SERVICES.into_iter().chain(OTHER_SERVICES);
-        services.fold(builder, tonic_reflection::server::Builder::with_service_name)
-    };
-    let generated = "the descriptors were generated by the build";
-    router.with(builder().build_v1().expect(generated)).with(builder().build_v1alpha().expect(generated))
-}
-
-/// Keeps `grpc.health.v1` in step with readiness until `stop`.
-async fn report_health(reporter: HealthReporter, health: Health, stop: watch::Receiver<bool>) {
-    let mut serving = None;
-    while !*stop.borrow() {
-        let ready = health.ready().is_ok();
-        if serving.replace(ready) != Some(ready) {
-            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-            for service in CLIENT_SERVICES.into_iter().chain([""]) {
-                reporter.set_service_status(service, status).await;
-            }
-        }
-        tokio::time::sleep(HEALTH_PERIOD).await;
     }
 }

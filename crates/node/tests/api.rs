@@ -2,18 +2,20 @@
 //! port, a clean stop. Method: a node in this process that founds a cluster of one, and plain
 //! generated clients.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_imports)]
+#![allow(clippy::unwrap_used, clippy::wildcard_imports, clippy::disallowed_methods)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser as _;
 use kvorum_node::config::{Cli, Config};
+use kvorum_node::machine::Machine;
 use kvorum_node::server::Node;
+use kvorum_proto::admin::v1 as admin;
+use kvorum_proto::admin::v1::admin_client::AdminClient;
 use kvorum_proto::kv::v1::batch_op::{Op, Put};
 use kvorum_proto::kv::v1::cluster_client::ClusterClient;
 use kvorum_proto::kv::v1::condition::Expect;
@@ -35,22 +37,9 @@ struct Fixture {
     dir: TempDir,
 }
 
-/// Tests that run at the moment.
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
-
-/// Runs a test. After the last one it waits until the nodes' threads have ended: RocksDB does not outlive the
-/// process's statics.
 fn run(test: impl Future<Output = ()>) {
-    RUNNING.fetch_add(1, Ordering::SeqCst);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test);
-    drop(runtime);
-    let ended = Instant::now() + Duration::from_secs(10);
-    if RUNNING.fetch_sub(1, Ordering::SeqCst) == 1 {
-        while threads().iter().any(|name| name.trim_end() == "apply") && Instant::now() < ended {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
 }
 
 /// The names of this process's threads.
@@ -84,13 +73,19 @@ impl Fixture {
     async fn start_with(client_threads: usize, flags: &[&str]) -> Fixture {
         let dir = TempDir::new().unwrap();
         let config = Config { client_threads, ..config(&dir, flags) };
-        let node = Node::start(config).await.unwrap();
+        let node = Node::start(config, Machine::real()).await.unwrap();
         let channel = connect(node.addresses.client).await;
         let kv = KvClient::new(channel.clone()).max_decoding_message_size(64 << 20);
         let mut fixture = Fixture { node: Some(node), kv, channel, dir };
         let get = GetRequest { key: "k".into(), ..Default::default() };
         fixture.kv.get(get).await.expect("a read waits for the first leader");
         fixture
+    }
+
+    /// Ends a test: the store is closed when the stop returns, though clients are connected.
+    async fn stop(&mut self) {
+        let node = self.node.take().expect("it was not stopped yet");
+        assert!(node.stop().await.is_closed());
     }
 
     fn node(&self) -> &Node {
@@ -188,7 +183,7 @@ async fn async_reflection_is_served_under_both_its_names() {
             names
         }};
     }
-    let it = Fixture::start().await;
+    let mut it = Fixture::start().await;
     let expected = [
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
@@ -198,6 +193,7 @@ async fn async_reflection_is_served_under_both_its_names() {
     ];
     assert_eq!(ask!(v1, it.channel), expected);
     assert_eq!(ask!(v1alpha, it.channel), expected);
+    it.stop().await;
 }
 
 #[test]
@@ -239,6 +235,7 @@ async fn async_keys_are_set_read_and_deleted() {
     let answer = it.kv.delete(request).await.unwrap().into_inner();
     assert_eq!((answer.deleted, answer.previous.len()), (2, 2));
     assert!(!it.get("a").await.found);
+    it.stop().await;
 }
 
 #[test]
@@ -268,6 +265,7 @@ async fn async_a_batch_is_all_or_nothing() {
     let answer = it.kv.batch(request).await.unwrap().into_inner();
     assert_eq!(answer.deleted, [0, 1, 0]);
     assert_eq!(answer.header.unwrap().revision, old + 1);
+    it.stop().await;
 }
 
 #[test]
@@ -293,6 +291,7 @@ async fn async_ttls_are_set_read_and_dropped() {
     let missing =
         it.kv.ttl(TtlRequest { key: "no".into(), ..Default::default() }).await.unwrap().into_inner();
     assert!(!missing.found && !missing.has_ttl);
+    it.stop().await;
 }
 
 /// Values just within the limit pass; anything larger is refused with the limit in the message,
@@ -315,6 +314,7 @@ async fn async_too_large_requests_name_the_limit() {
     }
     let empty = it.kv.set(SetRequest::default()).await.unwrap_err();
     assert_eq!((empty.code(), reason(&empty).as_str()), (Code::InvalidArgument, "INVALID"));
+    it.stop().await;
 }
 
 #[test]
@@ -355,6 +355,7 @@ async fn async_scans_are_paged_at_one_revision() {
     assert_eq!((pages.len(), pages[0].kvs.len()), (1, 0), "even an empty scan tells its revision");
     let request = ScanRequest { range: everything(), keys_only: true, limit: 5, ..Default::default() };
     assert!(it.scan(request).await[0].kvs.iter().all(|kv| kv.value.is_empty()));
+    it.stop().await;
 }
 
 /// Every event once and in order: those before the watch from disk, those since from memory, with
@@ -395,6 +396,7 @@ async fn async_a_watch_sees_the_past_and_the_present() {
         assert_eq!(response.header.unwrap().revision, now);
         assert_eq!(&response.events[0].kv.as_ref().unwrap().value[..], b"2");
     }
+    it.stop().await;
 }
 
 /// Many watchers of one prefix, some busy ones of other keys: each sees its own events, all of
@@ -440,6 +442,7 @@ async fn async_many_watchers_miss_nothing() {
     for reader in readers {
         timeout(Duration::from_secs(20), reader).await.expect("no watcher misses an event").unwrap();
     }
+    it.stop().await;
 }
 
 #[test]
@@ -465,6 +468,7 @@ async fn async_compacted_revisions_are_refused() {
         let details = refused.get_error_details();
         assert_eq!(details.error_info().unwrap().metadata["compacted"], now.to_string());
     }
+    it.stop().await;
 }
 
 /// The HTTP port, health and the list of members; `promtool`, where it is installed, finds nothing
@@ -504,6 +508,7 @@ async fn async_the_node_tells_how_it_is() {
     assert_eq!(members.members.len(), 1);
     assert!(members.members[0].reachable && members.members[0].voter);
     assert_eq!(members.members[0].role(), member::Role::Leader);
+    it.stop().await;
 }
 
 /// A stream counts when it ends, by the status it ends with: a scan that was read to its end, a watch
@@ -534,6 +539,7 @@ async fn async_streams_are_counted_by_how_they_end() {
         assert!(begun.elapsed() < Duration::from_secs(5), "{missing} is missing in {metrics}");
         sleep(Duration::from_millis(10)).await;
     }
+    it.stop().await;
 }
 
 fn check_with_promtool(metrics: &str) {
@@ -561,7 +567,7 @@ async fn async_a_stop_ends_watches_with_a_reason() {
     let mut watch = it.watch(everything(), 0).await;
     watch.message().await.unwrap();
     let begun = Instant::now();
-    it.node.take().unwrap().stop().await;
+    it.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     let end = timeout(Duration::from_secs(1), watch.message()).await.expect("the watch has ended");
     assert_eq!(reason(&end.unwrap_err()), "SHUTTING_DOWN");
@@ -619,7 +625,7 @@ async fn async_threads_of_their_own_serve_clients_and_stop_like_one() {
     sleep(Duration::from_millis(200)).await;
 
     let begun = Instant::now();
-    it.node.take().unwrap().stop().await;
+    it.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     for writer in writers {
         let (written, status) = writer.await.unwrap();
@@ -720,9 +726,10 @@ fn a_start_that_cannot_work_says_why() {
 }
 
 async fn async_a_start_that_cannot_work_says_why() {
-    let it = Fixture::start().await;
+    let mut it = Fixture::start().await;
     let fail = async |dir: &TempDir, more: &[&str]| {
-        let error = Node::start(config(dir, more)).await.err().expect("it cannot start").to_string();
+        let error =
+            Node::start(config(dir, more), Machine::real()).await.err().expect("it cannot start").to_string();
         assert!(!error.contains('\n'), "{error}");
         error
     };
@@ -743,10 +750,13 @@ async fn async_a_start_that_cannot_work_says_why() {
         "--listen-http",
         any,
     ];
-    let error =
-        Node::start(Cli::parse_from(args).flags.validate().unwrap()).await.err().expect("the port is in use");
+    let error = Node::start(Cli::parse_from(args).flags.validate().unwrap(), Machine::real())
+        .await
+        .err()
+        .expect("the port is in use");
     assert!(error.to_string().contains("--listen-client") && error.to_string().contains("in use"), "{error}");
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0, "nothing was written");
+    it.stop().await;
 }
 
 /// What this process has in memory, in bytes: node and clients.
@@ -812,6 +822,68 @@ async fn async_scans_that_nobody_reads_take_bounded_memory() {
         done += 1;
     }
     assert_eq!(done, SCANS);
+    fixture.stop().await;
+}
+
+/// Goal: the value that a write brings back counts as waiting to be sent, as that of a read does, from when it
+/// is answered until the client has taken it.
+/// Method: a client that does not read, whose window is smaller than the value.
+#[test]
+fn a_value_that_a_write_brings_back_is_counted() {
+    run(async_a_value_that_a_write_brings_back_is_counted());
+}
+
+async fn async_a_value_that_a_write_brings_back_is_counted() {
+    const VALUE_BYTES: usize = 1 << 20;
+    let mut fixture = Fixture::start().await;
+    fixture.set("big", vec![b'v'; VALUE_BYTES]).await;
+    let waits = async |fixture: &Fixture| {
+        let (_, text) = fixture.http("/metrics").await;
+        let line = text.lines().find(|line| line.starts_with("kvorum_send_budget_bytes ")).unwrap();
+        line.split(' ').nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    assert_eq!(waits(&fixture).await, 0);
+    let address = format!("http://{}", fixture.node().addresses.client);
+    let channel = Channel::from_shared(address).unwrap().initial_stream_window_size(64 * 1024);
+    let mut client = tonic::client::Grpc::new(channel.connect().await.unwrap());
+    client = client.max_decoding_message_size(2 * VALUE_BYTES);
+    client.ready().await.unwrap();
+    let set = SetRequest { key: "big".into(), return_previous: true, ..Default::default() };
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/kv.v1.Kv/Set");
+    let codec = tonic_prost::ProstCodec::<SetRequest, SetResponse>::default();
+    // As a stream, so that nothing is read before it is asked for.
+    let mut unread =
+        client.server_streaming(tonic::Request::new(set), path, codec).await.unwrap().into_inner();
+    let waiting = waits(&fixture).await;
+    assert!(waiting > VALUE_BYTES / 2, "{waiting} bytes are counted");
+    let previous = unread.message().await.unwrap().unwrap().previous.unwrap();
+    assert_eq!(previous.value.len(), VALUE_BYTES);
+    assert!(unread.message().await.unwrap().is_none());
+    assert_eq!(waits(&fixture).await, 0, "the client has all of it");
+    fixture.stop().await;
+}
+
+/// Goal: who asks for a change of the cluster hears within his own deadline that it goes on, and it does.
+/// Method: a member is to be added at an address where somebody listens and never answers.
+#[test]
+fn a_change_that_takes_too_long_is_told_in_time() {
+    run(async_a_change_that_takes_too_long_is_told_in_time());
+}
+
+async fn async_a_change_that_takes_too_long_is_told_in_time() {
+    let mut fixture = Fixture::start().await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer_address = silent.local_addr().unwrap().to_string();
+    let mut admin = AdminClient::new(connect(fixture.node().addresses.peer).await);
+    let node = Some(admin::Node { node_id: 7, peer_address, client_address: "127.0.0.1:1".into() });
+    let mut request = tonic::Request::new(admin::AddLearnerRequest { node, expected: None });
+    request.set_timeout(Duration::from_millis(500));
+    let begun = Instant::now();
+    let status = admin.add_learner(request).await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(status.code(), Code::Unknown, "{status}");
+    assert!(status.message().contains("time was up"), "{status}");
+    fixture.stop().await;
 }
 
 /// Goal: a stream whose client takes nothing ends, and its memory is there for others; one that waits in
@@ -845,4 +917,5 @@ async fn async_a_stream_without_progress_ends() {
     assert_eq!(ended.code(), Code::Cancelled, "{ended}");
     // The connection itself goes on.
     assert_eq!(fixture.scan(request).await.iter().map(|page| page.kvs.len()).sum::<usize>(), 8);
+    fixture.stop().await;
 }

@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser as _;
 use kvorum_node::config::{Cli, Config};
+use kvorum_node::machine::Machine;
 use kvorum_node::server::Node;
 use kvorum_proto::peer::v1 as peer;
 use kvorum_proto::peer::v1::peer_client::PeerClient;
@@ -27,21 +28,13 @@ fn config(dir: &Path, bootstrap: &str, peer: &str) -> Config {
     Cli::parse_from(args).flags.validate().unwrap()
 }
 
-/// Runs a test, and waits until the nodes' threads have ended: RocksDB does not outlive the process's statics.
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test);
-    drop(runtime);
-    let ended = Instant::now() + Duration::from_secs(10);
-    while threads().any(|name| name.trim_end() == "apply") && Instant::now() < ended {
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
-/// The names of this process's threads.
-fn threads() -> impl Iterator<Item = String> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+async fn stop(node: Node) {
+    assert!(node.stop().await.is_closed());
 }
 
 /// A disk with an empty log, as a node left it that came by its cluster so.
@@ -65,21 +58,21 @@ fn a_disk_that_was_joined_founds_nothing() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let any = "127.0.0.1:0";
-        let node = Node::start(config(dir.path(), "wait", any)).await.unwrap();
+        let node = Node::start(config(dir.path(), "wait", any), Machine::real()).await.unwrap();
         node.raft().join(CLUSTER_ID, 1, 1).await.unwrap();
         for wanted in [0, CLUSTER_ID] {
             let error = node.raft().initialize(wanted).await.expect_err("it joined").to_string();
             assert!(error.contains("00000000000000c1") && error.contains("kvorum member add"), "{error}");
         }
         assert!(!node.raft().founding());
-        node.stop().await;
+        stop(node).await;
 
         // The flag founds no more than the call does.
         let dir = disk(|data| data.set_cluster(CLUSTER_ID, 1));
-        let node = Node::start(config(dir.path(), "single", any)).await.unwrap();
+        let node = Node::start(config(dir.path(), "single", any), Machine::real()).await.unwrap();
         node.raft().initialize(0).await.expect_err("it joined before the start");
         assert!(node.raft().overview().members.is_empty());
-        node.stop().await;
+        stop(node).await;
     });
 }
 
@@ -89,17 +82,17 @@ fn founding_that_was_cut_short_is_finished() {
         let begun = || disk(|data| data.found_cluster(CLUSTER_ID, 1));
         let any = "127.0.0.1:0";
         let dir = begun();
-        let node = Node::start(config(dir.path(), "single", any)).await.unwrap();
+        let node = Node::start(config(dir.path(), "single", any), Machine::real()).await.unwrap();
         leads(&node).await;
         assert_eq!((node.raft().overview().cluster_id, node.raft().founding()), (CLUSTER_ID, false));
-        node.stop().await;
+        stop(node).await;
 
         let dir = begun();
-        let node = Node::start(config(dir.path(), "wait", any)).await.unwrap();
+        let node = Node::start(config(dir.path(), "wait", any), Machine::real()).await.unwrap();
         assert!(node.raft().founding());
         assert_eq!(node.raft().initialize(0).await.unwrap(), CLUSTER_ID);
         leads(&node).await;
-        node.stop().await;
+        stop(node).await;
     });
 }
 
@@ -107,7 +100,7 @@ fn founding_that_was_cut_short_is_finished() {
 fn a_forged_vote_changes_no_term() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let node = Node::start(config(dir.path(), "single", "127.0.0.1:0")).await.unwrap();
+        let node = Node::start(config(dir.path(), "single", "127.0.0.1:0"), Machine::real()).await.unwrap();
         leads(&node).await;
         let own = node.raft().overview();
         let address = format!("http://{}", node.addresses.peer);
@@ -133,6 +126,6 @@ fn a_forged_vote_changes_no_term() {
         sleep(Duration::from_millis(100)).await;
         let now = node.raft().overview();
         assert_eq!((now.term, now.is_leader()), (own.term, true));
-        node.stop().await;
+        stop(node).await;
     });
 }

@@ -10,14 +10,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use kvorum_client::admin::{AdminClient, v1};
+use kvorum_crd::KvCluster;
 use serde_json::{Value, json};
 
 use crate::build::{Inputs, hash};
-use crate::crd::KvCluster;
+use crate::fence::{Disk, LogId, Version};
 use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
 use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
-use crate::observed::{Disk, LogId, Version};
 use crate::plan::View;
 use crate::step::{Risky, Step};
 

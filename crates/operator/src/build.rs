@@ -1,8 +1,8 @@
 //! The objects that belong to a cluster, made of its spec: pure.
 
+use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
 use serde_json::{Map, Value, json};
 
-use crate::crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
 
 /// Where a node keeps its data: below the volume's root, where some file systems keep their own.
@@ -379,7 +379,7 @@ pub fn bytes(quantity: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::KvClusterSpec;
+    use kvorum_crd::KvClusterSpec;
 
     fn inputs(cluster: &KvCluster) -> Inputs<'_> {
         Inputs {

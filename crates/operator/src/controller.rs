@@ -15,14 +15,15 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
+use kvorum_crd::{KvCluster, KvClusterStatus};
 use tokio::sync::Mutex;
 
 use crate::apply::{ApplyError, apply, kubernetes};
-use crate::crd::{KvCluster, KvClusterStatus};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::observe::{Follow, ObserveError, Seen, observe};
+use crate::options::Options;
 use crate::plan::{Plan, plan};
 use crate::status::status;
 use crate::step::Step;
@@ -38,19 +39,6 @@ const AT_REST: Duration = Duration::from_secs(10);
 const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// A step that was planned longer ago is not taken any more: the look it was planned on is too old.
 const LOOK_VALID: Duration = Duration::from_secs(10);
-
-/// How the operator was set up.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The image of clusters whose spec names none.
-    pub image: String,
-    /// Its pull policy.
-    pub pull_policy: Option<String>,
-    /// Only this namespace; `None`: all.
-    pub namespace: Option<String>,
-    /// Existing clusters follow the operator's own image and template.
-    pub upgrade_clusters: bool,
-}
 
 /// What all reconciles share.
 pub struct Context {

@@ -7,14 +7,15 @@
 pub mod apply;
 pub mod build;
 pub mod controller;
-pub mod crd;
 pub mod elect;
+pub mod fence;
 pub mod http;
 pub mod memory;
 pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod observed;
+pub mod options;
 pub mod plan;
 pub mod status;
 pub mod step;

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::Client;
-use kvorum_operator::controller::{Context, Options, run};
-use kvorum_operator::crd;
+use kvorum_operator::controller::{Context, run};
 use kvorum_operator::elect::Election;
 use kvorum_operator::http::{Health, serve};
+use kvorum_operator::options::Options;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -96,7 +96,7 @@ async fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the definition is this command's output")]
 fn print_definition() -> ExitCode {
-    print!("{}", serde_yaml_ng::to_string(&crd::definition()).expect("a definition is plain data"));
+    print!("{}", serde_yaml_ng::to_string(&kvorum_crd::definition()).expect("a definition is plain data"));
     ExitCode::SUCCESS
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use kvorum_crd::KvClusterStatus;
 use prometheus::{
     Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
-use crate::crd::KvClusterStatus;
 use crate::observe::Seen;
 
 /// Seconds: a look takes some calls, a change of the membership up to ten seconds.

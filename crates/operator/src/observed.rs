@@ -3,11 +3,11 @@
 //! It holds no clock either: where time matters, whoever observed says how long something has lasted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use crate::crd::Keep;
+use kvorum_crd::Keep;
+
+use crate::fence::{Disk, LogId, Token, Version};
 use crate::names;
-use crate::names::hex;
 use crate::step::Risky;
 
 /// Everything a plan is made of.
@@ -112,15 +112,6 @@ pub enum Monitor {
     Impossible(String),
 }
 
-/// Which object, in which version, a deletion is meant for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Version {
-    /// Its uid.
-    pub uid: String,
-    /// Its resource version.
-    pub resource_version: String,
-}
-
 /// The StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatefulSet {
@@ -184,17 +175,6 @@ pub struct Claim {
     pub machine: Machine,
 }
 
-/// Whose disk it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Disk {
-    /// Its cluster.
-    pub cluster_id: u64,
-    /// Its node id.
-    pub node_id: u64,
-    /// This disk founds the cluster.
-    pub founder: bool,
-}
-
 /// Whether the machine that holds a volume exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Machine {
@@ -205,15 +185,6 @@ pub enum Machine {
     Missing,
     /// There has been no such machine for so long that it is gone.
     Gone,
-}
-
-/// A position in the raft log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogId {
-    /// The term.
-    pub term: u64,
-    /// The index.
-    pub index: u64,
 }
 
 /// What a node is.
@@ -291,24 +262,6 @@ impl Claim {
     /// A member's disk, as far as is written on it.
     pub fn is_members(&self) -> bool {
         self.disk.is_some() && !self.retired && !self.deleting
-    }
-}
-
-/// Which disk a recovery begins with, in which state: `<incarnation>/<node id>@<term>.<index>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// The incarnation that lost its quorum.
-    pub incarnation: u64,
-    /// The survivor.
-    pub node_id: u64,
-    /// Its last log entry.
-    pub last_log: LogId,
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Token { incarnation, node_id, last_log } = self;
-        write!(f, "{incarnation}/{}@{}.{}", hex(*node_id), last_log.term, last_log.index)
     }
 }
 

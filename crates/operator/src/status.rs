@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use kvorum_crd::{KvClusterStatus, MemberStatus};
 
 use crate::apply::ApplyError;
-use crate::crd::{KvClusterStatus, MemberStatus};
+use crate::fence::Token;
 use crate::names::{self, CLIENT_PORT, hex};
 use crate::observe::Seen;
-use crate::observed::{Monitor, Node, Observed, Role, Token};
+use crate::observed::{Monitor, Node, Observed, Role};
 use crate::plan::{About, Plan, View};
 use crate::step::Step;
 
@@ -374,9 +375,10 @@ mod tests {
 
     use super::*;
     use crate::build::Template;
-    use crate::crd::{KvCluster, KvClusterSpec};
-    use crate::observed::{LogId, Membership, Pod};
+    use crate::fence::LogId;
+    use crate::observed::{Membership, Pod};
     use crate::plan::plan;
+    use kvorum_crd::{KvCluster, KvClusterSpec};
 
     /// One member, which leads and is ready.
     fn seen() -> Seen {

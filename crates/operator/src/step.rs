@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::crd::StepRecord;
+use kvorum_crd::StepRecord;
+
+use crate::fence::{Disk, LogId, Token, Version};
 use crate::names::{self, FINALIZER, RECOVER_FROM, hex, unhex};
-use crate::observed::{Disk, LogId, Token, Version};
 
 /// One step. Each is one idempotent effect.
 #[derive(Clone, Debug, PartialEq)]

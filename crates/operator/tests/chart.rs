@@ -14,8 +14,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kvorum_crd::{KvCluster, KvClusterSpec};
 use kvorum_operator::build::Inputs;
-use kvorum_operator::crd::{self, KvCluster, KvClusterSpec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
@@ -24,7 +24,7 @@ const CHART: &str = "charts/kvorum-operator";
 
 #[test]
 fn the_definition_is_the_operators() {
-    let printed = serde_yaml_ng::to_string(&crd::definition()).unwrap();
+    let printed = serde_yaml_ng::to_string(&kvorum_crd::definition()).unwrap();
     for file in ["charts/kvorum-operator/files/crd.yaml", "manifests/crd.yaml"] {
         assert!(read(file) == printed, "{file} is not what the operator prints: run `make manifests`");
     }

@@ -37,8 +37,7 @@ pub struct Limits {
     /// Work: a page of a scan ends when it has looked at so many keys that do not exist at its revision: a range
     /// whose keys came later, or went before, must not hold a reader for seconds.
     pub skipped_keys_max: usize,
-    /// Work: a call for changes ends with the revision in which it has looked at so many, whether they were in
-    /// the range or not.
+    /// Work: a read of changes ends after so many, whether they concerned anybody or not.
     pub looked_at_changes_max: usize,
     /// Work: a frame of the log takes changes until it is so large; one change may be larger. It bounds the
     /// writer's buffer and the time of one write, and is far above what a group of requests needs.

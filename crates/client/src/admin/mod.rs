@@ -18,25 +18,61 @@ use tonic::{Request, Response, Status, Streaming};
 pub use self::operations::{Operations, Voter};
 pub use self::plan::Step;
 use crate::Error;
-use crate::call::{Rpc, send};
 use crate::channel::{Channel, MESSAGE_BYTES_MAX};
+use crate::connect::ConnectOptions;
 use crate::error::Tried;
 use crate::judge::{Fate, Next, Setback, judge};
 use crate::node::Node;
+use crate::rpc::{Rpc, send};
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a snapshot may pause between two chunks: the node may have to flush first.
 const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The administration of one node. A call is attempted once.
+///
+/// It is for whoever administers a cluster; a program that reads and writes keys wants [`Client`](crate::Client).
+///
+/// # Errors
+/// Of every method: [`Error::Unanswered`] where the node did not get the call, which then changed nothing;
+/// [`Error::OutcomeUnknown`] where it broke off, after which [`status`](AdminClient::status) tells; and
+/// [`Error::Rpc`] with the node's refusal, such as one that it does not lead or that the membership is another one
+/// than expected.
+///
+/// ```
+/// # kvorum_mock::example(async |_| {
+/// use std::time::Duration;
+/// use kvorum_client::admin::{AdminClient, v1::State};
+///
+/// # let peers = kvorum_mock::admin::Peers::of_cluster(3, 0);
+/// # let peer_address = &peers.addresses[0];
+/// let node = AdminClient::new(peer_address, Duration::from_secs(2))?;
+/// let status = node.status().await?;
+/// assert_eq!(status.state(), State::Leader);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug)]
 pub struct AdminClient {
     node: Node,
     timeout: Duration,
+    connect: ConnectOptions,
 }
 
 /// A snapshot, as it comes from a node.
+///
+/// [`save`](crate::snapshot::save) writes one to a file and checks it.
+///
+/// ```no_run
+/// # async fn example(node: kvorum_client::admin::AdminClient) -> Result<(), kvorum_client::Error> {
+/// let mut chunks = node.snapshot().await?;
+/// let mut count = 0;
+/// while let Some(chunk) = chunks.next().await? {
+///     count += 1;
+/// }
+/// # let _ = count;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct SnapshotStream {
     chunks: Streaming<v1::SnapshotChunk>,
@@ -75,9 +111,20 @@ admin! {
 }
 
 impl AdminClient {
-    /// The node with this peer port, `host:port`. It is connected to by the first call.
+    /// The node with this peer port, `host:port`, and how long each call may take. It is connected to by the
+    /// first call.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEndpoint`]: the address is no `host:port`.
     pub fn new(peer_address: &str, timeout: Duration) -> Result<AdminClient, Error> {
-        Ok(AdminClient { node: Node::new(peer_address.parse()?), timeout })
+        Ok(AdminClient { node: Node::new(peer_address.parse()?), timeout, connect: ConnectOptions::new() })
+    }
+
+    /// How it connects from now on; [`ConnectOptions::new`] without this.
+    #[must_use]
+    pub fn connect_options(mut self, options: ConnectOptions) -> AdminClient {
+        self.connect = options;
+        self
     }
 
     /// The peer address.
@@ -86,18 +133,27 @@ impl AdminClient {
     }
 
     /// Everything the node knows of itself.
+    ///
+    /// # Errors
+    /// See [`AdminClient`].
     pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
         self.call(&v1::StatusRequest::default()).await
     }
 
     /// The same, once a quorum has confirmed that it is no older than this call. Where none does, the
     /// answer is not marked as confirmed.
+    ///
+    /// # Errors
+    /// See [`AdminClient`].
     pub async fn confirmed_status(&self) -> Result<v1::StatusResponse, Error> {
         self.call(&v1::StatusRequest { confirm: true, ..Default::default() }).await
     }
 
     /// Founds a cluster of this one node; 0 lets the node choose the cluster's id. With a node id, only
     /// the disk with that id does.
+    ///
+    /// # Errors
+    /// See [`AdminClient`]. A disk that belongs to a cluster already refuses.
     pub async fn initialize(
         &self,
         cluster_id: u64,
@@ -107,7 +163,11 @@ impl AdminClient {
         self.call(&v1::InitializeRequest { cluster_id, node_id }).await
     }
 
-    /// Adds a node that does not vote, if the membership is still the expected one.
+    /// Adds a node that does not vote, if the membership is still the expected one. Answers the membership
+    /// that this makes.
+    ///
+    /// # Errors
+    /// See [`AdminClient`].
     pub async fn add_learner(
         &self,
         node: v1::Node,
@@ -117,7 +177,11 @@ impl AdminClient {
         Ok(self.call(&request).await?.membership.unwrap_or_default())
     }
 
-    /// Removes a node that does not vote, if the membership is still the expected one.
+    /// Removes a node that does not vote, if the membership is still the expected one. Answers the membership
+    /// that this makes.
+    ///
+    /// # Errors
+    /// See [`AdminClient`].
     pub async fn remove_learner(
         &self,
         node_id: u64,
@@ -128,7 +192,10 @@ impl AdminClient {
     }
 
     /// Makes exactly these nodes the voters, if the membership is still the expected one. Voters that
-    /// leave go altogether.
+    /// leave go altogether. Answers the membership that this makes.
+    ///
+    /// # Errors
+    /// See [`AdminClient`].
     pub async fn change_membership(
         &self,
         voter_ids: Vec<u64>,
@@ -139,18 +206,26 @@ impl AdminClient {
     }
 
     /// Hands leadership to a voter, or without one to whoever is furthest, and answers who leads.
+    ///
+    /// # Errors
+    /// See [`AdminClient`].
     pub async fn transfer_leader(&self, to: Option<u64>) -> Result<u64, Error> {
         let request = v1::TransferLeaderRequest { to: to.unwrap_or_default() };
         Ok(self.call(&request).await?.leader_id)
     }
 
     /// Makes the node, whose quorum is lost for good, the only voter of a new incarnation.
+    ///
+    /// # Errors
+    /// See [`AdminClient`]. The node refuses while a majority lives, or a voter that answers has more.
     pub async fn recover(&self, request: v1::RecoverRequest) -> Result<(), Error> {
         self.call(&request).await.map(drop)
     }
 
-    /// The whole store as of one log position. A node streams four at a time, and answers `BUSY`, an
-    /// [`Error::Rpc`], to the next; and it ends a stream of which nothing is taken for 30 s.
+    /// The whole store as of one log position. The node ends a stream of which nothing is taken for 30 s.
+    ///
+    /// # Errors
+    /// See [`AdminClient`]. A node streams four at a time, and answers `BUSY`, an [`Error::Rpc`], to the next.
     pub async fn snapshot(&self) -> Result<SnapshotStream, Error> {
         let endpoint = self.address().to_owned();
         match self.attempt(&v1::SnapshotRequest {}).await {
@@ -171,7 +246,7 @@ impl AdminClient {
         let now = Instant::now();
         let until = now + self.timeout;
         let unchecked = async |_| Ok(());
-        match self.node.connected(until, CONNECT_TIMEOUT, unchecked).await {
+        match self.node.connected(until, &self.connect, unchecked).await {
             Ok(connected) => {
                 let outcome = send(&connected.channel, request, until, now, &self.node).await;
                 if outcome.as_ref().is_err_and(|setback| setback.broken) {
@@ -198,6 +273,9 @@ impl AdminClient {
 
 impl SnapshotStream {
     /// The next chunk; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::Unanswered`]: the stream broke off, or nothing came for a minute.
     pub async fn next(&mut self) -> Result<Option<v1::SnapshotChunk>, Error> {
         let problem = match tokio::time::timeout(SNAPSHOT_SILENCE_MAX, self.chunks.message()).await {
             Ok(Ok(chunk)) => return Ok(chunk),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::AdminClient;
 use super::plan::{Goal, Step, plan};
 use crate::error::Tried;
-use crate::{Client, Error};
+use crate::{Client, ConnectOptions, Error};
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(200);
@@ -31,12 +31,35 @@ const REFUSALS_MAX: u32 = 5;
 const PEERS_MAX: usize = 64;
 
 /// Makes changes of one cluster's membership.
+///
+/// Each operation looks, takes one step, and looks again, until what was asked for holds; `report` is told each
+/// step. It can be repeated at any point, and goes on where it was.
+///
+/// # Errors
+/// Of every operation: [`Error::Membership`] where it cannot be done, or nothing has moved for two minutes;
+/// [`Error::Unanswered`] where no leader is found in time, or a node that is to be added does not answer;
+/// [`Error::Rpc`] where a node keeps refusing.
+///
+/// ```
+/// # kvorum_mock::example(async |_| {
+/// use std::time::Duration;
+/// use kvorum_client::admin::{Operations, Voter};
+///
+/// # let peers = kvorum_mock::admin::Peers::start(3).addresses;
+/// let mut operations = Operations::at(peers[..2].to_vec(), Duration::from_secs(20))?;
+/// operations.found(&peers[..2], &mut |step| println!("{step}")).await?;
+/// let third = operations.add(&peers[2], Voter::Yes, &mut |step| println!("{step}")).await?;
+/// operations.remove(third, &mut |_| {}).await?;
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
 #[derive(Debug)]
 pub struct Operations {
     /// By peer address, so that connections are kept.
     peers: BTreeMap<String, AdminClient>,
     /// How long a cluster may go without a leader, or without any answer.
     timeout: Duration,
+    connect: ConnectOptions,
 }
 
 /// What a look at all peers showed.
@@ -48,24 +71,44 @@ struct View {
 }
 
 impl Operations {
-    /// For the cluster that a client is connected to.
+    /// For the cluster that a client is connected to, over connections that are made as the client's are.
+    /// `timeout` is how long the cluster may go without a leader, or without any answer.
+    ///
+    /// # Errors
+    /// As [`Client::members`].
     pub async fn of(client: &Client, timeout: Duration) -> Result<Operations, Error> {
         let members = client.members().timeout(timeout).await?;
         let peers = members.members.into_iter().map(|member| member.peer_address);
-        Operations::at(peers.collect(), timeout)
+        Ok(Operations::at(peers.collect(), timeout)?.connect_options(client.connect_options()))
     }
 
-    /// For the nodes with these peer addresses.
+    /// For the nodes with these peer addresses, and what these know. `timeout` is how long the cluster may go
+    /// without a leader, or without any answer.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEndpoint`]: an address is no `host:port`.
     pub fn at(peers: Vec<String>, timeout: Duration) -> Result<Operations, Error> {
-        let mut operations = Operations { peers: BTreeMap::new(), timeout };
+        let mut operations = Operations { peers: BTreeMap::new(), timeout, connect: ConnectOptions::new() };
         for peer in peers {
             operations.know(&peer)?;
         }
         Ok(operations)
     }
 
+    /// How nodes are connected to from now on; [`ConnectOptions::new`] without this.
+    #[must_use]
+    pub fn connect_options(mut self, options: ConnectOptions) -> Operations {
+        let anew = |(peer, admin): (String, AdminClient)| (peer, admin.connect_options(options.clone()));
+        self.peers = self.peers.into_iter().map(anew).collect();
+        self.connect = options;
+        self
+    }
+
     /// Founds a cluster on the first of these peers, unless one of them is in a cluster already, and
     /// makes all of them voters. Answers the cluster's id.
+    ///
+    /// # Errors
+    /// See [`Operations`].
     pub async fn found(
         &mut self,
         peers: &[String],
@@ -80,6 +123,9 @@ impl Operations {
 
     /// Adds the node with this peer address; as a voter, it is waited for until it has caught up.
     /// Answers its id.
+    ///
+    /// # Errors
+    /// See [`Operations`].
     pub async fn add(
         &mut self,
         peer: &str,
@@ -99,18 +145,27 @@ impl Operations {
     }
 
     /// Makes a learner a voter, once it has caught up.
+    ///
+    /// # Errors
+    /// See [`Operations`].
     pub async fn promote(&mut self, id: u64, report: &mut (dyn FnMut(&Step) + Send)) -> Result<(), Error> {
         let node = self.member(id).await?;
         self.reach(&Goal::Voters(vec![node]), report).await
     }
 
     /// Removes a member. A leader hands over first.
+    ///
+    /// # Errors
+    /// See [`Operations`].
     pub async fn remove(&mut self, id: u64, report: &mut (dyn FnMut(&Step) + Send)) -> Result<(), Error> {
         self.member(id).await?;
         self.reach(&Goal::Absent(id), report).await
     }
 
     /// Hands leadership to a voter, or to whoever is furthest. Answers who leads.
+    ///
+    /// # Errors
+    /// See [`Operations`].
     pub async fn transfer_leader(&mut self, to: Option<u64>) -> Result<u64, Error> {
         if let Some(id) = to {
             self.member(id).await?;
@@ -120,6 +175,9 @@ impl Operations {
     }
 
     /// The peer address of the leader, and its status.
+    ///
+    /// # Errors
+    /// [`Error::Unanswered`]: there is none that answers in time.
     pub async fn leader(&mut self) -> Result<(String, StatusResponse), Error> {
         let deadline = Instant::now() + self.timeout;
         loop {
@@ -281,18 +339,29 @@ impl Operations {
     fn know(&mut self, peer: &str) -> Result<(), Error> {
         if !self.peers.contains_key(peer) && self.peers.len() < PEERS_MAX {
             let admin = AdminClient::new(peer, STATUS_TIMEOUT.min(self.timeout))?;
-            self.peers.insert(peer.to_owned(), admin);
+            self.peers.insert(peer.to_owned(), admin.connect_options(self.connect.clone()));
         }
         Ok(())
     }
 
     /// A client that leaves a change the time it takes.
     fn changing(&self, peer: &str) -> Result<AdminClient, Error> {
-        AdminClient::new(peer, CHANGE_TIMEOUT.max(self.timeout))
+        let admin = AdminClient::new(peer, CHANGE_TIMEOUT.max(self.timeout))?;
+        Ok(admin.connect_options(self.connect.clone()))
     }
 }
 
 /// Whether an added node becomes a voter.
+///
+/// ```no_run
+/// # async fn example(mut operations: kvorum_client::admin::Operations) -> Result<(), kvorum_client::Error> {
+/// use kvorum_client::admin::Voter;
+///
+/// let id = operations.add("10.0.0.4:2380", Voter::No, &mut |_| {}).await?;
+/// operations.promote(id, &mut |_| {}).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Voter {
     /// Once it has caught up.

@@ -23,6 +23,10 @@ pub(crate) enum Goal {
 }
 
 /// One step of a change of the membership.
+///
+/// ```
+/// assert_eq!(kvorum_client::admin::Step::TransferLeader.to_string(), "hand leadership over");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Step {

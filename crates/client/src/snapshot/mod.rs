@@ -3,6 +3,24 @@
 //! A file is the 8 bytes [`MAGIC`], then `SnapshotChunk` messages, each behind its length as a varint,
 //! exactly as the node sent them: a `begin`, then for each file its name and data, then an `end` with
 //! all checksums. What a person must be able to rely on is checked on the way in and on the way out.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::path::Path;
+//! use std::time::Duration;
+//! use kvorum_client::admin::AdminClient;
+//! use kvorum_client::snapshot::{self, Progress};
+//!
+//! let show = |progress: Progress| println!("{} of {} bytes", progress.bytes, progress.total_bytes);
+//! let node = AdminClient::new("127.0.0.1:2380", Duration::from_secs(10))?;
+//! let saved = snapshot::save(&node, Path::new("backup.kvs"), &mut { show }).await?;
+//! println!("revision {} of cluster {:016x}", saved.revision, saved.cluster_id);
+//!
+//! let restored = snapshot::restore(Path::new("backup.kvs"), Path::new("data"), &mut { show })?;
+//! assert_eq!(restored.revision, saved.revision);
+//! # Ok(())
+//! # }
+//! ```
 
 mod check;
 mod restore;
@@ -23,6 +41,13 @@ const CHUNK_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const FILES_MAX: u32 = 100_000;
 
 /// How far a snapshot is.
+///
+/// ```
+/// use kvorum_client::snapshot::Progress;
+///
+/// let Progress { bytes, total_bytes } = Progress { bytes: 512, total_bytes: 2048 };
+/// assert_eq!(100 * bytes / total_bytes, 25);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes of the store's files so far.
@@ -32,6 +57,14 @@ pub struct Progress {
 }
 
 /// Why a snapshot cannot be saved or restored.
+///
+/// ```
+/// use std::path::Path;
+/// use kvorum_client::snapshot::{SnapshotError, restore};
+///
+/// let error = restore(Path::new("no such file"), Path::new("data"), &mut |_| {}).unwrap_err();
+/// assert!(matches!(error, SnapshotError::Io { action: "open", .. }), "{error}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {

@@ -22,6 +22,8 @@ const RESTORE_DIR: &str = "restore";
 const MANIFEST: &str = "manifest";
 
 /// What was restored.
+///
+/// See the [module](crate::snapshot) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
@@ -32,7 +34,11 @@ pub struct Restored {
 }
 
 /// Checks a snapshot file and unpacks it into a data directory that is empty or does not exist. After
-/// an error the directory is as it was.
+/// an error the directory is as it was. It blocks while it reads and writes; `progress` is told after each chunk.
+///
+/// # Errors
+/// [`SnapshotError`]: the file cannot be read, is no snapshot or is damaged; or the directory is not empty or
+/// cannot be written.
 pub fn restore(
     path: &Path,
     data_dir: &Path,

@@ -13,6 +13,8 @@ use crate::Error;
 use crate::admin::AdminClient;
 
 /// What was saved.
+///
+/// See the [module](crate::snapshot) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Saved {
@@ -26,7 +28,11 @@ pub struct Saved {
 
 /// Saves the store of a node to a file: first beside it as `FILE.part`, which gets its name when it is
 /// checked and durable. It writes to the disk between two chunks, so give it a runtime where that
-/// holds up nobody.
+/// holds up nobody. `progress` is told after each chunk.
+///
+/// # Errors
+/// [`Error::Snapshot`]: the file cannot be written, or what the node sent is not sound; neither leaves a file behind.
+/// [`Error::Unanswered`] and [`Error::Rpc`]: as [`AdminClient::snapshot`].
 pub async fn save(
     node: &AdminClient,
     path: &Path,

@@ -9,11 +9,11 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kvorum_client::admin::v1::LogId;
+use kvorum_crd::StepRecord;
 use kvorum_e2e::cluster::spec;
 use kvorum_e2e::load::Voters;
 use kvorum_e2e::operator::{self, Local};
 use kvorum_e2e::{Cluster, Context as _, Load, Result, Test, ensure, run, settings};
-use kvorum_operator::crd::StepRecord;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -221,7 +221,7 @@ struct Records {
 impl Records {
     fn begin(test: &Test, name: &str) -> Records {
         let (stop, name) = (watch::Sender::new(false), name.to_owned());
-        let (mut ends, api) = (stop.subscribe(), test.api::<kvorum_operator::crd::KvCluster>());
+        let (mut ends, api) = (stop.subscribe(), test.api::<kvorum_crd::KvCluster>());
         let task = tokio::spawn(async move {
             let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
             let mut changes = watcher(api, only).default_backoff().applied_objects().boxed();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use kvorum_client::Client;
+use kvorum_crd::KvCluster;
 use kvorum_e2e::command::kubectl;
 use kvorum_e2e::doors::Doors;
 use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, run, wait};
-use kvorum_operator::crd::KvCluster;
 use serde_json::json;
 
 /// The condition has to be there by then.

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use kvorum_crd::KvCluster;
 use kvorum_e2e::cluster::condition;
 use kvorum_e2e::command::kubectl_with;
 use kvorum_e2e::{Cluster, ensure, run};
-use kvorum_operator::crd::KvCluster;
 use serde_json::json;
 
 /// Goal: the API server refuses what its rules can see. Method: each bad spec, as kubectl applies it.

@@ -1,19 +1,20 @@
 //! Whether a quorum is really lost: what a node asks the other voters before it goes on without them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::admin::v1::admin_client::AdminClient;
 use kvorum_store::entry::LogId;
-use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Raft;
 use super::leadership::is_majority;
 use super::types::StoredMembership;
-use super::{MembershipError, Raft};
-use crate::grpc::transport;
+use crate::error::MembershipError;
+use crate::net::dialer::Dialer;
 
 /// Voters are asked for so many election timeouts: the lease of a leader that ended just now, the longest
 /// timeout after it, the same once more where the votes split, and one for a leader to be heard of.
@@ -27,7 +28,7 @@ impl Raft {
     /// Refuses where a majority of the voters lives, this node included, or where a voter that lives has more than
     /// this node. A voter that answered once in all the time that it takes counts as one that lives.
     pub(super) async fn check_alone(&self, last: LogId) -> Result<(), MembershipError> {
-        let memberships = self.known_memberships();
+        let memberships = self.memberships()?;
         let voters: BTreeMap<u64, String> = memberships
             .iter()
             .flat_map(|stored| stored.membership().nodes())
@@ -44,7 +45,9 @@ impl Raft {
         let deadline = Instant::now() + self.election_timeout() * ELECTION_TIMEOUTS;
         loop {
             let others = voters.iter().filter(|(id, _)| **id != own.node_id);
-            for (id, address, status) in join_all(others.map(|(id, address)| ask(*id, address))).await {
+            for (id, address, status) in
+                join_all(others.map(|(id, address)| ask(self.dialer(), *id, address))).await
+            {
                 let Some(status) = status else { continue };
                 if (status.node_id, status.cluster_id) != (id, own.cluster_id) {
                     // Another disk is there now.
@@ -58,7 +61,7 @@ impl Raft {
                 }
             }
             let ids: BTreeSet<u64> = live.keys().copied().collect();
-            let quorum = |stored: &StoredMembership| {
+            let quorum = |stored: &Arc<StoredMembership>| {
                 let configs = stored.membership().get_joint_config();
                 !configs.is_empty() && is_majority(configs, &ids)
             };
@@ -75,23 +78,11 @@ impl Raft {
             sleep(PAUSE).await;
         }
     }
-
-    /// The committed and the effective membership, or what is known of them on a disk that is set aside.
-    fn known_memberships(&self) -> Vec<StoredMembership> {
-        let Some(core) = self.inner.core.get() else {
-            return self.inner.set_aside.get().map(|aside| aside.membership.clone()).into_iter().collect();
-        };
-        let metrics = core.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        [&metrics.committed_membership_config, &metrics.membership_config]
-            .map(|stored| StoredMembership::clone(stored))
-            .into()
-    }
 }
 
-async fn ask(id: u64, address: &str) -> (u64, String, Option<admin::StatusResponse>) {
+async fn ask(dialer: &Dialer, id: u64, address: &str) -> (u64, String, Option<admin::StatusResponse>) {
     let question = async {
-        let channel = transport::peer_channel(address).ok()?;
+        let channel = dialer.channel(address).ok()?;
         let answer = AdminClient::new(channel).status(admin::StatusRequest::default()).await;
         Some(answer.ok()?.into_inner())
     };

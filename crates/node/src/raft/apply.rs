@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Instant;
 
 use kvorum_store::entry::{Entry, PayloadKind};
 use kvorum_store::fatal::stop_process;
 use kvorum_store::log::Log;
 use kvorum_store::{Store, command::Outcome};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::clock::ClusterClock;
 use crate::metrics::Metrics;

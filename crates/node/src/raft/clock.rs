@@ -17,7 +17,14 @@
 //! - A leader's own time goes on from where it was as a follower. Stamps that it has yet to apply when it is
 //!   elected move it forward, like those of any other member.
 //!
-//! A member that was down is behind by that time until it hears of a leader, which takes one heartbeat.
+//! - Voters say with their answers what time they have, and of which leader. A member that was down, and is
+//!   elected before it has heard of any leader, goes on from there: a majority that elects it has a member in
+//!   the one that acknowledged the last leader's first entry, and heard of its time with that. The last
+//!   leader's time counts, backwards too, and of those who followed it the one that is furthest: none of them
+//!   is ahead of it.
+//!
+//! So a member that was down is behind by that time only where nobody leads and no other voter has heard of a
+//! leader either, as when all of them were down.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,6 +50,17 @@ impl ClusterClock {
     /// Takes note of the time, in milliseconds, that the leader of a term says that it has.
     pub fn heard(&self, term: u64, leader_ms: u64) {
         self.time().heard(term, leader_ms, self.epoch.elapsed());
+    }
+
+    /// Takes note of the time, in milliseconds, that another member says it has of the leader of a term.
+    pub fn relayed(&self, term: u64, leader_ms: u64) {
+        self.time().relayed(term, leader_ms, self.epoch.elapsed());
+    }
+
+    /// The term of the leader whose time this is, and cluster time now, in milliseconds.
+    pub fn known(&self) -> (u64, u64) {
+        let time = self.time();
+        (time.authority(), time.now_ms(self.epoch.elapsed()))
     }
 
     /// Takes note that this node leads in a term: it follows nobody's time any more.
@@ -142,7 +160,7 @@ impl Time {
 
     fn heard(&mut self, term: u64, leader_ms: u64, now: Duration) {
         // One of an earlier term leads no more.
-        if term < self.term.max(self.led) {
+        if term < self.authority() {
             return;
         }
         let heard = Heard { leader_ms, at: now };
@@ -151,6 +169,21 @@ impl Time {
         self.term = term;
         self.window = Some(window);
         self.set(window.now_ms(now), now);
+    }
+
+    /// The last term whose leader's time this goes on from.
+    fn authority(&self) -> u64 {
+        self.term.max(self.led)
+    }
+
+    fn relayed(&mut self, term: u64, leader_ms: u64, now: Duration) {
+        if term > self.authority() {
+            self.term = term;
+            self.window = None;
+            self.set(leader_ms, now);
+        } else if term == self.authority() && leader_ms > self.now_ms(now) {
+            self.set(leader_ms, now);
+        }
     }
 
     fn leads(&mut self, term: u64) {

@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use kvorum_proto::peer::v1 as peer;
 use kvorum_store::feature::FEATURE_LEVEL_MIN;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::network::Identity;
-use super::{PeerClient, Raft};
-use crate::grpc::{resolve, transport};
+use super::identity::Identity;
+use crate::net::dialer::{Dialer, PeerClient};
+use crate::place::Overview;
 
 /// Between two attempts to connect.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -37,6 +37,7 @@ const REPORT_AGE_MAX: Duration = Duration::from_secs(3);
 /// The connections. Clones share them.
 #[derive(Clone)]
 pub struct Connections {
+    dialer: Dialer,
     identity: Identity,
     /// This node's name for others, host:port.
     name: Arc<str>,
@@ -66,8 +67,8 @@ impl Answered {
 
 impl Connections {
     /// None yet; [`keep`] makes them.
-    pub fn new(identity: Identity, name: &str) -> Connections {
-        Connections { identity, name: name.into(), members: Arc::default() }
+    pub fn new(dialer: Dialer, identity: Identity, name: &str) -> Connections {
+        Connections { dialer, identity, name: name.into(), members: Arc::default() }
     }
 
     /// The way to a member, which may yet have to be made.
@@ -101,11 +102,10 @@ impl Connections {
     /// Connects to a member again and again; never returns.
     async fn keep_one(self, node_id: u64, address: String) {
         loop {
-            let Ok(channel) = transport::peer_channel(&address) else {
+            let Ok(client) = self.dialer.peer_client(&address) else {
                 tracing::error!(address, "a member's address is no host:port: it can't be reached");
                 return;
             };
-            let client = transport::peer_client(channel);
             self.set(node_id, &client, None);
             let hello = peer::TermRequest {
                 envelope: self.identity.envelope(node_id),
@@ -121,7 +121,7 @@ impl Connections {
                     self.set(node_id, &client, None);
                 }
                 // Somebody else is there.
-                Ok(Err(status)) if status.code() != Code::Unavailable => resolve::forget(&address),
+                Ok(Err(status)) if status.code() != Code::Unavailable => self.dialer.forget(&address),
                 Ok(Err(_)) | Err(_) => {}
             }
             sleep(BACKOFF).await;
@@ -172,10 +172,11 @@ impl Line {
 }
 
 /// Keeps connections to all other members until the node stops.
-pub async fn keep(raft: Raft) {
-    let Ok(core) = raft.core() else { return };
-    let connections = core.connections.clone();
-    let (mut overview, mut stopping) = (raft.watch_overview(), raft.watch_stopping());
+pub async fn keep(
+    connections: Connections,
+    mut overview: watch::Receiver<Arc<Overview>>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut tasks = JoinSet::new();
     let mut kept: HashMap<u64, (String, AbortHandle)> = HashMap::new();
     loop {

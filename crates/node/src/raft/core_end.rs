@@ -46,6 +46,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use crate::config::Cli;
+    use crate::machine::Machine;
     use crate::server::Node;
 
     /// Says to this test, run once more as a process of its own, that it is the one that dies, and how.
@@ -78,13 +79,14 @@ mod tests {
         let (path, any) = (dir.path().to_str().unwrap(), "127.0.0.1:0");
         let args = ["kvorum-node", "--data-dir", path, "--bootstrap", "single", "--listen-client", any];
         let args = args.into_iter().chain(["--listen-peer", any, "--listen-http", any]);
-        let node = Node::start(Cli::parse_from(args).flags.validate().unwrap()).await.unwrap();
+        let node =
+            Node::start(Cli::parse_from(args).flags.validate().unwrap(), Machine::real()).await.unwrap();
         let raft = node.raft().clone();
         let core = raft.core().unwrap().raft.clone();
         match how {
             "panics" => _ = core.with_raft_state(|_| panic!("as the test wants it")).await,
             "ends" => _ = core.shutdown().await,
-            _ => timeout(Duration::from_secs(10), node.stop()).await.unwrap(),
+            _ => drop(timeout(Duration::from_secs(10), node.stop()).await.unwrap()),
         }
         // Nobody looks at a core that was asked to stop; the others' end is only a matter of time.
         sleep(Duration::from_secs(if how == "is stopped" { 1 } else { 30 })).await;

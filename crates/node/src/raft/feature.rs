@@ -10,9 +10,17 @@ use kvorum_store::feature::{FEATURE_LEVEL_MAX, RELEASE};
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::Raft;
-use super::proposer::commit_payload;
+use super::propose::commit_payload;
 use super::types::Address;
 use crate::error::RequestError;
+
+/// Why something of a level that this node does not know is not taken.
+pub(super) fn unknown_level(what: &str, level: u32, known: u32) -> String {
+    format!(
+        "{what} is of feature level {level}, and this node, release {RELEASE}, knows up to {known}; start it \
+         with the release that the cluster's leader is of, or a later one"
+    )
+}
 
 impl Raft {
     /// Raises the level to the highest that all members know, learners too, if that is above the present one.

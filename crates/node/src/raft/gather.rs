@@ -9,11 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use kvorum_store::command::Outcome;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
-use super::Applied;
 use crate::error::RequestError;
 
 /// Commands in one batch, and their bytes: enough to share the cost of a sync and a round trip, few
@@ -34,6 +34,15 @@ const TURNS: usize = 3;
 /// his deadline.
 const COMMANDS_WAITING_MAX: usize = 8192;
 const BYTES_WAITING_MAX: usize = 64 << 20;
+
+/// What became of a proposed command.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The store's answer.
+    pub outcome: Outcome,
+    /// The term in which it was committed.
+    pub term: u64,
+}
 
 /// What became of a command.
 pub type Answer = Result<Applied, RequestError>;
@@ -162,8 +171,6 @@ async fn answer(batch: Vec<Waiting>, submitted: impl Future<Output = Vec<Answer>
 mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
-
-    use kvorum_store::command::Outcome;
 
     use super::*;
 

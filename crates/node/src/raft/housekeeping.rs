@@ -2,16 +2,14 @@
 //! purges what the store holds durably and no follower is likely to need.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Duration;
 
 use kvorum_store::StoreError;
 use kvorum_store::log::Log;
-use kvorum_store::space::SpaceState;
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval};
 
+use super::disk::LOG_SHARE;
 use super::types::LogId;
 use super::{Core, Raft};
 
@@ -24,8 +22,6 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// How often the store is flushed, or rewritten, on a disk that is low: each time makes small files.
 const RELEASE_PERIOD: Duration = Duration::from_secs(5);
 
-/// The log takes no more than this part of a small disk, whatever the flag says.
-const LOG_SHARE: u64 = 4;
 /// On a disk that is low the log takes this part of what it else would: deleting what is stored takes
 /// room at first. What the log gives back stays promised to it.
 const LOW_SHARE: u64 = 4;
@@ -58,27 +54,13 @@ pub fn start(raft: Raft) {
     });
 }
 
-/// How much log is kept on a disk of this size.
-fn log_bytes_max(raft: &Raft, disk_bytes: u64) -> u64 {
-    raft.inner.options.log_retain_bytes.min(disk_bytes / LOG_SHARE)
-}
-
-impl Raft {
-    /// Looks at the disk. What the log may yet take is not free for anything else.
-    pub(crate) fn space(&self) -> io::Result<SpaceState> {
-        self.inner
-            .space
-            .check(|disk_bytes| log_bytes_max(self, disk_bytes).saturating_sub(self.inner.log.bytes()))
-    }
-}
-
 /// With more log than is to be kept: flush, and purge the older half, or what of it nobody needs who gets
 /// a snapshot.
 async fn shorten_log(raft: &Raft) -> Result<(), Error> {
     let inner = &raft.inner;
     let core = raft.core()?;
-    let space = look_at_disk(raft).await?;
-    let retain = log_bytes_max(raft, space.total_bytes) / if space.low { LOW_SHARE } else { 1 };
+    let space = raft.look_at_disk().await?;
+    let retain = raft.log_bytes_max(space.total_bytes) / if space.low { LOW_SHARE } else { 1 };
     let near = oldest_to_keep(&inner.log, retain / CAUGHT_UP_SHARE);
     inner.snapshots.holds.follow(Instant::now(), matched(core).as_ref(), near);
     if inner.log.bytes() <= retain {
@@ -95,11 +77,13 @@ async fn shorten_log(raft: &Raft) -> Result<(), Error> {
         return Ok(());
     }
     let store = inner.store.clone();
-    spawn_blocking(move || match store.flushed()? {
-        Some(flushed) if flushed.index >= upto => Ok(()),
-        _ => store.flush().map(drop),
-    })
-    .await??;
+    inner
+        .blocking
+        .run(move || match store.flushed()? {
+            Some(flushed) if flushed.index >= upto => Ok(()),
+            _ => store.flush().map(drop),
+        })
+        .await??;
     // openraft purges only what it knows to be in a snapshot, and learns of it from a "built" one.
     let snapshot = core.raft.data_metrics().borrow_watched().snapshot.map(|id| id.index());
     if snapshot.is_none_or(|index| index < upto) {
@@ -111,12 +95,6 @@ async fn shorten_log(raft: &Raft) -> Result<(), Error> {
         core.raft.trigger().purge_log(upto.min(index)).await?;
     }
     Ok(())
-}
-
-/// [`Raft::space`], away from the thread of raft: a disk that hangs does not answer.
-async fn look_at_disk(raft: &Raft) -> Result<SpaceState, Error> {
-    let raft = raft.clone();
-    Ok(spawn_blocking(move || raft.space()).await??)
 }
 
 /// How far each follower's log is known to be, where this node leads.
@@ -132,27 +110,29 @@ fn matched(core: &Core) -> Option<BTreeMap<u64, u64>> {
 /// or rewrite the table files that hold what they delete.
 async fn release_deleted(raft: &Raft, last: &mut Option<Instant>) -> Result<(), Error> {
     let inner = &raft.inner;
-    let space = look_at_disk(raft).await?;
+    let space = raft.look_at_disk().await?;
     if !space.low || last.is_some_and(|last| last.elapsed() < RELEASE_PERIOD) {
         return Ok(());
     }
     *last = Some(Instant::now());
     let store = inner.store.clone();
-    spawn_blocking(move || {
-        // A flush that finds no room would leave the store unable to go on.
-        let room = space.free_bytes > 2 * store.stats().memtable_bytes;
-        if room && store.flushed()? != store.applied() {
-            store.flush()?;
-        }
-        // What is left is written before what is there is removed: there must be room for it, and it
-        // must be worth it.
-        let left = store.logical_bytes();
-        if left < store.stats().disk_bytes / 2 && left < space.free_bytes / 2 {
-            store.rewrite();
-        }
-        Ok::<_, StoreError>(())
-    })
-    .await??;
+    inner
+        .blocking
+        .run(move || {
+            // A flush that finds no room would leave the store unable to go on.
+            let room = space.free_bytes > 2 * store.stats().memtable_bytes;
+            if room && store.flushed()? != store.applied() {
+                store.flush()?;
+            }
+            // What is left is written before what is there is removed: there must be room for it, and it
+            // must be worth it.
+            let left = store.logical_bytes();
+            if left < store.stats().disk_bytes / 2 && left < space.free_bytes / 2 {
+                store.rewrite();
+            }
+            Ok::<_, StoreError>(())
+        })
+        .await??;
     Ok(())
 }
 

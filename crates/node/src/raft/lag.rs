@@ -5,14 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::time::{Instant, interval};
-
-use super::Raft;
-
-/// How often the leader looks; so exact is what it says.
-const PERIOD: Duration = Duration::from_millis(500);
+use tokio::time::Instant;
 
 /// When each peer was last seen to have caught up, while this node leads.
 #[derive(Default)]
@@ -41,19 +35,10 @@ impl Lags {
     }
 }
 
-/// Looks again and again, until the node stops.
-pub async fn follow(raft: Raft) {
-    let (mut stopping, mut turns) = (raft.watch_stopping(), interval(PERIOD));
-    loop {
-        tokio::select! {
-            _ = turns.tick() => raft.observe_lags(),
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// A peer lags since it was last seen to have caught up, or else since this leader first saw it.

@@ -20,12 +20,14 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
+use super::OpenRaft;
 use super::connections::{Connections, Line};
-use super::network::Identity;
+use super::identity::Identity;
 use super::read_index::Confirm;
 use super::types::{Membership, TypeConfig};
-use super::{OpenRaft, PeerClient, Stall};
 use crate::error::RequestError;
+use crate::net::dialer::PeerClient;
+use crate::place::Stall;
 
 /// A voter that did not answer is asked again after so long.
 const BACKOFF: Duration = Duration::from_millis(200);

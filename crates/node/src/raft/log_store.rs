@@ -12,12 +12,12 @@ use kvorum_store::log::Log;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 
 use super::types::{
     Entry, LogId, TypeConfig, Vote, raft_entry, raft_log_id, raft_vote, store_entry, store_log_id,
     stored_vote,
 };
+use crate::blocking::Blocking;
 
 /// One append to a peer carries about so many bytes, or a single larger entry: well below the
 /// transport's limit, and enough to fill a fast link.
@@ -27,12 +27,13 @@ const APPEND_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub struct LogStore {
     log: Log,
+    blocking: Blocking,
 }
 
 impl LogStore {
     /// Wraps an open log.
-    pub fn new(log: Log) -> Self {
-        LogStore { log }
+    pub fn new(log: Log, blocking: Blocking) -> Self {
+        LogStore { log, blocking }
     }
 
     /// An error ends raft, and with it the process: a log that can't be read holds what others may need,
@@ -42,8 +43,8 @@ impl LogStore {
             Some(entries) => entries,
             None => {
                 let log = self.log.clone();
-                let read = spawn_blocking(move || log.read(range, bytes_max));
-                read.await.map_err(io::Error::other)?.map_err(io::Error::other)?
+                let read = self.blocking.run(move || log.read(range, bytes_max));
+                read.await?.map_err(io::Error::other)?
             }
         };
         entries.into_iter().map(raft_entry).collect()

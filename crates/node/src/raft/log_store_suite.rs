@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use super::log_store::LogStore;
 use super::types::{Entry, LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use crate::blocking::{Blocking, ThreadPool};
 
 const NODE_ID: u64 = 1;
 
@@ -154,7 +155,7 @@ impl StoreBuilder<TypeConfig, Filled, Memory, TempDir> for Stores {
         let dir = TempDir::new().expect("a temporary directory");
         let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
         let log = Log::open(dir.path(), NODE_ID, options).expect("a new log");
-        Ok((dir, Filled(LogStore::new(log)), Memory::default()))
+        Ok((dir, Filled(LogStore::new(log, Blocking::new(ThreadPool))), Memory::default()))
     }
 }
 

@@ -1,20 +1,24 @@
-//! Consensus: the one place that knows openraft. The rest of the node sees [`Raft`].
+//! Consensus: the one place that knows openraft. The rest of the node sees [`Raft`], the handle in this file.
 //!
-//! One Put: [`Raft::propose`] -> `gather` -> `proposer` -> `log_store` -> (quorum) -> `state_machine` -> `apply`.
-//! One linearizable read: [`Raft::read_barrier`] -> `read_index` -> wait until that index is applied.
+//! One Put: [`Raft::propose`] -> `gather` -> `propose` -> `log_store` -> (quorum) -> `state_machine` -> `apply`.
+//! One linearizable read: `Raft::read_barrier` in `reads` -> `read_index` -> wait until that index is applied.
+//!
+//! What the handle is made of knows nothing of it; what is done with it stands above it, a file each, and
+//! `start` above all of those. Nothing here imports an API.
 
 mod admit;
 mod alone;
 mod apply;
-mod checkpoints;
 mod clock;
 mod connections;
 mod core_end;
+mod disk;
 mod election;
 mod feature;
-mod gather;
-mod holds;
+pub mod gather;
 mod housekeeping;
+mod identity;
+mod joining;
 mod lag;
 mod leadership;
 mod log_store;
@@ -22,115 +26,63 @@ mod log_store;
 mod log_store_suite;
 mod membership;
 mod network;
-mod outgoing;
+mod options;
 mod peers;
-mod proposer;
+mod progress;
+pub mod propose;
+mod publish;
 mod read_index;
+mod reads;
+pub mod recover;
 mod recovery;
 mod snapshot;
+mod standing;
+pub mod start;
 mod state_machine;
 mod status;
 mod status_only;
-pub(crate) mod types;
+mod stop;
+mod transfer;
+mod transfers;
+mod types;
 mod watchdog;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kvorum_proto::peer::v1 as peer;
-use kvorum_store::command::Outcome;
-use kvorum_store::data_dir::{self, DataDir};
+use kvorum_store::Store;
+use kvorum_store::data_dir::DataDir;
 use kvorum_store::log::Log;
-use kvorum_store::{Store, space::Space};
+use kvorum_store::space::{Space, SpaceState};
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
-use tonic::transport::Channel;
+use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::blocking::Blocking;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
-use crate::watch::WatchHub;
+use crate::net::dialer::{Dialer, PeerClient};
+use crate::place::{Overview, Stall, StatusOnly};
 use apply::Applier;
-use checkpoints::Checkpoints;
 use clock::ClusterClock;
 use connections::Connections;
-use gather::Gather;
+use gather::{Applied, Gather};
+use identity::Identity;
 use lag::Lags;
-use leadership::Leadership;
-use log_store::LogStore;
-use network::{Identity, PeerNetworks};
-use read_index::{Confirm, ReadIndex};
-use snapshot::Snapshots;
+use read_index::ReadIndex;
+use snapshot::places::Snapshots;
 use state_machine::StateMachine;
-use status_only::SetAside;
-use types::{Address, TypeConfig};
+use types::{Address, StoredMembership, TypeConfig};
 
-pub use gather::BATCH_COMMANDS_MAX;
-pub use membership::{MembershipError, founding_membership};
-pub use proposer::wire_result;
-pub use status::{Member, Overview, Positions};
-pub use status_only::StatusOnly;
-pub use watchdog::Stall;
+pub use options::RaftOptions;
+pub use types::founding_membership;
 
 type OpenRaft = openraft::Raft<TypeConfig, StateMachine>;
-type PeerClient = peer::peer_client::PeerClient<Channel>;
 
 /// Between two attempts at a request that found no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-
-/// A leader that was removed stays until those who remain have heard that it was, then hands over.
-const STEP_DOWN_DELAY: openraft::StepDownPolicy = openraft::StepDownPolicy::After(150);
-
-/// What became of a proposed command.
-#[derive(Clone, Debug)]
-pub struct Applied {
-    /// The store's answer.
-    pub outcome: Outcome,
-    /// The term in which it was committed.
-    pub term: u64,
-}
-
-/// How this node takes part in consensus.
-#[derive(Clone, Debug)]
-pub struct RaftOptions {
-    /// Where this node tells others that it listens.
-    pub advertise_peer: String,
-    /// Where this node tells clients that it listens.
-    pub advertise_client: String,
-    /// The only cluster that an empty disk may found or join; `None`: any.
-    pub cluster_id: Option<u64>,
-    /// A disk of a lower incarnation of its cluster takes no part.
-    pub incarnation_min: u64,
-    /// The leader's lease in milliseconds. A follower that hears nothing for that long, and then for
-    /// half as long to as long again, stands for election.
-    pub election_timeout_ms: u64,
-    /// The leader makes itself heard so often, in milliseconds.
-    pub heartbeat_interval_ms: u64,
-    /// Bytes of log that are kept for followers that lag.
-    pub log_retain_bytes: u64,
-    /// Logical bytes the store may hold; 0: no limit.
-    pub quota_bytes: u64,
-    /// History older than this is compacted; zero: never.
-    pub auto_compaction_retention: Duration,
-    /// The highest feature level that this node takes part in.
-    pub feature_level_max: u32,
-}
-
-/// What a node works with once its data directory is open.
-pub struct Parts {
-    /// The data directory, and the lock on it.
-    pub data_dir: DataDir,
-    /// The state.
-    pub store: Store,
-    /// The raft log.
-    pub log: Log,
-    /// Looks after the space on disk.
-    pub space: Space,
-    /// Applied changes go here.
-    pub hub: Arc<WatchHub>,
-    /// Everything that is counted.
-    pub metrics: Arc<Metrics>,
-}
 
 /// This node's part in consensus. Clones share it.
 #[derive(Clone)]
@@ -140,6 +92,8 @@ pub struct Raft {
 
 struct Inner {
     options: RaftOptions,
+    dialer: Dialer,
+    blocking: Blocking,
     data_dir: DataDir,
     store: Store,
     log: Log,
@@ -149,8 +103,9 @@ struct Inner {
     applier: Applier,
     /// Since when its peers lag, while this node leads.
     lags: Lags,
-    checkpoints: Arc<Checkpoints>,
     snapshots: Snapshots,
+    /// What the disk had at the last look.
+    disk: watch::Sender<Option<SpaceState>>,
     /// One hash of the store is computed at a time: each reads all of it.
     hashing: Arc<Semaphore>,
     /// Absent while the node is Unjoined, and where its disk is set aside.
@@ -167,6 +122,25 @@ struct Inner {
     stopping: watch::Sender<bool>,
     /// What stands still, so that this node does not lead.
     stalled: watch::Sender<Option<Stall>>,
+    /// Set when the node is to be started anew, to carry out a recovery.
+    restart: watch::Sender<bool>,
+}
+
+/// A disk that is set aside.
+struct SetAside {
+    reason: StatusOnly,
+    membership: Arc<StoredMembership>,
+}
+
+/// A [`Raft`] that does not keep it.
+#[derive(Clone)]
+struct WeakRaft(Weak<Inner>);
+
+impl WeakRaft {
+    /// The handle, unless the node has stopped.
+    fn upgrade(&self) -> Result<Raft, RequestError> {
+        self.0.upgrade().map(|inner| Raft { inner }).ok_or(RequestError::ShuttingDown)
+    }
 }
 
 /// What exists once the node has joined a cluster.
@@ -190,121 +164,9 @@ struct Core {
 }
 
 impl Raft {
-    /// Starts this node's part: at once if its disk has joined a cluster, else when it is told to.
-    pub async fn start(parts: Parts, options: RaftOptions) -> Result<Raft, StartError> {
-        let Parts { data_dir, store, log, space, hub, metrics } = parts;
-        recovery::check_positions(&store, &log)?;
-        let clock = Arc::new(ClusterClock::new(store.cluster_time_ms()));
-        let applier = Applier::start(apply::Parts {
-            store: store.clone(),
-            log: log.clone(),
-            clock: clock.clone(),
-            hub,
-            metrics: metrics.clone(),
-        })?;
-        let identity = data_dir
-            .identity()
-            .ok_or_else(|| StartError::Inconsistent("the data directory has no identity yet".into()))?;
-        let overview = Overview::unjoined(identity.node_id);
-        let raft = Raft {
-            inner: Arc::new(Inner {
-                options,
-                data_dir,
-                store,
-                log,
-                space,
-                metrics,
-                clock,
-                applier,
-                lags: Lags::default(),
-                checkpoints: Arc::default(),
-                snapshots: Snapshots::default(),
-                hashing: Arc::new(Semaphore::new(1)),
-                core: OnceLock::new(),
-                set_aside: OnceLock::new(),
-                joining: Mutex::new(()),
-                leader: std::sync::Mutex::default(),
-                overview: watch::Sender::new(Arc::new(overview)),
-                recovered: watch::Sender::new(false),
-                stopping: watch::Sender::new(false),
-                stalled: watch::Sender::new(None),
-            }),
-        };
-        if identity.cluster_id != 0 {
-            raft.start_core(identity).await?;
-        }
-        Ok(raft)
-    }
-
-    async fn start_core(&self, disk: data_dir::Identity) -> Result<(), StartError> {
-        let inner = &self.inner;
-        let mut log_store = LogStore::new(inner.log.clone());
-        let mut state_machine = StateMachine::new(
-            inner.store.clone(),
-            inner.applier.clone(),
-            inner.checkpoints.clone(),
-            inner.snapshots.clone(),
-        );
-        if self.sets_aside(&disk, &mut log_store, &mut state_machine).await? {
-            return Ok(());
-        }
-        let data_dir::Identity { node_id, cluster_id, incarnation } = disk;
-        let identity = Identity { cluster_id, incarnation, node_id };
-        let commit_wanted = Arc::new(Notify::new());
-        let connections = Connections::new(identity, &inner.options.advertise_peer);
-        let networks = PeerNetworks {
-            identity,
-            append_timeout: self.election_timeout(),
-            connections: connections.clone(),
-            log: inner.log.clone(),
-            commit_wanted: commit_wanted.clone(),
-            clock: inner.clock.clone(),
-            metrics: inner.metrics.clone(),
-            unreachable: Arc::default(),
-        };
-        let raft = OpenRaft::new(
-            identity.node_id,
-            Arc::new(openraft_config(&inner.options)?),
-            networks,
-            log_store,
-            state_machine.clone(),
-        )
-        .await
-        .map_err(|error| StartError::Raft(error.to_string()))?;
-        state_machine.serve_snapshots();
-
-        let (proposer, forwarder) = (self.clone(), self.clone());
-        let leadership = Leadership::new(
-            raft.clone(),
-            inner.log.clone(),
-            identity,
-            connections.clone(),
-            self.inner.stalled.subscribe(),
-            self.election_timeout(),
-        );
-        let core = Core {
-            identity,
-            proposer: Gather::start(move |batch| proposer::commit(proposer.clone(), batch)),
-            forwarder: Gather::start(move |batch| proposer::forward(forwarder.clone(), batch)),
-            leader_index: ReadIndex::start(leadership),
-            follower_index: ReadIndex::start(AskLeader(self.clone())),
-            commit_wanted,
-            changing: Mutex::new(()),
-            connections,
-            raft,
-        };
-        if inner.core.set(core).is_err() {
-            return Err(StartError::Raft("it was started twice".into()));
-        }
-        status::follow(self.clone());
-        watchdog::start(self.clone());
-        tokio::spawn(connections::keep(self.clone()));
-        tokio::spawn(lag::follow(self.clone()));
-        tokio::spawn(election::stand_again(self.clone()));
-        recovery::follow(self.clone());
-        housekeeping::start(self.clone());
-        crate::leader::start(self.clone());
-        Ok(())
+    /// For what the handle owns itself.
+    fn downgrade(&self) -> WeakRaft {
+        WeakRaft(Arc::downgrade(&self.inner))
     }
 
     fn core(&self) -> Result<&Core, RequestError> {
@@ -337,6 +199,48 @@ impl Raft {
     /// Changes with this node's place in the cluster.
     pub fn watch_overview(&self) -> watch::Receiver<Arc<Overview>> {
         self.inner.overview.subscribe()
+    }
+
+    /// Why this node serves nothing but its status, if that is so. It stays so until the process ends.
+    pub fn status_only(&self) -> Option<&StatusOnly> {
+        self.inner.set_aside.get().map(|aside| &aside.reason)
+    }
+
+    /// What stands still here, so that this node neither leads nor is ready.
+    pub fn stalled(&self) -> Option<Stall> {
+        *self.inner.stalled.borrow()
+    }
+
+    /// Returns once something stands still here.
+    async fn until_stalled(&self) {
+        let mut stalled = self.inner.stalled.subscribe();
+        // The sender lives as long as the node.
+        let _ = stalled.wait_for(Option::is_some).await;
+    }
+
+    /// The committed membership and the effective one; on a disk that is set aside, what it knows of them.
+    fn memberships(&self) -> Result<[Arc<StoredMembership>; 2], RequestError> {
+        if let Some(aside) = self.inner.set_aside.get() {
+            return Ok([aside.membership.clone(), aside.membership.clone()]);
+        }
+        let metrics = self.core()?.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        Ok([metrics.committed_membership_config.clone(), metrics.membership_config.clone()])
+    }
+
+    /// How other members are reached.
+    pub fn dialer(&self) -> &Dialer {
+        &self.inner.dialer
+    }
+
+    /// Where what may wait for the disk is done.
+    pub fn blocking(&self) -> &Blocking {
+        &self.inner.blocking
+    }
+
+    /// Becomes true when the node is to be started anew.
+    pub fn watch_restart(&self) -> watch::Receiver<bool> {
+        self.inner.restart.subscribe()
     }
 
     /// Becomes true once this node stops.
@@ -376,63 +280,6 @@ impl Raft {
         self.core()?.proposer.submit(command, deadline).await
     }
 
-    /// Returns once this node has applied everything that was committed when the call came in.
-    pub async fn read_barrier(&self, deadline: Instant) -> Result<(), RequestError> {
-        let index = loop {
-            let core = self.core()?;
-            let readers = if self.overview().is_leader() { &core.leader_index } else { &core.follower_index };
-            match readers.get(deadline).await {
-                Ok(index) => break index,
-                Err(error) if error.is_not_proposed() => self.pause(error, deadline).await?,
-                Err(error) => return Err(error),
-            }
-        };
-        self.wait_applied(index, deadline).await
-    }
-
-    /// Confirms leadership and answers the index that a read on a follower must wait for, as the leader
-    /// only.
-    pub async fn read_index_here(&self, deadline: Instant) -> Result<u64, RequestError> {
-        if !self.overview().is_leader() {
-            return Err(self.not_leader());
-        }
-        let core = self.core()?;
-        let index = core.leader_index.get(deadline).await?;
-        core.commit_wanted.notify_waiters();
-        Ok(index)
-    }
-
-    /// Whether this node has, within an election timeout, heard from the leader and its quorum again.
-    pub async fn confirm(&self) -> bool {
-        self.read_barrier(Instant::now() + self.election_timeout()).await.is_ok()
-    }
-
-    /// Returns once this node may serve what it holds: a read from its own state that came after
-    /// this can't be older than one from before the node was restarted.
-    pub async fn recovered(&self, deadline: Instant) -> Result<(), RequestError> {
-        if *self.inner.recovered.borrow() {
-            return Ok(());
-        }
-        self.core()?;
-        let mut recovered = self.inner.recovered.subscribe();
-        match timeout_at(deadline, recovered.wait_for(|recovered| *recovered)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(RequestError::NoLeader),
-        }
-    }
-
-    async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), RequestError> {
-        let mut applied = self.inner.applier.applied();
-        if *applied.borrow() > index {
-            return Ok(());
-        }
-        match timeout_at(deadline, applied.wait_for(|next| *next > index)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(RequestError::ShuttingDown),
-            Err(_) => Err(RequestError::Deadline { outcome_unknown: false }),
-        }
-    }
-
     /// Waits a moment for a leader, or gives up with the error at the deadline.
     async fn pause(&self, error: RequestError, deadline: Instant) -> Result<(), RequestError> {
         let in_vain =
@@ -470,107 +317,9 @@ impl Raft {
         Ok((client, core.identity.envelope(leader.node_id)))
     }
 
-    /// Hands leadership over, if this node holds it and another voter can take it; returns when
-    /// that is done, or when the time is up.
-    pub async fn hand_over(&self, within: Duration) {
-        if self.overview().is_leader() {
-            match timeout(within, self.transfer_leader(0)).await {
-                Ok(Ok(to)) => tracing::info!(to = format!("{to:016x}"), "leadership handed over"),
-                Ok(Err(error)) => tracing::info!(%error, "leadership not handed over"),
-                Err(_) => tracing::warn!("leadership not handed over in time"),
-            }
-        }
-    }
-
-    /// Waits until all writes that came to this node, from members too, are answered, or the time is up: one
-    /// that it took as the leader it answers when the next leader has committed it.
-    pub async fn settle(&self, within: Duration) {
-        let Ok(core) = self.core() else { return };
-        let answered = async { tokio::join!(core.proposer.idle(), core.forwarder.idle()) };
-        if timeout(within, answered).await.is_err() {
-            tracing::warn!("some writes were not answered in time");
-        }
-    }
-
-    /// From now on nobody waits for a leader here.
-    pub fn stop_waiting(&self) {
-        self.inner.stopping.send_replace(true);
-    }
-
-    /// Stops taking part in consensus, and flushes the store so that the next start is quick.
-    pub async fn shutdown(&self) {
-        self.stop_waiting();
-        if let Some(core) = self.inner.core.get()
-            && let Err(error) = core.raft.shutdown().await
-        {
-            tracing::warn!(%error, "raft did not stop cleanly");
-        }
-        let store = self.inner.store.clone();
-        match tokio::task::spawn_blocking(move || store.flush()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed"),
-            Err(error) => tracing::warn!(%error, "the store was not flushed"),
-        }
-    }
-
     /// The address this node tells others.
     fn address(&self) -> Address {
         let RaftOptions { advertise_peer, advertise_client, .. } = &self.inner.options;
         Address { peer: advertise_peer.clone(), client: advertise_client.clone() }
     }
-}
-
-/// Confirms as a follower: it asks the leader for the index.
-struct AskLeader(Raft);
-
-impl Confirm for AskLeader {
-    async fn confirm(&mut self) -> Result<u64, RequestError> {
-        let (mut client, envelope) = self.0.leader_client()?;
-        let limit = self.0.election_timeout();
-        let mut request = tonic::Request::new(peer::ReadIndexRequest { envelope });
-        request.set_timeout(limit);
-        match timeout(limit, client.read_index(request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner().index),
-            // A read can be asked again whatever became of it.
-            Ok(Err(_)) | Err(_) => Err(RequestError::NoLeader),
-        }
-    }
-}
-
-fn openraft_config(options: &RaftOptions) -> Result<openraft::Config, StartError> {
-    let config = openraft::Config {
-        cluster_name: "kvorum".into(),
-        election_timeout_max: options.election_timeout_ms,
-        election_timeout_min: options.election_timeout_ms / 2,
-        heartbeat_interval: options.heartbeat_interval_ms,
-        // The log is purged by bytes, see `housekeeping`.
-        snapshot_policy: openraft::SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX,
-        // Only a purged log makes a snapshot necessary, however far a follower is behind.
-        replication_lag_threshold: u64::MAX,
-        removed_leader_step_down: STEP_DOWN_DELAY,
-        enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
-        allow_log_reversion: Some(false),
-        ..openraft::Config::default()
-    };
-    config.validate().map_err(|error| {
-        StartError::Raft(format!("--election-timeout-ms and --heartbeat-interval-ms do not fit: {error}"))
-    })
-}
-
-/// Why consensus could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Log and state do not belong together.
-    #[error(
-        "{0}; this member's disk can't be trusted: remove the member, empty its data directory and add it again"
-    )]
-    Inconsistent(String),
-    /// openraft refused.
-    #[error("start raft: {0}")]
-    Raft(String),
-    /// The state could not be read.
-    #[error("start raft: {0}")]
-    Io(#[from] std::io::Error),
 }

@@ -4,20 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
-use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
-use openraft::async_runtime::WatchReceiver as _;
+use kvorum_proto::peer::v1 as peer;
+use kvorum_store::log::Vote as StoredVote;
 use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
-use openraft::storage::Snapshot;
-use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::Raft;
-use super::admit::{self, Refused, Standing};
-use super::membership::unknown_level;
-use super::outgoing::Outgoing;
-use super::snapshot::{STALL_TIMEOUT, receive_snapshot};
-use super::state_machine::SnapshotData;
-use super::types::{StoredMembership, TypeConfig, Vote, raft_vote, wire_log_id, wire_vote};
+use super::standing::{Refused, Standing};
+use super::types::{TypeConfig, Vote, wire_log_id, wire_vote};
+use super::{Raft, admit};
 use crate::error::RequestError;
 
 impl Raft {
@@ -51,7 +45,12 @@ impl Raft {
     }
 
     /// Says so once in the log where a message is refused.
-    fn admitted<T>(&self, what: &str, from: u64, checked: Result<T, Refused>) -> Result<T, Status> {
+    pub(super) fn admitted<T>(
+        &self,
+        what: &str,
+        from: u64,
+        checked: Result<T, Refused>,
+    ) -> Result<T, Status> {
         checked.map_err(|refused| {
             tracing::warn!("{what} from node {from:016x} is refused: {refused}");
             Status::from(refused)
@@ -59,7 +58,7 @@ impl Raft {
     }
 
     /// Notes who leads a term, so that nobody else does.
-    fn note_leader(&self, vote: &Vote) {
+    pub(super) fn note_leader(&self, vote: &Vote) {
         let mut leader = lock(&self.inner.leader);
         let (term, node_id) = (vote.leader_id.term, vote.leader_id.voted_for);
         if leader.is_none_or(|(known, _)| known < term) {
@@ -85,11 +84,12 @@ impl Raft {
                 }
             };
             let time_ms = request.cluster_time_ms;
-            let checked = admit::append(&raft.standing(), from, request);
+            let standing = raft.standing();
+            let checked = admit::append(&standing, from, request);
             match raft.admitted("an append", from, checked) {
                 Ok(request) => {
                     raft.note_leader(&request.vote);
-                    raft.hear_time(&request.vote, time_ms);
+                    raft.hear_time(standing.vote, &request.vote, time_ms);
                     Some((request, (raft, from, requests, refusal)))
                 }
                 Err(status) => {
@@ -119,17 +119,9 @@ impl Raft {
         self.admitted(what, from, admit::vote(&self.standing(), &known, request))
     }
 
-    /// The committed membership and the effective one.
-    fn memberships(&self) -> Result<[Arc<StoredMembership>; 2], Status> {
-        let metrics = self.core()?.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        Ok([metrics.committed_membership_config.clone(), metrics.membership_config.clone()])
-    }
-
     /// Takes note of the leader's time, if it says it: of the leader that this node has voted for, or has
     /// accepted, and of no other.
-    fn hear_time(&self, leader: &Vote, time_ms: u64) {
-        let own = self.inner.log.state().vote;
+    fn hear_time(&self, own: Option<StoredVote>, leader: &Vote, time_ms: u64) {
         let id = &leader.leader_id;
         if time_ms != 0 && own.is_some_and(|own| (own.term, own.node_id) == (id.term, id.voted_for)) {
             self.inner.clock.heard(id.term, time_ms);
@@ -139,13 +131,28 @@ impl Raft {
     /// Answers a candidate.
     pub async fn vote(&self, request: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {
         let answer = self.core()?.raft.vote(self.vote_request("a vote", request)?).await;
-        answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
+        answer
+            .map(|answer| self.wire_vote_response(answer))
+            .map_err(|error| Status::unavailable(error.to_string()))
     }
 
     /// Answers a node that would like to be a candidate.
     pub async fn pre_vote(&self, request: peer::VoteRequest) -> Result<peer::VoteResponse, Status> {
         let answer = self.core()?.raft.pre_vote(self.vote_request("a pre-vote", request)?).await;
-        answer.map(wire_vote_response).map_err(|error| Status::unavailable(error.to_string()))
+        answer
+            .map(|answer| self.wire_vote_response(answer))
+            .map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    fn wire_vote_response(&self, response: VoteResponse<TypeConfig>) -> peer::VoteResponse {
+        let (cluster_time_term, cluster_time_ms) = self.inner.clock.known();
+        peer::VoteResponse {
+            vote: Some(wire_vote(&response.vote)),
+            granted: response.vote_granted,
+            last_log_id: response.last_log_id.as_ref().map(wire_log_id),
+            cluster_time_ms,
+            cluster_time_term,
+        }
     }
 
     /// The term of this node's vote: it takes part in no election of an earlier one any more. And what
@@ -172,62 +179,6 @@ impl Raft {
             Err(fatal) => Err(Status::unavailable(fatal.to_string())),
         }
     }
-
-    /// Receives a whole snapshot and replaces the state by it.
-    pub async fn install_snapshot(
-        &self,
-        header: peer::SnapshotHeader,
-        chunks: Streaming<peer::SnapshotRequest>,
-    ) -> Result<peer::SnapshotResponse, Status> {
-        let begun = Instant::now();
-        let from = header.envelope.unwrap_or_default().from;
-        let [committed, _] = self.memberships()?;
-        let checked = admit::snapshot_header(&self.standing(), &committed, header.clone());
-        self.admitted("a snapshot", from, checked)?;
-        let known = self.inner.options.feature_level_max;
-        if header.feature_level > known {
-            return Err(Status::failed_precondition(unknown_level(
-                "the snapshot",
-                header.feature_level,
-                known,
-            )));
-        }
-        let place = self.inner.snapshots.receiving_place().await?;
-        let data_dir = self.inner.data_dir.path().to_owned();
-        let metrics = &self.inner.metrics.snapshots;
-        let received =
-            receive_snapshot(chunks, data_dir, known, place).await.inspect_err(|_| metrics.failed())?;
-        let bytes = received.begin().total_bytes;
-        // Much may have been committed while the files came in.
-        let [committed, _] = self.memberships()?;
-        let applied = received.begin().applied;
-        let checked = admit::snapshot_header(&self.standing(), &committed, header);
-        let checked = checked.and_then(|header| admit::snapshot_content(&header, applied).map(|()| header));
-        let header = self.admitted("a snapshot", from, checked)?;
-        let vote = raft_vote(header.vote);
-        self.note_leader(&vote);
-        let meta = header.meta;
-        let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming(Box::new(received)) };
-        let installed = self.core()?.raft.install_full_snapshot(vote, snapshot).await;
-        let installed = installed.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-        metrics.received(bytes, begun.elapsed());
-        tracing::info!(bytes, seconds = begun.elapsed().as_secs_f32(), "snapshot installed");
-        Ok(peer::SnapshotResponse { vote: Some(wire_vote(&installed.vote)) })
-    }
-
-    /// Streams the whole store as of one position, for a backup.
-    pub async fn stream_snapshot(
-        &self,
-    ) -> Result<impl Stream<Item = Result<admin::SnapshotChunk, Status>> + Send + use<>, Status> {
-        let cluster_id = self.core()?.identity.cluster_id;
-        let snapshots = &self.inner.snapshots;
-        let place = snapshots.stream_place()?;
-        let checkpoint = snapshots.checkpoint(&self.inner.store).await;
-        let checkpoint = checkpoint.map_err(|error| Status::internal(error.to_string()))?;
-        let outgoing = Outgoing::new(checkpoint, Some(place), cluster_id, STALL_TIMEOUT);
-        outgoing.give_up_when_stalled();
-        Ok(outgoing.chunks())
-    }
 }
 
 /// A panic while the lock was held has left what it guards whole: it is only ever replaced.
@@ -243,12 +194,4 @@ fn wire_append_response(answer: StreamAppendResult<TypeConfig>) -> peer::AppendR
         Err(StreamAppendError::HigherVote(vote)) => response.higher_vote = Some(wire_vote(&vote)),
     }
     response
-}
-
-fn wire_vote_response(response: VoteResponse<TypeConfig>) -> peer::VoteResponse {
-    peer::VoteResponse {
-        vote: Some(wire_vote(&response.vote)),
-        granted: response.vote_granted,
-        last_log_id: response.last_log_id.as_ref().map(wire_log_id),
-    }
 }

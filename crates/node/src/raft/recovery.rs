@@ -5,7 +5,8 @@ use std::time::Duration;
 use kvorum_store::Store;
 use kvorum_store::log::Log;
 
-use super::{Raft, StartError};
+use super::Raft;
+use super::options::StartError;
 
 /// Between two attempts to find out whether the log is replayed.
 const ATTEMPT: Duration = Duration::from_secs(5);

@@ -8,37 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{Stream, StreamExt as _};
-use kvorum_store::{Checkpoint, ReceivedSnapshot, Store};
+use kvorum_store::{Checkpoint, Store};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::apply::Applier;
-use super::checkpoints::Checkpoints;
-use super::holds::Hold;
-use super::snapshot::Snapshots;
+use super::snapshot::data::SnapshotData;
+use super::snapshot::places::Snapshots;
 use super::types::{
     LogId, Outcomes, SnapshotMeta, StoredMembership, TypeConfig, raft_log_id, store_entry, stored_membership,
 };
-
-/// A snapshot on its way out or in.
-pub enum SnapshotData {
-    /// Says how far the store is flushed, and holds no files.
-    Position,
-    /// To be sent.
-    Outgoing {
-        /// The files.
-        checkpoint: Arc<Checkpoint>,
-        /// Keeps the log behind them.
-        hold: Hold,
-    },
-    /// To be sent, but it could not be made, for this reason. openraft takes an error for the end of the
-    /// whole node, and here it is only one member that waits.
-    Failed(String),
-    /// Received and verified, ready to be installed.
-    Incoming(Box<ReceivedSnapshot>),
-}
+use crate::blocking::Blocking;
 
 type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
@@ -47,16 +28,16 @@ type RaftSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapsho
 pub struct StateMachine {
     store: Store,
     applier: Applier,
-    checkpoints: Arc<Checkpoints>,
     snapshots: Snapshots,
+    blocking: Blocking,
     /// Set once openraft runs. Before, it asks for a snapshot only to learn its position.
     serving: Arc<AtomicBool>,
 }
 
 impl StateMachine {
     /// Wraps an open store.
-    pub fn new(store: Store, applier: Applier, checkpoints: Arc<Checkpoints>, snapshots: Snapshots) -> Self {
-        StateMachine { store, applier, checkpoints, snapshots, serving: Arc::default() }
+    pub fn new(store: Store, applier: Applier, snapshots: Snapshots, blocking: Blocking) -> Self {
+        StateMachine { store, applier, snapshots, blocking, serving: Arc::default() }
     }
 
     /// From now on a snapshot that is asked for is one to be sent.
@@ -105,7 +86,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
         let store = self.store.clone();
-        blocking(move || store.install(*received).map_err(io::Error::other)).await?;
+        let install = self.blocking.run(move || store.install(*received));
+        install.await?.map_err(io::Error::other)?;
         self.applier.apply(Vec::new()).await?;
         Ok(())
     }
@@ -142,13 +124,13 @@ impl StateMachine {
     /// Damage to the store is no exception: a directory that vanished meanwhile looks the same, and what is
     /// damaged ends the process at the first read that meets it.
     async fn checkpoint(&self) -> Result<Arc<Checkpoint>, String> {
-        self.checkpoints.may_try(Instant::now())?;
+        self.snapshots.failures.may_try(Instant::now())?;
         match self.snapshots.checkpoint(&self.store).await {
             Ok(checkpoint) => {
-                self.checkpoints.made();
+                self.snapshots.failures.made();
                 Ok(checkpoint)
             }
-            Err(error) => Err(self.checkpoints.failed(&error, Instant::now())),
+            Err(error) => Err(self.snapshots.failures.failed(&error, Instant::now())),
         }
     }
 }
@@ -160,7 +142,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     /// the log is purged a little later.
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let store = self.store.clone();
-        blocking(move || {
+        let build = self.blocking.run(move || {
             position(&store).or_else(|error| {
                 tracing::warn!(%error, "how far the store is flushed could not be read; trying again");
                 let meta = SnapshotMeta {
@@ -169,8 +151,8 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
                 };
                 Ok(Snapshot { meta, snapshot: SnapshotData::Position })
             })
-        })
-        .await
+        });
+        build.await?
     }
 }
 
@@ -181,8 +163,4 @@ fn position(store: &Store) -> io::Result<RaftSnapshot> {
         last_membership: stored_membership(store.membership())?,
     };
     Ok(Snapshot { meta, snapshot: SnapshotData::Position })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)?
 }

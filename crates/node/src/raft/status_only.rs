@@ -10,50 +10,13 @@ use openraft::StorageHelper;
 use tokio::time::Instant;
 
 use super::log_store::LogStore;
+use super::options::StartError;
 use super::state_machine::StateMachine;
-use super::status::{is_voter, members};
-use super::types::StoredMembership;
-use super::{Overview, Raft, RaftOptions, StartError};
-
-/// Why a node serves nothing but its status.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StatusOnly {
-    /// The disk is from before a recovery of its cluster.
-    #[error(
-        "this disk is of incarnation {found} of its cluster, --incarnation-min says {wanted}: the cluster went on \
-         without it; remove this member and add it again with an empty data directory"
-    )]
-    OldIncarnation {
-        /// Its incarnation.
-        found: u64,
-        /// The lowest that is served.
-        wanted: u64,
-    },
-    /// The disk is a copy of another member's, or the member has moved.
-    #[error(
-        "this disk is known to its cluster at {known}, but --advertise-peer says {advertised}: it may be a copy; \
-         start it at its old address, or empty the data directory and add it as a new member"
-    )]
-    OtherAddress {
-        /// What the membership says.
-        known: String,
-        /// What this node says.
-        advertised: String,
-    },
-}
-
-/// A disk that is set aside.
-pub(super) struct SetAside {
-    pub(super) reason: StatusOnly,
-    pub(super) membership: StoredMembership,
-}
+use super::types::{StoredMembership, is_voter, members};
+use super::{Raft, RaftOptions, SetAside};
+use crate::place::{Overview, StatusOnly};
 
 impl Raft {
-    /// Why this node serves nothing but its status, if that is so. It stays so until the process ends.
-    pub fn status_only(&self) -> Option<&StatusOnly> {
-        self.inner.set_aside.get().map(|aside| &aside.reason)
-    }
-
     /// Why this node must not go on alone, where its disk is set aside: a copy never does. One of an old
     /// incarnation may be all there is left.
     pub(super) fn never_recovers(&self) -> Option<StatusOnly> {
@@ -70,7 +33,7 @@ impl Raft {
     ) -> Result<bool, StartError> {
         let known = StorageHelper::new(log, state).get_membership().await;
         let known = known.map_err(|error| StartError::Raft(error.to_string()))?;
-        let membership = StoredMembership::clone(known.effective());
+        let membership = known.effective().clone();
         let Some(reason) = reason(disk, &membership, &self.inner.options) else { return Ok(false) };
         tracing::warn!("this node serves nothing but its status: {reason}");
         let overview = Overview {

@@ -11,6 +11,8 @@ use kvorum_store::entry::{self, PayloadKind};
 use kvorum_store::log::Vote as StoredVote;
 use prost::Message as _;
 
+use crate::place::Member;
+
 /// The payload of a normal entry: a batch of commands as the store encodes it, header included.
 #[derive(Clone, PartialEq)]
 pub struct Commands(pub Bytes);
@@ -195,6 +197,30 @@ pub fn stored_membership(stored: Option<(entry::LogId, Bytes)>) -> io::Result<St
         None => Ok(StoredMembership::default()),
         Some((id, bytes)) => Ok(StoredMembership::new(Some(raft_log_id(id)), decode_membership(bytes)?)),
     }
+}
+
+/// All members.
+pub(super) fn members(stored: &StoredMembership) -> Vec<Member> {
+    let membership = stored.membership();
+    let member = |(id, address): (&u64, &Address)| Member {
+        node_id: *id,
+        peer: address.peer.clone(),
+        client: address.client.clone(),
+        voter: is_voter(membership, *id),
+    };
+    membership.nodes().map(member).collect()
+}
+
+/// Whether a node votes.
+pub(super) fn is_voter(membership: &Membership, node_id: u64) -> bool {
+    membership.voter_ids().any(|id| id == node_id)
+}
+
+/// The bytes of a membership of one voter, as log and store keep them.
+pub fn founding_membership(node_id: u64, peer: &str, client: &str) -> Vec<u8> {
+    let node = admin::Node { node_id, peer_address: peer.into(), client_address: client.into() };
+    let configs = vec![admin::VoterSet { node_ids: vec![node_id] }];
+    admin::Membership { log_id: None, configs, nodes: vec![node] }.encode_to_vec()
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@
 //! What counts is progress, not age: a disk that is slow and takes one write after the other costs no
 //! election, however many of them wait.
 
-use std::fmt;
 use std::time::Duration;
 
 use kvorum_store::fatal::end_process;
@@ -19,7 +18,8 @@ use kvorum_store::log::Pending;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::apply::AtWork;
-use super::{Raft, status};
+use super::{Raft, publish};
+use crate::place::Stall;
 
 /// Without progress for so long a member is not ready and does not lead: far above what a disk that only
 /// stutters takes for a sync, and low enough that writes go on elsewhere within 5 s.
@@ -37,37 +37,6 @@ const LOOK_MAX: Duration = Duration::from_millis(300);
 
 /// How long raft may take to note that it is to hand over.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What stands still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stall {
-    /// A write to the log does not end.
-    Log,
-    /// The log waits for room on a full disk.
-    FullDisk,
-    /// Entries are not applied.
-    Apply,
-}
-
-impl Stall {
-    /// The alarm that stands meanwhile.
-    pub fn alarm(self) -> &'static str {
-        match self {
-            Stall::Log | Stall::FullDisk => "DISK_STALLED",
-            Stall::Apply => "APPLY_STALLED",
-        }
-    }
-}
-
-impl fmt::Display for Stall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Stall::Log => "the disk of the log takes no writes",
-            Stall::FullDisk => "the log waits for room on a full disk",
-            Stall::Apply => "the store makes no progress with the entries it is to apply",
-        })
-    }
-}
 
 /// What one look finds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -181,7 +150,7 @@ fn step_back(raft: &Raft, stall: Stall) {
     let led = raft.overview().is_leader();
     let successor = if led { raft.successor(0).ok() } else { None };
     raft.inner.stalled.send_replace(Some(stall));
-    status::publish(raft);
+    publish::publish(raft);
     let seconds = STALL_MAX.as_secs();
     tracing::error!("{stall}, for {seconds} s now: this member is not ready, and does not lead");
     match successor {
@@ -203,22 +172,8 @@ fn take_part(raft: &Raft) {
     core.raft.runtime_config().elect(true);
     core.raft.runtime_config().heartbeat(true);
     raft.inner.stalled.send_replace(None);
-    status::publish(raft);
+    publish::publish(raft);
     tracing::warn!("there is progress again: this member takes part as before");
-}
-
-impl Raft {
-    /// What stands still here, so that this node neither leads nor is ready.
-    pub fn stalled(&self) -> Option<Stall> {
-        *self.inner.stalled.borrow()
-    }
-
-    /// Returns once something stands still here.
-    pub(super) async fn until_stalled(&self) {
-        let mut stalled = self.inner.stalled.subscribe();
-        // The sender lives as long as the node.
-        let _ = stalled.wait_for(Option::is_some).await;
-    }
 }
 
 #[cfg(test)]

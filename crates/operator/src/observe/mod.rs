@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt as _};
+use kvorum_crd::{KvCluster, KvClusterSpec, Node};
 use rand::Rng as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,11 +22,10 @@ use std::fmt::Debug;
 use tokio::try_join;
 
 use crate::build::{Inputs, Template, bytes, hash};
-use crate::controller::Options;
-use crate::crd::{KvCluster, KvClusterSpec, Node};
 use crate::memory::Memory;
 use crate::names;
 use crate::observed::{Observed, Wanted};
+use crate::options::Options;
 use crate::step::Risky;
 
 pub(crate) use monitor::POD_MONITOR;

@@ -6,9 +6,10 @@ use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kvorum_client::admin::{AdminClient, v1};
 
+use crate::fence::LogId;
 use crate::memory::Memory;
 use crate::names;
-use crate::observed::{LogId, Membership, Node, Progress, Role};
+use crate::observed::{Membership, Node, Progress, Role};
 
 /// Asks all pods that have an address, at the same time; and has whoever leads confirm it.
 pub async fn ask(

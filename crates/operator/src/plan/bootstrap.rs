@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
+use crate::fence::Disk;
 use crate::names::hex;
-use crate::observed::{Disk, Node, Observed, Role};
+use crate::observed::{Node, Observed, Role};
 use crate::step::{Risky, Step};
 
 /// Finds out which cluster this is, or founds one.

@@ -1,8 +1,9 @@
 //! The end of a KvCluster. Without `whenDeleted: Delete` Kubernetes' own garbage collection does all:
 //! it takes what the KvCluster owns, and no claim is owned.
 
+use kvorum_crd::Keep;
+
 use super::{Decided, safe, wait};
-use crate::crd::Keep;
 use crate::names;
 use crate::observed::Observed;
 use crate::step::Step;

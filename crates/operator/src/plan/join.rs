@@ -1,10 +1,12 @@
 //! How a disk becomes a voter, be it a new member's or one that takes a lost one's place.
 
+use kvorum_crd::Keep;
+
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
-use crate::crd::Keep;
+use crate::fence::Disk;
 use crate::names::hex;
-use crate::observed::{Disk, Node};
+use crate::observed::Node;
 use crate::step::{Risky, Step};
 
 /// Writes on the members' claims whose disks they are and which image is pinned, where that is missing.

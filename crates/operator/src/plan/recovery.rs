@@ -135,7 +135,8 @@ mod tests {
     //! Goal: nothing less exact than the token starts a recovery, and nothing that could have more is
     //! passed over. Method: a table of observations.
     use super::*;
-    use crate::observed::{LogId, Membership, Pod, Role, StatefulSet};
+    use crate::fence::LogId;
+    use crate::observed::{Membership, Pod, Role, StatefulSet};
     use crate::plan::plan;
 
     fn observed() -> Observed {
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn the_survivor_keeps_its_pod() {
         let mut seen = observed();
-        let disk = crate::observed::Disk { cluster_id: 9, node_id: 1, founder: false };
+        let disk = crate::fence::Disk { cluster_id: 9, node_id: 1, founder: false };
         seen.claims.insert(0, crate::observed::Claim { disk: Some(disk), ..Default::default() });
         assert!(holds(&seen, 0) && !holds(&seen, 1));
         seen.recover_from = None;

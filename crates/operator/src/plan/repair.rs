@@ -93,13 +93,14 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Node, Observed, Pod, Role, StatefulSet, Version};
+    use crate::fence::Version;
+    use crate::observed::{Node, Observed, Pod, Role, StatefulSet};
 
     /// Goal: an operator that may not look whether a machine is gone says so, and what a person can do.
     #[test]
     fn missing_rights_are_said() {
         let version = Version { uid: "the-uid".into(), ..Version::default() };
-        let last_log = crate::observed::LogId { term: 1, index: 1 };
+        let last_log = crate::fence::LogId { term: 1, index: 1 };
         let leader = Node {
             node_id: 1,
             cluster_id: 9,

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use kvorum_crd::Keep;
+
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
-use crate::crd::Keep;
 use crate::step::{Risky, Step};
 
 /// One member less: leadership, membership, pod, in this order.
@@ -111,7 +112,8 @@ pub fn up(view: &View, notes: &mut Notes) -> Decided {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Claim, Disk, Membership, Node, Observed, Pod, Progress, Role, StatefulSet};
+    use crate::fence::Disk;
+    use crate::observed::{Claim, Membership, Node, Observed, Pod, Progress, Role, StatefulSet};
 
     /// Goal: the disk of a member that left goes only once those who stay have caught up.
     #[test]

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kvorum_operator::observed::{LogId, Membership, Progress};
+use kvorum_operator::fence::LogId;
+use kvorum_operator::observed::{Membership, Progress};
 
 /// The group.
 #[derive(Debug, Clone)]

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use kvorum_operator::crd::Keep;
+use kvorum_crd::Keep;
+use kvorum_operator::fence::{LogId, Version};
 use kvorum_operator::observed::{
-    Claim, LogId, Machine, Membership, Monitor, Node, Observed, Pod, Role, StatefulSet, Version, Wanted,
+    Claim, Machine, Membership, Monitor, Node, Observed, Pod, Role, StatefulSet, Wanted,
 };
 use kvorum_operator::plan::Note;
 use kvorum_operator::step::{Risky, Step};

@@ -4,9 +4,11 @@ mod changes;
 mod due;
 mod get;
 mod hash;
+mod interests;
 mod scan;
 mod view;
 
-pub use self::changes::Changes;
+pub use self::changes::{Changes, ReadBytes, SharedChanges};
 pub use self::get::Get;
+pub use self::interests::{Place, Reader};
 pub use self::scan::{Page, Scan};

@@ -1,9 +1,10 @@
 //! Goal: no key ends before its time, whoever leads, and while somebody leads none ends much after it.
 //!
-//! Method: members with clocks of different speed that crash, start again, are idle, and hand leadership
-//! over at random, over a network that delays every message and some of them for long; true time is the
-//! test's alone. What the real node does is reduced to what concerns time: a leader stamps entries and says
-//! its time, a follower applies entries later than the leader.
+//! Method: members with clocks of different speed that crash, start again, are idle, stand for election
+//! before they have heard of a leader, and hand leadership over at random, over a network that delays every
+//! message and some of them for long; true time is the test's alone. What the real node does is reduced to
+//! what concerns time: a leader stamps entries and says its time, a follower applies entries later than the
+//! leader, and a voter says its time with its vote.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const STEP_US: u64 = 5_000;
 const HEARTBEAT_US: u64 = 150_000;
 const EXPIRY_US: u64 = 100_000;
 const TICK_US: u64 = 5_000_000;
+/// How long a voter's answer is on its way, at most.
+const VOTE_DELAY_MS: u64 = 40;
 const RUN_US: u64 = 120_000_000;
 /// Histories of two minutes each, for each drift.
 const SEEDS: u64 = 12;
@@ -160,6 +163,35 @@ impl World {
         }
     }
 
+    /// A member is elected by a majority of which somebody has heard of the last leader.
+    fn elected(&mut self, id: usize, now_us: u64) {
+        let others = (0..self.members.len()).filter(|voter| *voter != id);
+        let mut voters: Vec<usize> = others.filter(|voter| self.members[*voter].time.is_some()).collect();
+        if voters.len() > 1 && self.chance.one_in(2) {
+            let first = self.chance.below(2) as usize;
+            let alone = [voters[first]];
+            if alone.iter().chain([&id]).any(|member| self.members[*member].heard == self.term) {
+                voters = alone.to_vec();
+            }
+        }
+        for voter in voters.into_iter().filter(|_| self.says_time) {
+            let member = &self.members[voter];
+            let clock = member.clock(now_us);
+            let Some((term, time_ms)) =
+                member.time.as_ref().map(|time| (time.authority(), time.now_ms(clock)))
+            else {
+                continue;
+            };
+            let said_ms = time_ms.saturating_sub(self.chance.below(VOTE_DELAY_MS));
+            let member = &mut self.members[id];
+            let clock = member.clock(now_us);
+            if let Some(time) = &mut member.time {
+                time.relayed(term, said_ms, clock);
+            }
+        }
+        self.lead(id, now_us);
+    }
+
     fn lead(&mut self, id: usize, now_us: u64) {
         self.term += 1;
         self.leader = Some(id);
@@ -237,15 +269,22 @@ impl World {
             let candidates = self.candidates();
             if !candidates.is_empty() {
                 let id = candidates[self.chance.below(candidates.len() as u64) as usize];
-                self.lead(id, now_us);
+                self.elected(id, now_us);
             }
         }
     }
 
-    /// Members that have followed the last leader.
+    /// Members that are up and were not the last leader, where one that is up has followed it. Leaders of an
+    /// older release do not say their time: who has not followed the last one would be late.
     fn candidates(&self) -> Vec<usize> {
-        let fit = |member: &Member| member.time.is_some() && member.heard == self.term;
-        (0..self.members.len()).filter(|id| self.leader != Some(*id) && fit(&self.members[*id])).collect()
+        let up = |id: &usize| self.members[*id].time.is_some();
+        let heard = |id: &usize| up(id) && self.members[*id].heard == self.term;
+        let ids = (0..self.members.len()).filter(|id| self.leader != Some(*id));
+        let ids: Vec<usize> = ids.collect();
+        if self.says_time && ids.iter().any(heard) {
+            return ids.into_iter().filter(up).collect();
+        }
+        ids.into_iter().filter(heard).collect()
     }
 
     fn elect(&mut self, now_us: u64) {
@@ -253,7 +292,7 @@ impl World {
         let candidates = self.candidates();
         if now_us >= self.elect_us && !candidates.is_empty() {
             let id = candidates[self.chance.below(candidates.len() as u64) as usize];
-            self.lead(id, now_us);
+            self.elected(id, now_us);
         }
     }
 
@@ -328,6 +367,31 @@ fn no_key_ends_early_where_leaders_do_not_say_their_time() {
         world.run();
         assert!(world.early_ms <= 1.0, "seed {seed}: {} ms early", world.early_ms);
     }
+}
+
+/// A member that heard nothing yet takes the time of who did, of the last leader, and the furthest of those.
+#[test]
+fn time_is_taken_from_voters() {
+    let at = Duration::from_millis;
+    let mut time = Time::new(1_000, at(0));
+    time.relayed(0, 900, at(10));
+    assert_eq!(time.now_ms(at(10)), 1_010, "somebody who heard of none either");
+    time.relayed(3, 5_000, at(20));
+    time.relayed(3, 4_990, at(20));
+    time.relayed(3, 5_020, at(30));
+    time.relayed(2, 9_000, at(30));
+    assert_eq!((time.authority(), time.now_ms(at(40))), (3, 5_030));
+    // A later leader was behind.
+    time.relayed(4, 4_000, at(40));
+    assert_eq!((time.authority(), time.now_ms(at(40))), (4, 4_000));
+    // It leads by that, and who followed it says nothing new.
+    time.leads(5);
+    time.relayed(4, 9_000, at(50));
+    assert_eq!((time.authority(), time.now_ms(at(50))), (5, 4_010));
+    // The word of a leader itself replaces what was heard of it.
+    time.relayed(6, 4_500, at(50));
+    time.heard(6, 4_480, at(50));
+    assert_eq!(time.now_ms(at(50)), 4_480);
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! How a connection is made: whatever every connection needs comes in here.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// How long a connection may take to be made, so that a machine that is gone costs a call little.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How connections are made: by a [`Client`](crate::Client) to client ports, by an
+/// [`AdminClient`](crate::admin::AdminClient) to peer ports.
+///
+/// A group of its own, because more belongs here than callers of single calls should see: what a connection
+/// is encrypted with and what each request on it proves its sender by will be options beside these. Neither
+/// is there yet; every connection is plain text.
+///
+/// ```
+/// use std::time::Duration;
+/// use kvorum_client::{Client, ConnectOptions};
+///
+/// # kvorum_mock::example(async |endpoint| {
+/// let far_away = ConnectOptions::new().timeout(Duration::from_secs(3));
+/// let client = Client::builder([endpoint]).connect_options(far_away).connect().await?;
+/// assert_ne!(client.cluster_id(), 0);
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ConnectOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) connector: Arc<dyn Connector>,
+}
+
+impl ConnectOptions {
+    /// The usual ones: plain TCP, and 1 s to connect.
+    pub fn new() -> ConnectOptions {
+        ConnectOptions { timeout: CONNECT_TIMEOUT, connector: Arc::new(Tcp) }
+    }
+
+    /// How long making a connection may take; 1 s without this. The call that needs the connection goes on
+    /// elsewhere then.
+    pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
+        self.timeout = timeout;
+        self
+    }
+
+    /// What makes the stream of bytes to an address; [`Tcp`] without this.
+    pub fn connector(mut self, connector: impl Connector) -> ConnectOptions {
+        self.connector = Arc::new(connector);
+        self
+    }
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions::new()
+    }
+}
+
+/// Makes the stream of bytes to an address, on which HTTP/2 is spoken then: through a proxy, over a socket of
+/// another kind, or in a simulated network.
+///
+/// It is asked for each connection anew, and dropped when the time for a connection is over.
+///
+/// ```
+/// use kvorum_client::{Client, ConnectOptions, Connecting, Connector, Tcp};
+///
+/// /// Reaches every node through a tunnel that begins on this machine.
+/// #[derive(Debug)]
+/// struct Tunnel(String);
+///
+/// impl Connector for Tunnel {
+///     fn connect(&self, _address: &str) -> Connecting {
+///         Tcp.connect(&self.0)
+///     }
+/// }
+///
+/// # kvorum_mock::example(async |endpoint| {
+/// let through = ConnectOptions::new().connector(Tunnel(endpoint));
+/// let client = Client::builder(["demo-0.demo-peers:2379"]).connect_options(through).connect_lazy()?;
+/// client.set("greeting", "hello").await?;
+/// # Ok::<(), kvorum_client::Error>(())
+/// # });
+/// ```
+pub trait Connector: fmt::Debug + Send + Sync + 'static {
+    /// Connects to `address`, which is `host:port` as it was given or as the cluster names it.
+    ///
+    /// # Errors
+    /// What keeps it from being connected. A call tells it as the problem of that endpoint, in the operating
+    /// system's words where the error has a code, and goes on at another one.
+    fn connect(&self, address: &str) -> Connecting;
+}
+
+/// What [`Connector::connect`] answers with. It owns all that it needs.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send>>;
+
+/// A stream of bytes in both directions; whatever tokio can read and write is one.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for T {}
+
+/// The connector of the network as it is: a TCP connection for each, without delay for small writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tcp;
+
+impl Connector for Tcp {
+    fn connect(&self, address: &str) -> Connecting {
+        let address = address.to_owned();
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn ByteStream>)
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! Goal: the API server refuses what cannot work, with a sentence. Method: the definition's own rules,
+//! over a table of resources and changes.
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube_cel::Validator;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn problems(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let definition = serde_json::to_value(definition()).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    match Validator::new().validate(schema, object, old) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+    }
+}
+
+fn cluster(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "kvorum.io/v1alpha1", "kind": "KvCluster", "metadata": {"name": name}, "spec": spec})
+}
+
+fn storage(size: Value) -> Value {
+    json!({"members": 3, "storage": {"size": size}})
+}
+
+#[test]
+fn names_are_short_and_fit_a_host_name() {
+    let spec = json!({"members": 3});
+    for name in ["demo", "a", "a-1", &"a".repeat(40)] {
+        assert_eq!(problems(&cluster(name, spec.clone()), None), Vec::<String>::new(), "{name}");
+    }
+    for name in ["1a", "a.b", "a-", &"a".repeat(41)] {
+        let problems = problems(&cluster(name, spec.clone()), None);
+        assert!(problems.iter().any(|problem| problem.contains("at most 40")), "{name}: {problems:?}");
+    }
+}
+
+#[test]
+fn storage_grows_and_keeps_its_class() {
+    let change = |old: Value, new: Value| problems(&cluster("demo", new), Some(&cluster("demo", old)));
+    assert!(change(storage(json!("1Gi")), storage(json!("2Gi"))).is_empty());
+    assert!(change(storage(json!("1Gi")), storage(json!("1024Mi"))).is_empty());
+    assert!(change(storage(json!(1_000_000)), storage(json!("1M"))).is_empty());
+    assert!(change(storage(json!("2Gi")), storage(json!("1Gi")))[0].contains("cannot shrink"));
+    let classed = json!({"storage": {"size": "1Gi", "storageClassName": "fast"}});
+    assert!(change(storage(json!("1Gi")), classed)[0].contains("cannot change"));
+    assert!(problems(&cluster("demo", storage(json!("nothing"))), None)[0].contains("such as 10Gi"));
+    assert!(problems(&cluster("demo", storage(json!("0"))), None)[0].contains("above zero"));
+}
+
+#[test]
+fn the_cluster_id_is_for_ever() {
+    let with = |status: Value| {
+        let mut cluster = cluster("demo", json!({"members": 3}));
+        cluster["status"] = status;
+        cluster
+    };
+    let old = with(json!({"clusterID": "00c0ffee00c0ffee"}));
+    assert!(problems(&old, Some(&with(json!({})))).is_empty());
+    assert!(problems(&old, Some(&old)).is_empty());
+    for status in [json!({"clusterID": "0000000000000001"}), json!({})] {
+        assert!(problems(&with(status), Some(&old))[0].contains("never changes"));
+    }
+}
+
+/// Goal: whatever the schema lets through can be read, so that one resource never stops the watch of
+/// the others.
+#[test]
+fn what_is_left_out_has_a_default_and_numbers_are_quantities() {
+    let cluster: KvCluster = serde_json::from_value(cluster("demo", json!({}))).unwrap();
+    assert_eq!(cluster.spec.members, 3);
+    assert_eq!(cluster.spec.storage, Storage::default());
+    let pod = json!({"resources": {"limits": {"cpu": 1, "memory": "1Gi"}}});
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    assert_eq!(pod.resources.unwrap().limits.unwrap()["cpu"], Quantity("1".into()));
+}
+
+/// Goal: `kubectl apply` takes the definition, which it keeps in an annotation of at most 256 KiB.
+#[test]
+fn the_definition_is_small_and_complete() {
+    let text = serde_json::to_string(&definition()).unwrap();
+    assert!(text.len() < 128 * 1024, "{} bytes", text.len());
+    let definition = definition();
+    let version = &definition.spec.versions[0];
+    let scale = version.subresources.as_ref().unwrap().scale.as_ref().unwrap();
+    assert_eq!(scale.spec_replicas_path, ".spec.members");
+    let columns = version.additional_printer_columns.as_ref().unwrap();
+    let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["Members", "Ready", "Leader", "Version", "Status", "Age"]);
+}

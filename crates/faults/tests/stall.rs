@@ -1,0 +1,122 @@
+//! Goal: a leader whose disk hangs does not lead on. Writes go on within 5 s, the member says that it is
+//! not ready and why, and takes part again once its disk does. A follower whose disk hangs disturbs nobody,
+//! and a disk that only stutters, 300 ms a sync, every sync, costs no election.
+//!
+//! Method: three nodes under load; strace holds up the syncs of one node's log thread. The time counts from
+//! the hang until the first acknowledgement of a write that was begun after it, by any client.
+
+use std::time::Duration;
+
+use kvorum_faults::process::Node;
+use kvorum_faults::slow_disk::SlowDisk;
+use kvorum_faults::writers::{self, Style, Writers};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
+use kvorum_proto::admin::v1::State;
+use tokio::time::{Instant, sleep};
+
+/// What the product promises.
+const WRITES_LIMIT: Duration = Duration::from_secs(5);
+/// Writers at work.
+const WRITERS: u32 = 4;
+/// A member that stands still says so within this, and one that does not any more.
+const SAID_LIMIT: Duration = Duration::from_secs(10);
+/// What a disk that stutters takes for each sync, and how long it does: several election timeouts.
+const STUTTER: Duration = Duration::from_millis(300);
+const STUTTERING: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
+    if let Some(reason) = SlowDisk::missing() {
+        eprintln!("SKIPPED stall: {reason}");
+        return Ok(());
+    }
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    let epoch = Instant::now();
+    let load = Writers::start(&cluster.endpoints(), 0, WRITERS, Style::default(), epoch).await?;
+    sleep(Duration::from_millis(500)).await;
+
+    // It stutters.
+    let leader = cluster.leader().await?;
+    let term = leader.status().await?.term;
+    let stutters = SlowDisk::delay(&leader, STUTTER)?;
+    let begun = Instant::now();
+    while begun.elapsed() < STUTTERING {
+        let status = leader.status().await?;
+        let leads = (status.state(), status.term) == (State::Leader, term);
+        ensure!(leads, "its disk stutters, and it is {:?} in term {}", status.state(), status.term);
+        let ready = rpc::health(leader.http_address(), "/readyz").await?;
+        ensure!(ready.is_ok(), "its disk stutters, and it is not ready: {ready:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    drop(stutters);
+
+    // A follower's hangs.
+    let follower = cluster.follower().await?;
+    let hangs = SlowDisk::hang(&follower)?;
+    expect_stalled(&follower).await?;
+    let status = cluster.leader().await?.status().await?;
+    ensure!(status.term == term, "a follower's disk hangs, and the term rose to {}", status.term);
+    drop(hangs);
+    expect_ready(&follower).await?;
+    cluster.wait_healthy().await?;
+
+    // The leader's hangs.
+    let leader = cluster.leader().await?;
+    let hung = epoch.elapsed();
+    let hangs = SlowDisk::hang(&leader)?;
+    expect_stalled(&leader).await?;
+    let next = wait::until("another leader", SAID_LIMIT, async || {
+        let next = cluster.leader().await?;
+        ensure!(next.name() != leader.name(), "{} still leads", leader.name());
+        Ok(next)
+    });
+    let next = next.await?;
+    let status = next.status().await?;
+    ensure!(status.term > term, "{} leads in term {}", next.name(), status.term);
+    let seen = leader.status().await?;
+    ensure!(seen.state() != State::Leader, "two members say that they lead");
+    sleep(Duration::from_secs(1)).await;
+    drop(hangs);
+    expect_ready(&leader).await?;
+    cluster.wait_healthy().await?;
+
+    let ledgers = load.finish().await?;
+    let mut marks: Vec<_> = ledgers.iter().flat_map(|ledger| ledger.marks()).collect();
+    marks.sort_by_key(|mark| mark.returned);
+    let first = marks.iter().find(|mark| mark.called >= hung).context("no write went on")?;
+    let gap = first.returned.saturating_sub(hung);
+    eprintln!("stall: writes went on {gap:?} after the leader's disk hung");
+    ensure!(gap < WRITES_LIMIT, "writes went on after {gap:?}, the limit is {WRITES_LIMIT:?}");
+    cluster.compare_stores(cluster.nodes()).await?;
+    let kvs = rpc::RawClient::new(leader.client_address())?.scan(0).await?;
+    writers::check(&ledgers, &kvs)?;
+    cluster.close()
+}
+
+/// Waits until the member says, wherever one may ask, that its disk hangs.
+async fn expect_stalled(node: &Node) -> Result<()> {
+    let what = format!("the alarm of {}", node.name());
+    wait::until(&what, SAID_LIMIT, async || {
+        let alarms = node.status().await?.alarms;
+        ensure!(alarms == ["DISK_STALLED"], "its disk hangs, and its alarms are {alarms:?}");
+        let ready = rpc::health(node.http_address(), "/readyz").await?;
+        ensure!(ready.is_err_and(|reason| reason.contains("disk")), "its disk hangs, and it is ready");
+        let seconds = rpc::metric(node.http_address(), "kvorum_log_stall_seconds").await?;
+        ensure!(seconds >= 2.0, "its log waits for {seconds} s only");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the member is as before.
+async fn expect_ready(node: &Node) -> Result<()> {
+    let what = format!("the return of {}", node.name());
+    wait::until(&what, SAID_LIMIT, async || {
+        let alarms = node.status().await?.alarms;
+        ensure!(alarms.is_empty(), "its alarms are {alarms:?}");
+        let ready = rpc::health(node.http_address(), "/readyz").await?;
+        ensure!(ready.is_ok(), "it is not ready: {ready:?}");
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,197 @@
+//! `kv.v1.Cluster`: what the cluster looks like, as any node can tell. It changes nothing.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kvorum_proto::admin::v1 as admin;
+use kvorum_proto::admin::v1::admin_client::AdminClient;
+use kvorum_proto::kv::v1 as pb;
+use kvorum_proto::kv::v1::cluster_server::{Cluster, ClusterServer};
+use tokio::time::{Instant, timeout};
+use tonic::{Request, Response, Status};
+
+use super::convert::header;
+use crate::net::dialer::Dialer;
+use crate::place::Member;
+use crate::requests::Requests;
+
+/// A member that does not answer within this is reported as not reachable.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The service.
+#[derive(Clone)]
+pub struct ClusterService {
+    requests: Requests,
+}
+
+impl ClusterService {
+    /// The service, ready to be served.
+    pub fn server(requests: Requests) -> ClusterServer<ClusterService> {
+        ClusterServer::new(ClusterService { requests })
+    }
+
+    async fn ask(&self, own_id: u64, member: &Member) -> Option<Answer> {
+        let asked = Instant::now();
+        let status = if member.node_id == own_id {
+            self.requests.status()
+        } else {
+            timeout(MEMBER_TIMEOUT, ask(self.requests.dialer(), &member.peer)).await.ok().flatten()?
+        };
+        Some(Answer { status, asked, answered: Instant::now() })
+    }
+}
+
+/// What was answered at a member's address, and when: the status is of a moment between the two.
+struct Answer {
+    status: admin::StatusResponse,
+    asked: Instant,
+    answered: Instant,
+}
+
+async fn ask(dialer: &Dialer, peer_address: &str) -> Option<admin::StatusResponse> {
+    let channel = dialer.channel(peer_address).ok()?;
+    let response = AdminClient::new(channel).status(admin::StatusRequest::default()).await;
+    response.ok().map(Response::into_inner)
+}
+
+/// What is known of the members by their answers, of which the leader's says what only a leader knows.
+fn describe_all(members: &[Member], answers: &[Option<Answer>]) -> Vec<pb::Member> {
+    let answered = members.iter().zip(answers).filter_map(|(member, answer)| {
+        answer.as_ref().filter(|answer| answer.status.node_id == member.node_id)
+    });
+    let leader = answered
+        .filter(|answer| answer.status.state() == admin::State::Leader)
+        .max_by_key(|answer| answer.status.term);
+    let described = members.iter().zip(answers).map(|(member, answer)| {
+        let described = describe(member, answer.as_ref().map(|answer| &answer.status));
+        let Some(leader) = leader else { return described };
+        let progress = leader.status.progress.iter().find(|progress| progress.node_id == member.node_id);
+        let lagging_ms = progress.map_or(0, |progress| progress.lagging_ms);
+        let clock_lag_ms =
+            answer.as_ref().filter(|_| described.reachable).map_or(0, |answer| clock_lag_ms(leader, answer));
+        pb::Member { lagging_ms, clock_lag_ms, ..described }
+    });
+    described.collect()
+}
+
+/// How far a member's cluster time is behind the leader's, at the least: what the answers took on their way
+/// does not count.
+fn clock_lag_ms(leader: &Answer, member: &Answer) -> u64 {
+    let (theirs, own) = (leader.status.cluster_time_ms, member.status.cluster_time_ms);
+    if theirs == 0 || own == 0 {
+        return 0;
+    }
+    // Both as of when the member was asked: its own time was no later than it says, the leader's no earlier.
+    let later = member.asked.saturating_duration_since(leader.answered).as_millis() as u64;
+    let earlier = leader.answered.saturating_duration_since(member.asked).as_millis() as u64;
+    (theirs + later).saturating_sub(own + earlier)
+}
+
+/// What is known of a member by what was answered at its address. That may be another disk.
+fn describe(member: &Member, status: Option<&admin::StatusResponse>) -> pb::Member {
+    let known = pb::Member {
+        node_id: member.node_id,
+        peer_address: member.peer.clone(),
+        client_address: member.client.clone(),
+        voter: member.voter,
+        ..Default::default()
+    };
+    let Some(status) = status else { return known };
+    if status.node_id != member.node_id {
+        let (other_node_id, other_cluster_id) = (status.node_id, status.cluster_id);
+        return pb::Member { other_node_id, other_cluster_id, ..known };
+    }
+    let status = status.clone();
+    let index = |id: Option<admin::LogId>| id.map_or(0, |id| id.index);
+    pb::Member {
+        role: role(&status).into(),
+        reachable: true,
+        applied_index: index(status.applied),
+        last_log_index: index(status.last_log),
+        version: status.version,
+        revision: status.revision,
+        store_bytes: status.store_bytes,
+        log_bytes: status.log_bytes,
+        alarms: status.alarms,
+        ..known
+    }
+}
+
+fn role(status: &admin::StatusResponse) -> pb::member::Role {
+    use pb::member::Role;
+    match status.state() {
+        admin::State::Unspecified if !status.status_only.is_empty() => Role::StatusOnly,
+        admin::State::Unspecified => Role::Unknown,
+        admin::State::Unjoined => Role::Unjoined,
+        admin::State::Learner => Role::Learner,
+        admin::State::Follower => Role::Follower,
+        admin::State::Candidate => Role::Candidate,
+        admin::State::Leader => Role::Leader,
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn members(&self, _: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
+        let overview = self.requests.overview()?;
+        let asked = overview.members.iter().map(|member| self.ask(overview.node_id, member));
+        let answers = join_all(asked).await;
+        let members = describe_all(&overview.members, &answers);
+        let header = header(self.requests.head(self.requests.scans().store().revision()));
+        let leader_id = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
+        let feature_level = self.requests.scans().store().feature_level();
+        Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members, feature_level }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What answers at a member's address is the member, another disk, or nobody.
+    #[test]
+    fn another_disk_at_the_address_is_named_and_is_not_the_member() {
+        let member = Member { node_id: 7, peer: "a:2380".into(), client: "a:2379".into(), voter: true };
+        let status =
+            |node_id, cluster_id| admin::StatusResponse { node_id, cluster_id, ..Default::default() };
+        let told = |status: Option<&admin::StatusResponse>| {
+            let told = describe(&member, status);
+            assert_eq!((told.node_id, &*told.peer_address), (7, "a:2380"));
+            (told.reachable, told.other_node_id, told.other_cluster_id)
+        };
+        assert_eq!(told(None), (false, 0, 0));
+        assert_eq!(told(Some(&status(7, 1))), (true, 0, 0));
+        assert_eq!(told(Some(&status(8, 0))), (false, 8, 0), "an empty disk");
+        assert_eq!(told(Some(&status(8, 2))), (false, 8, 2), "another cluster's");
+    }
+
+    /// Whoever is asked says what the leader knows. A clock's lag is never more than it is, however long the
+    /// answers were on their way.
+    #[test]
+    fn what_the_leader_knows_is_told() {
+        let member = |node_id| Member { node_id, peer: String::new(), client: String::new(), voter: true };
+        let (members, start) = ([1, 2, 3].map(member), Instant::now());
+        let answer = |node_id, cluster_time_ms, asked: u64, answered: u64| {
+            let after = |ms| start + Duration::from_millis(ms);
+            let status = admin::StatusResponse { node_id, cluster_time_ms, ..Default::default() };
+            Some(Answer { status, asked: after(asked), answered: after(answered) })
+        };
+        let mut answers = [answer(1, 5_000, 0, 10), answer(2, 4_000, 0, 30), None];
+        let told = |answers: &[Option<Answer>]| -> Vec<_> {
+            let told = describe_all(&members, answers);
+            told.iter().map(|member| (member.lagging_ms, member.clock_lag_ms)).collect()
+        };
+        assert_eq!(told(&answers), [(0, 0); 3], "nobody leads");
+        let leader = &mut answers[0].as_mut().expect("it answered").status;
+        leader.state = admin::State::Leader.into();
+        let lagging = |(node_id, lagging_ms)| admin::Progress { node_id, lagging_ms, ..Default::default() };
+        leader.progress = [(2, 0), (3, 7_000)].map(lagging).to_vec();
+        assert_eq!(told(&answers), [(0, 0), (0, 990), (7_000, 0)]);
+        answers[1] = answer(2, 4_000, 500, 600);
+        assert_eq!(told(&answers)[1], (0, 1_490));
+        answers[1] = answer(2, 0, 500, 600);
+        assert_eq!(told(&answers)[1], (0, 0), "of a release that says no time");
+        answers[1] = answer(4, 1, 0, 1);
+        assert_eq!(told(&answers)[1], (0, 0), "another disk");
+    }
+}

@@ -1,0 +1,173 @@
+//! `kv.v1.Kv`: what clients do with keys.
+
+use kvorum_proto::kv::v1 as pb;
+use kvorum_proto::kv::v1::kv_server::{Kv, KvServer};
+use kvorum_store::command::{Compact, Kind, TtlSet, Written};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status};
+
+use super::convert::{self, check_key, header, key_value};
+use super::{scan, watch};
+use crate::error::RequestError;
+use crate::net::deadline::deadline;
+use crate::net::outbox::{Outbox, SMALL_BYTES_MAX};
+use crate::net::sizes::decoding_limit;
+use crate::requests::{Consistency, Requests};
+
+/// The service.
+#[derive(Clone)]
+pub struct KvService {
+    requests: Requests,
+}
+
+impl KvService {
+    /// The service with its limits, ready to be served.
+    pub fn server(requests: Requests) -> KvServer<KvService> {
+        let limit = decoding_limit(requests.bytes_max());
+        KvServer::new(KvService { requests }).max_decoding_message_size(limit)
+    }
+}
+
+/// An answer with so many bytes of keys and values, which count as waiting to be sent where they are many.
+fn respond<T>(outbox: Outbox, bytes: usize, answer: T) -> Response<T> {
+    if bytes > SMALL_BYTES_MAX { outbox.answer(bytes, answer) } else { Response::new(answer) }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    type ScanStream = BoxStream<pb::ScanResponse>;
+    type WatchStream = BoxStream<pb::WatchResponse>;
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
+        let pb::GetRequest { key, revision, serializable } = request.into_inner();
+        check_key(&key)?;
+        self.requests.may_read(Consistency::of(serializable), deadline).await?;
+        let read = self.requests.get(key, revision, Some(outbox.account()), deadline);
+        // Nothing waits from here until a large answer is counted, so that each sees those before it.
+        let (got, _place) = read.await?;
+        let header = Some(header(self.requests.head(got.revision)));
+        let bytes = got.record.as_ref().map_or(0, |record| record.value.len());
+        let kv = got.record.map(key_value);
+        Ok(respond(outbox, bytes, pb::GetResponse { header, found: kv.is_some(), kv }))
+    }
+
+    async fn set(&self, request: Request<pb::SetRequest>) -> Result<Response<pb::SetResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
+        let command = convert::set(request.into_inner())?;
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        let previous = done.written()?.previous.into_iter().next();
+        let bytes = previous.as_ref().map_or(0, |record| record.value.len());
+        Ok(respond(outbox, bytes, pb::SetResponse { header, previous: previous.map(key_value) }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteRequest>,
+    ) -> Result<Response<pb::DeleteResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
+        let command = convert::delete(request.into_inner())?;
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        let Written { deleted, previous } = done.written()?;
+        let bytes = previous.iter().map(|record| record.key.len() + record.value.len()).sum();
+        let previous = previous.into_iter().map(key_value).collect();
+        Ok(respond(outbox, bytes, pb::DeleteResponse { header, deleted: deleted.iter().sum(), previous }))
+    }
+
+    async fn ttl(&self, request: Request<pb::TtlRequest>) -> Result<Response<pb::TtlResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let pb::TtlRequest { key, serializable } = request.into_inner();
+        check_key(&key)?;
+        self.requests.may_read(Consistency::of(serializable), deadline).await?;
+        let (got, _) = self.requests.get(key, 0, None, deadline).await?;
+        let expires = got.record.as_ref().map_or(0, |record| record.deadline_ms);
+        Ok(Response::new(pb::TtlResponse {
+            header: Some(header(self.requests.head(got.revision))),
+            found: got.record.is_some(),
+            has_ttl: expires > 0,
+            remaining_ms: self.requests.remaining_ms(expires),
+        }))
+    }
+
+    async fn expire(
+        &self,
+        request: Request<pb::ExpireRequest>,
+    ) -> Result<Response<pb::ExpireResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let command = convert::expire(request.into_inner())?;
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        Ok(Response::new(pb::ExpireResponse { header, found: done.ttl_set()?.found }))
+    }
+
+    async fn persist(
+        &self,
+        request: Request<pb::PersistRequest>,
+    ) -> Result<Response<pb::PersistResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let command = convert::persist(request.into_inner())?;
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        let TtlSet { found, had_ttl } = done.ttl_set()?;
+        Ok(Response::new(pb::PersistResponse { header, found, had_ttl }))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactRequest>,
+    ) -> Result<Response<pb::CompactResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let revision = request.into_inner().revision;
+        if revision == 0 {
+            return Err(RequestError::Invalid("the revision to compact is missing".into()).into());
+        }
+        let done = self.requests.write(Kind::Compact(Compact { revision }).into(), deadline).await?;
+        Ok(Response::new(pb::CompactResponse { header: Some(header(done.head)) }))
+    }
+
+    async fn batch(&self, request: Request<pb::BatchRequest>) -> Result<Response<pb::BatchResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let command = convert::batch(request.into_inner())?;
+        let done = self.requests.write(command, deadline).await?;
+        let header = Some(header(done.head));
+        Ok(Response::new(pb::BatchResponse { header, deleted: done.written()?.deleted }))
+    }
+
+    async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
+        let request = request.into_inner();
+        let range = convert::key_range(request.range.clone())?;
+        self.requests.may_read(Consistency::of(request.serializable), deadline).await?;
+        let reader = scan::Reader {
+            reads: self.requests.scans().clone(),
+            header: header(self.requests.head(0)),
+            outbox: outbox.clone(),
+            record_bytes_max: self.requests.bytes_max(),
+        };
+        let pages = scan::pages(reader, range, &request).await?;
+        Ok(outbox.respond(pages))
+    }
+
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let deadline = deadline(request.metadata());
+        let outbox = Outbox::of(request.extensions())?;
+        let pb::WatchRequest { range, from_revision, previous } = request.into_inner();
+        let (watcher, reads) = self.requests.watch(convert::key_range(range)?, deadline).await?;
+        let source = watch::Source {
+            store: self.requests.raft().store().clone(),
+            reads,
+            metrics: self.requests.metrics().clone(),
+            header: header(self.requests.head(0)),
+            previous,
+            outbox: outbox.clone(),
+        };
+        let stream = watch::Stream::open(source, watcher, from_revision)?;
+        Ok(outbox.respond(stream.responses()))
+    }
+}

@@ -1,0 +1,156 @@
+//! What alive and ready mean.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kvorum_proto::admin::v1 as admin;
+use tokio::time::Instant;
+
+use crate::place::{Overview, Positions};
+use crate::raft::Raft;
+
+/// A node is ready through an election of this length: others have no leader either, and taking all
+/// of them out of service helps nobody.
+const LEADERLESS_MAX: Duration = Duration::from_secs(10);
+
+/// Entries a ready node may be behind what it knows to be committed: some seconds of full load.
+const LAG_ENTRIES_MAX: u64 = 20_000;
+
+/// With committed entries to apply and none applied for so long, the node hangs.
+const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// Answers for a node's health; clones share what they know.
+#[derive(Clone)]
+pub struct Health {
+    raft: Raft,
+    stopping: Arc<AtomicBool>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+impl Health {
+    /// The health of a node, which is not ready once `stopping` is set.
+    pub fn new(raft: Raft, stopping: Arc<AtomicBool>) -> Health {
+        let progress = Progress { applied: 0, since: Instant::now() };
+        Health { raft, stopping, progress: Arc::new(Mutex::new(progress)) }
+    }
+
+    /// The node's part in consensus.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Whether clients should be sent here, else why not.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("this node is shutting down".into());
+        }
+        if let Some(stall) = self.raft.stalled() {
+            return Err(format!("{stall}; this node is not ready until there is progress"));
+        }
+        ready(&self.raft.overview(), self.raft.positions(), Instant::now())
+    }
+
+    /// Whether the process makes progress, else what hangs.
+    pub fn alive(&self) -> Result<(), String> {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.alive(self.raft.positions(), Instant::now())
+    }
+}
+
+fn ready(overview: &Overview, at: Positions, now: Instant) -> Result<(), String> {
+    if let Some(reason) = &overview.status_only {
+        return Err(format!("this node serves nothing but its status: {reason}"));
+    }
+    if overview.state == admin::State::Unjoined {
+        return Err("this node has not joined a cluster yet".into());
+    }
+    if !overview.in_config {
+        return Err("this node is no member of its cluster".into());
+    }
+    if let Some(since) = overview.leaderless_since
+        && now.duration_since(since) > LEADERLESS_MAX
+    {
+        return Err(format!("no leader for {} s", now.duration_since(since).as_secs()));
+    }
+    let behind = at.committed.saturating_sub(at.applied);
+    if behind > LAG_ENTRIES_MAX {
+        return Err(format!("{behind} committed entries are still to be applied"));
+    }
+    Ok(())
+}
+
+/// How far the last look found the node.
+struct Progress {
+    applied: u64,
+    since: Instant,
+}
+
+impl Progress {
+    fn alive(&mut self, at: Positions, now: Instant) -> Result<(), String> {
+        if at.applied != self.applied || at.applied >= at.committed {
+            *self = Progress { applied: at.applied, since: now };
+        }
+        let stalled = now.duration_since(self.since);
+        if stalled > STALL_MAX {
+            return Err(format!(
+                "nothing was applied for {} s, though entry {} is committed and only {} is applied",
+                stalled.as_secs(),
+                at.committed,
+                at.applied
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::place::StatusOnly;
+
+    use super::*;
+
+    fn overview() -> Overview {
+        Overview {
+            state: admin::State::Follower,
+            in_config: true,
+            leaderless_since: None,
+            ..Overview::unjoined(1)
+        }
+    }
+
+    fn at(applied: u64, committed: u64) -> Positions {
+        Positions { applied, committed, last_log: committed }
+    }
+
+    /// Goal: a load balancer sends clients only where they are served, and keeps sending them
+    /// through an election. Method: a table of places in the cluster.
+    #[test]
+    fn ready_means_a_member_that_is_not_far_behind() {
+        let now = Instant::now();
+        assert_eq!(ready(&overview(), at(7, 7), now), Ok(()));
+        assert_eq!(ready(&overview(), at(7, 7 + LAG_ENTRIES_MAX), now), Ok(()));
+        assert!(ready(&overview(), at(7, 8 + LAG_ENTRIES_MAX), now).is_err());
+        assert!(ready(&Overview::unjoined(1), at(0, 0), now).is_err());
+        let reason = Some(StatusOnly::OldIncarnation { found: 1, wanted: 2 });
+        let aside = ready(&Overview { status_only: reason, ..overview() }, at(7, 7), now);
+        assert!(aside.is_err_and(|reason| reason.contains("--incarnation-min")));
+        assert!(ready(&Overview { in_config: false, ..overview() }, at(7, 7), now).is_err());
+        let electing = Overview { leaderless_since: Some(now), ..overview() };
+        assert_eq!(ready(&electing, at(7, 7), now + LEADERLESS_MAX), Ok(()));
+        let error = ready(&electing, at(7, 7), now + LEADERLESS_MAX + Duration::from_secs(1));
+        assert_eq!(error, Err("no leader for 11 s".into()));
+    }
+
+    /// Goal: only a node that hangs is killed: not an idle one, not one that is slow.
+    #[test]
+    fn alive_means_that_something_moves_or_nothing_has_to() {
+        let begun = Instant::now();
+        let late = begun + STALL_MAX * 2;
+        let mut progress = Progress { applied: 5, since: begun };
+        assert_eq!(progress.alive(at(5, 5), late), Ok(()), "idle");
+        assert_eq!(progress.alive(at(5, 9), late + STALL_MAX), Ok(()), "just at the limit");
+        assert!(progress.alive(at(5, 9), late + STALL_MAX * 2).is_err(), "stuck");
+        assert_eq!(progress.alive(at(6, 9), late + STALL_MAX * 2), Ok(()), "slow");
+    }
+}

@@ -1,0 +1,24 @@
+//! What a node has of the machine that it runs on, as values that are passed in where it is put together:
+//! so the same node runs on another network, or with other threads, without knowing it.
+
+use std::sync::Arc;
+
+use crate::blocking::{Blocking, ThreadPool};
+use crate::net::network::Net;
+use crate::net::tcp::Tcp;
+
+/// A machine. Clones are the same one.
+#[derive(Clone)]
+pub struct Machine {
+    /// How others are reached, and how they reach this node.
+    pub net: Net,
+    /// Does what may wait for the disk.
+    pub blocking: Blocking,
+}
+
+impl Machine {
+    /// The one that the process runs on: its TCP, and the threads of its runtimes.
+    pub fn real() -> Machine {
+        Machine { net: Arc::new(Tcp), blocking: Blocking::new(ThreadPool) }
+    }
+}

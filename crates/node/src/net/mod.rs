@@ -1,0 +1,19 @@
+//! Everything between a socket and a call: listening, connecting, who serves which connection, and what
+//! waits to be sent. It knows no API and nothing of raft.
+
+pub mod budget;
+mod call;
+pub mod deadline;
+pub mod dialer;
+pub mod listen;
+pub mod network;
+pub mod outbox;
+pub mod progress;
+pub mod remote;
+mod resolve;
+pub mod router;
+pub mod sizes;
+pub mod status;
+pub mod tcp;
+pub mod transport;
+pub mod workers;

@@ -1,0 +1,131 @@
+//! The router in front of the services of a port.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::NamedService;
+
+use super::budget::SendBudget;
+use super::call::{Call, HttpResponse};
+use crate::error::RequestError;
+use crate::metrics::Metrics;
+use crate::place::StatusOnly;
+
+type HttpRequest = http::Request<Body>;
+type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
+
+/// The calls that a node takes whose disk is set aside: what it holds, and that it is all there is left.
+const SET_ASIDE_PATHS: [&str; 2] = ["/admin.v1.Admin/Status", "/admin.v1.Admin/Recover"];
+
+/// The services of one port. Calls are counted here, and refused once the port is stopping.
+///
+/// It finds the service by a look at a short list, the busiest first: each call passes here.
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    services: Vec<(&'static str, Handler)>,
+    metrics: Arc<Metrics>,
+    stopping: Arc<AtomicBool>,
+    status_only: Option<StatusOnly>,
+    request_bytes_max: usize,
+    budget: SendBudget,
+}
+
+impl Router {
+    /// A router without services. Once `stopping` is set, calls are answered SHUTTING_DOWN; what waits to
+    /// be sent counts in the budget.
+    pub fn builder(
+        metrics: Arc<Metrics>,
+        stopping: Arc<AtomicBool>,
+        request_bytes_max: usize,
+        budget: SendBudget,
+    ) -> RouterBuilder {
+        let services = Vec::new();
+        RouterBuilder(Inner { services, metrics, stopping, status_only: None, request_bytes_max, budget })
+    }
+
+    /// What may wait to be sent.
+    pub fn budget(&self) -> &SendBudget {
+        &self.inner.budget
+    }
+
+    /// Answers a call.
+    pub fn answer(&self, request: HttpRequest) -> Call {
+        let method = self.inner.metrics.method(request.uri().path()).clone();
+        let response = self.inner.call(request);
+        Call::new(response, method, self.inner.request_bytes_max)
+    }
+}
+
+/// A router that is being put together.
+pub struct RouterBuilder(Inner);
+
+impl RouterBuilder {
+    /// With a reason, everything but the node's status, its recovery and health is refused.
+    pub fn status_only(mut self, reason: Option<&StatusOnly>) -> Self {
+        self.0.status_only = reason.cloned();
+        self
+    }
+
+    /// Adds a service; the busiest come first.
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: Service<
+                HttpRequest,
+                Response = HttpResponse,
+                Error = Infallible,
+                Future = BoxFuture<HttpResponse, Infallible>,
+            > + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.0.services.push((S::NAME, Box::new(move |request| service.clone().call(request))));
+        self
+    }
+
+    /// The router.
+    pub fn build(self) -> Router {
+        Router { inner: Arc::new(self.0) }
+    }
+}
+
+impl Inner {
+    fn call(&self, request: HttpRequest) -> BoxFuture<HttpResponse, Infallible> {
+        let path = request.uri().path();
+        let service =
+            path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);
+        let handler = service.and_then(|name| self.services.iter().find(|(known, _)| *known == name));
+        let Some((name, handler)) = handler else {
+            return ready(Status::unimplemented("there is no such service on this port"));
+        };
+        match self.refusal(name, path) {
+            None => handler(request),
+            Some(error) => ready(error.into()),
+        }
+    }
+
+    /// Why this port does not take a call. Health is always told, so that load balancers learn of it.
+    fn refusal(&self, service: &str, path: &str) -> Option<RequestError> {
+        if service == "grpc.health.v1.Health" {
+            return None;
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            return Some(RequestError::ShuttingDown);
+        }
+        let reason = self.status_only.as_ref().filter(|_| !SET_ASIDE_PATHS.contains(&path))?;
+        Some(RequestError::StatusOnly(reason.clone()))
+    }
+}
+
+fn ready(status: Status) -> BoxFuture<HttpResponse, Infallible> {
+    Box::pin(std::future::ready(Ok(status.into_http())))
+}

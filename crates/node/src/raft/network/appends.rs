@@ -1,0 +1,106 @@
+//! Sending entries to one member: one of openraft's sessions on its stream of appends.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, Fuse};
+use kvorum_proto::peer::v1 as peer;
+use openraft::network::RPCTypes;
+use tokio::time::{Instant, sleep_until};
+
+use super::commits::AppendRequest;
+use super::peer::{
+    APPENDS_IN_FLIGHT_MAX, AppendResult, AppendStream, PeerNetwork, rpc_error, unreachable_text,
+};
+use crate::raft::types::{store_entry, wire_log_id, wire_vote};
+
+/// One of openraft's sessions on the peer's append stream.
+pub struct AppendSession<'s> {
+    network: &'s mut PeerNetwork,
+    /// Absent once the session failed. With requests in flight it can't be used again.
+    stream: Option<AppendStream>,
+    input: Fuse<BoxStream<'static, AppendRequest>>,
+    /// Requests that wait for their answers, which come in the same order.
+    in_flight: usize,
+    /// When the oldest request in flight must have been answered.
+    deadline: Instant,
+}
+
+impl<'s> AppendSession<'s> {
+    /// Begins a session on an open stream. The input is what openraft wants sent.
+    pub fn new(
+        network: &'s mut PeerNetwork,
+        stream: AppendStream,
+        input: BoxStream<'static, AppendRequest>,
+    ) -> AppendSession<'s> {
+        let deadline = Instant::now() + network.append_timeout;
+        AppendSession { network, stream: Some(stream), input: input.fuse(), in_flight: 0, deadline }
+    }
+
+    /// Sends what comes in and yields the next answer; ends when all is answered.
+    pub async fn next(mut self) -> Option<(AppendResult, Self)> {
+        let mut stream = self.stream.take()?;
+        loop {
+            if self.in_flight == 0 && self.input.is_done() {
+                self.network.appends = Some(stream);
+                return None;
+            }
+            tokio::select! {
+                biased;
+                response = stream.responses.message(), if self.in_flight > 0 => {
+                    self.in_flight -= 1;
+                    self.deadline = Instant::now() + self.network.append_timeout;
+                    let result = match response {
+                        Ok(Some(response)) => self.network.read_append_response(response),
+                        Ok(None) => Err(unreachable_text("the peer closed the append stream")),
+                        Err(status) => Err(rpc_error(&status)),
+                    };
+                    match &result {
+                        Ok(answer) => {
+                            self.network.answered();
+                            self.stream = answer.is_ok().then_some(stream);
+                        }
+                        Err(error) => self.network.failed(error),
+                    }
+                    return Some((result, self));
+                }
+                request = self.input.next(), if self.may_send() => {
+                    let Some(request) = request else { continue };
+                    if self.in_flight == 0 {
+                        self.deadline = Instant::now() + self.network.append_timeout;
+                    }
+                    let request = wire_append(request, self.network.clock.now_ms());
+                    if stream.requests.send(request).await.is_err() {
+                        let error = unreachable_text("the peer closed the append stream");
+                        self.network.failed(&error);
+                        return Some((Err(error), self));
+                    }
+                    self.in_flight += 1;
+                }
+                () = sleep_until(self.deadline), if self.in_flight > 0 => {
+                    let error = self.network.timeout(RPCTypes::AppendEntries, self.network.append_timeout);
+                    self.network.failed(&error);
+                    return Some((Err(error), self));
+                }
+            }
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        !self.input.is_done() && self.in_flight < APPENDS_IN_FLIGHT_MAX
+    }
+}
+
+/// A request as it goes out, with this leader's time at that moment.
+fn wire_append(request: AppendRequest, cluster_time_ms: u64) -> peer::AppendRequest {
+    let entries = request.entries.iter().map(|entry| {
+        let entry = store_entry(entry);
+        peer::Entry { term: entry.log_id.term, index: entry.log_id.index, payload: entry.payload }
+    });
+    peer::AppendRequest {
+        envelope: None,
+        vote: Some(wire_vote(&request.vote)),
+        prev_log_id: request.prev_log_id.as_ref().map(wire_log_id),
+        leader_commit: request.leader_commit.as_ref().map(wire_log_id),
+        entries: entries.collect(),
+        cluster_time_ms,
+    }
+}

@@ -1,0 +1,206 @@
+//! The way to one member: its connection, and what its answers are compared with.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
+use kvorum_store::log::Log;
+use openraft::errors::{RPCError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes};
+use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::blocking::Blocking;
+use crate::metrics::Metrics;
+use crate::net::dialer::{AddressError, Dialer, PeerClient};
+use crate::raft::admit;
+use crate::raft::clock::ClusterClock;
+use crate::raft::connections::Connections;
+use crate::raft::identity::Identity;
+use crate::raft::standing::Standing;
+use crate::raft::types::{LogId, TypeConfig, Vote, raft_log_id, raft_vote, wire_log_id, wire_vote};
+
+/// Appends that may wait for their acknowledgement. Each carries at most about 1 MiB, which bounds
+/// what a slow peer holds in memory.
+pub(super) const APPENDS_IN_FLIGHT_MAX: usize = 16;
+
+/// How a call to a member fails.
+pub type RaftRpcError = RPCError<TypeConfig>;
+/// What became of an append.
+pub type AppendResult = Result<StreamAppendResult<TypeConfig>, RaftRpcError>;
+
+/// The way to one peer, for one kind of traffic.
+pub struct PeerNetwork {
+    pub(super) dialer: Dialer,
+    pub(super) blocking: Blocking,
+    pub(super) identity: Identity,
+    pub(super) target: u64,
+    pub(super) append_timeout: Duration,
+    pub(super) connections: Connections,
+    pub(super) log: Log,
+    pub(super) commit_wanted: Arc<Notify>,
+    pub(super) clock: Arc<ClusterClock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) unreachable: Arc<Mutex<HashSet<u64>>>,
+    /// The last append failed.
+    pub(super) failed: bool,
+    pub(super) address: String,
+    /// An address that is no address shows as an unreachable peer.
+    pub(super) client: Result<PeerClient, AddressError>,
+    pub(super) appends: Option<AppendStream>,
+}
+
+/// An open stream of appends, with nothing in flight.
+pub struct AppendStream {
+    pub(super) requests: mpsc::Sender<peer::AppendRequest>,
+    pub(super) responses: Streaming<peer::AppendResponse>,
+}
+
+impl PeerNetwork {
+    /// The connection for what may wait.
+    pub(super) fn client(&self) -> Result<PeerClient, RaftRpcError> {
+        self.client.clone().map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+    }
+
+    /// For what must not wait for a connection to be made; a member that was added just now has none yet.
+    pub(super) fn ready_client(&self) -> Result<PeerClient, RaftRpcError> {
+        self.connections.client(self.target).map_or_else(|| self.client(), Ok)
+    }
+
+    /// Makes one unary call within the time that openraft gives it.
+    pub(super) async fn call<T>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, RaftRpcError> {
+        let limit = option.soft_ttl();
+        match timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(rpc_error(&status)),
+            Err(_) => Err(self.timeout(action, limit)),
+        }
+    }
+
+    /// A call that took too long.
+    pub(super) fn timeout(&self, action: RPCTypes, timeout: Duration) -> RaftRpcError {
+        RPCError::Timeout(Timeout { action, id: self.identity.node_id, target: self.target, timeout })
+    }
+
+    /// The stream of appends, opened if there is none.
+    pub(super) async fn open_appends(&mut self) -> Result<AppendStream, RaftRpcError> {
+        if let Some(stream) = self.appends.take() {
+            return Ok(stream);
+        }
+        let (requests, queue) = mpsc::channel(APPENDS_IN_FLIGHT_MAX + 1);
+        let hello =
+            peer::AppendRequest { envelope: self.identity.envelope(self.target), ..Default::default() };
+        requests.try_send(hello).map_err(|_| unreachable_text("the append stream is full"))?;
+        let mut client = self.client()?;
+        let open = client.append(ReceiverStream::new(queue));
+        match timeout(self.append_timeout, open).await {
+            Ok(Ok(response)) => Ok(AppendStream { requests, responses: response.into_inner() }),
+            Ok(Err(status)) => {
+                if status.code() == Code::FailedPrecondition {
+                    // Another disk is at the other end: the next attempt looks the address up anew.
+                    self.dialer.forget(&self.address);
+                    self.client = self.dialer.peer_client(&self.address);
+                }
+                Err(rpc_error(&status))
+            }
+            Err(_) => Err(self.timeout(RPCTypes::AppendEntries, self.append_timeout)),
+        }
+    }
+
+    /// Says that the peer is unreachable, once for all kinds of traffic.
+    pub(super) fn failed(&mut self, error: &RaftRpcError) {
+        self.failed = true;
+        if lock(&self.unreachable).insert(self.target) {
+            let (node, address) = (format!("{:016x}", self.target), &self.address);
+            tracing::warn!(node, address, %error, "a member does not answer; trying again and again");
+        }
+    }
+
+    /// Says that the peer is reachable again.
+    pub(super) fn answered(&mut self) {
+        if std::mem::take(&mut self.failed) && lock(&self.unreachable).remove(&self.target) {
+            tracing::info!(
+                node = format!("{:016x}", self.target),
+                address = &self.address,
+                "a member answers again"
+            );
+        }
+    }
+
+    /// What answers are compared with.
+    pub(super) fn standing(&self) -> Standing {
+        let log = self.log.state();
+        Standing { node_id: self.identity.node_id, vote: log.vote, last: log.last, ..Standing::default() }
+    }
+
+    /// The answer to a candidate.
+    pub(super) fn read_vote_response(
+        &self,
+        response: peer::VoteResponse,
+    ) -> Result<VoteResponse<TypeConfig>, RaftRpcError> {
+        let peer::VoteResponse { vote, granted, last_log_id, cluster_time_ms, cluster_time_term } = response;
+        let vote = self.read_vote(vote)?;
+        // A voter has heard of no leader of a later term than that of its vote.
+        if cluster_time_ms != 0 && cluster_time_term <= vote.leader_id.term {
+            self.clock.relayed(cluster_time_term, cluster_time_ms);
+        }
+        Ok(VoteResponse { vote, vote_granted: granted, last_log_id: read_position(last_log_id)? })
+    }
+
+    /// The answer to an append.
+    pub(super) fn read_append_response(&self, response: peer::AppendResponse) -> AppendResult {
+        let peer::AppendResponse { higher_vote, conflict, acknowledged } = response;
+        if higher_vote.is_some() {
+            return Ok(Err(StreamAppendError::HigherVote(self.read_vote(higher_vote)?)));
+        }
+        if let Some(conflict) = read_position(conflict)? {
+            return Ok(Err(StreamAppendError::Conflict(conflict)));
+        }
+        Ok(Ok(read_position(acknowledged)?))
+    }
+
+    /// The vote in an answer of the peer's.
+    pub(super) fn read_vote(&self, vote: Option<peer::Vote>) -> Result<Vote, RaftRpcError> {
+        let vote = admit::answered_vote(&self.standing(), self.target, vote);
+        vote.map(raft_vote).map_err(unreachable_text)
+    }
+
+    /// A candidate's request, to this peer.
+    pub(super) fn vote_request(&self, rpc: VoteRequest<TypeConfig>) -> peer::VoteRequest {
+        peer::VoteRequest {
+            envelope: self.identity.envelope(self.target),
+            vote: Some(wire_vote(&rpc.vote)),
+            last_log_id: rpc.last_log_id.as_ref().map(wire_log_id),
+            leadership_transfer: rpc.leadership_transfer,
+        }
+    }
+}
+
+/// A panic while the lock was held has left the set as it was, or one peer off.
+fn lock(peers: &Mutex<HashSet<u64>>) -> MutexGuard<'_, HashSet<u64>> {
+    peers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A status from a peer. It is unreachable in any case: openraft has no use for finer distinctions,
+/// and backs off.
+pub(super) fn rpc_error(status: &Status) -> RaftRpcError {
+    unreachable_text(format!("{:?}: {}", status.code(), status.message()))
+}
+
+/// An error in words.
+pub(super) fn unreachable_text(text: impl ToString) -> RaftRpcError {
+    RPCError::Unreachable(Unreachable::from_string(text))
+}
+
+fn read_position(id: Option<admin::LogId>) -> Result<Option<LogId>, RaftRpcError> {
+    Ok(admit::answered_log_id(id).map_err(unreachable_text)?.map(raft_log_id))
+}

@@ -1,0 +1,342 @@
+//! The door: every request of an API passes here once, whichever API it came by. A write's size and the room
+//! for it are looked at, it is proposed, and its outcome told; a read waits until this node may answer it, and
+//! then reads, off the thread that serves where the disk may have to be waited for. Rights have their place
+//! here, before all that.
+//!
+//! Two things do not come by here: what members ask of each other as members, which is raft's own business
+//! (a write that a member forwards has passed its own door), and what a leader does by itself, see `duties`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvorum_proto::admin::v1 as admin;
+use kvorum_store::command::{Answer, Command, KeyRange, Kind, TtlSet, Written};
+use kvorum_store::{Get, Store};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::blocking::Blocking;
+use crate::error::{MembershipError, RequestError, answered};
+use crate::metrics::Metrics;
+use crate::net::budget::Account;
+use crate::net::dialer::Dialer;
+use crate::place::Overview;
+use crate::raft::Raft;
+use crate::raft::gather::Applied;
+use crate::shared_reads::SharedReads;
+use crate::watch::{WatchHub, Watcher};
+
+/// Reads of scans, and of keys that are not in memory, that may be under way at a time: each is a blocking
+/// thread, with a page in memory.
+const BLOCKING_READS_MAX: usize = 8;
+
+/// The door of a node. Clones are the same one.
+#[derive(Clone)]
+pub struct Requests(Arc<Inner>);
+
+struct Inner {
+    raft: Raft,
+    hub: Arc<WatchHub>,
+    request_bytes_max: usize,
+    scans: Reads,
+    /// Of watches that fell behind. Apart from those of scans, so that neither holds up the other.
+    changes: Arc<SharedReads>,
+    /// And of single keys that are not in memory.
+    keys: Reads,
+}
+
+/// Where an answer comes from, and which state it tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The cluster.
+    pub cluster_id: u64,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// The node that answers.
+    pub node_id: u64,
+    /// The term in which a write was committed; else the node's present one.
+    pub term: u64,
+    /// The revision of the answer.
+    pub revision: u64,
+}
+
+/// What a read has to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Everything that was acknowledged, by any member, before the read began.
+    Linearizable,
+    /// What this node has: it never goes back, but may be behind.
+    Serializable,
+}
+
+impl Consistency {
+    /// As the APIs say it.
+    pub fn of(serializable: bool) -> Consistency {
+        if serializable { Consistency::Serializable } else { Consistency::Linearizable }
+    }
+}
+
+/// A write that was applied.
+#[derive(Debug)]
+pub struct Done {
+    /// Where, and the revision after it.
+    pub head: Head,
+    answer: Option<Answer>,
+}
+
+impl Done {
+    /// What a write did. An answer of another kind cannot come from a store of this release.
+    pub fn written(self) -> Result<Written, RequestError> {
+        match self.answer {
+            Some(Answer::Written(written)) => Ok(written),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What a change of a TTL did.
+    pub fn ttl_set(self) -> Result<TtlSet, RequestError> {
+        match self.answer {
+            Some(Answer::Ttl(set)) => Ok(set),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(answer: &Option<Answer>) -> RequestError {
+    RequestError::OutcomeUnknown(format!("it was answered in a way this release does not know: {answer:?}"))
+}
+
+/// Reads of the store that may wait for the disk, so many at a time.
+#[derive(Clone)]
+pub struct Reads {
+    store: Store,
+    blocking: Blocking,
+    places: Arc<Semaphore>,
+}
+
+impl Reads {
+    /// Reads of this store, at most so many at a time.
+    pub fn new(store: Store, blocking: Blocking, places: usize) -> Reads {
+        Reads { store, blocking, places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// The store, for what is in memory.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Waits for a place, and reads. The place is taken until the read is over, though nobody waits for it.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        let place = self.place().await?;
+        self.read_at(place, read).await.map(|(read, _)| read)
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        self.places.clone().acquire_owned().await.map_err(|_| RequestError::ShuttingDown)
+    }
+
+    /// Reads at a place, which comes back with what was read.
+    async fn read_at<T: Send + 'static>(
+        &self,
+        place: OwnedSemaphorePermit,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<(T, OwnedSemaphorePermit), RequestError> {
+        let store = self.store.clone();
+        self.blocking.run(move || (read(&store), place)).await.map_err(|_| RequestError::ShuttingDown)
+    }
+}
+
+impl Requests {
+    /// The door of a node that takes requests of so many bytes.
+    pub fn new(raft: Raft, hub: Arc<WatchHub>, request_bytes_max: usize) -> Requests {
+        let reads = || Reads::new(raft.store().clone(), raft.blocking().clone(), BLOCKING_READS_MAX);
+        let (scans, keys) = (reads(), reads());
+        let changes = SharedReads::new(raft.store().clone(), raft.blocking().clone());
+        Requests(Arc::new(Inner { raft, hub, request_bytes_max, scans, changes, keys }))
+    }
+
+    /// The largest request, in bytes.
+    pub fn bytes_max(&self) -> usize {
+        self.0.request_bytes_max
+    }
+
+    /// The head of an answer that tells of this revision.
+    pub fn head(&self, revision: u64) -> Head {
+        let overview = self.0.raft.overview();
+        let Overview { cluster_id, incarnation, node_id, term, .. } = *overview;
+        Head { cluster_id, incarnation, node_id, term, revision }
+    }
+
+    /// Proposes a command, and answers what it did.
+    pub async fn write(&self, command: Command, deadline: Instant) -> Result<Done, RequestError> {
+        let requested = match &command.kind {
+            Some(Kind::Compact(compact)) => compact.revision,
+            _ => 0,
+        };
+        // Applying it would refuse it too; but by then it would take room in the log of a full disk.
+        if let Some(kind) = &command.kind
+            && let Some(refused) = self.0.raft.store().refuse_growth(kind)
+        {
+            return Err(RequestError::refused(refused, requested));
+        }
+        let command = command.encoded();
+        if command.len() > self.0.request_bytes_max {
+            return Err(RequestError::TooLarge {
+                bytes: command.len() as u64,
+                limit: self.0.request_bytes_max as u64,
+            });
+        }
+        let Applied { outcome, term } = self.0.raft.propose(command, deadline).await?;
+        match outcome.answer {
+            Some(Answer::Refused(refused)) => Err(RequestError::refused(refused, requested)),
+            answer => Ok(Done { head: Head { term, ..self.head(outcome.revision) }, answer }),
+        }
+    }
+
+    /// Returns when a read may be answered from this node's state.
+    pub async fn may_read(&self, consistency: Consistency, deadline: Instant) -> Result<(), RequestError> {
+        match consistency {
+            Consistency::Serializable => self.0.raft.recovered(deadline).await,
+            Consistency::Linearizable => self.0.raft.read_barrier(deadline).await,
+        }
+    }
+
+    /// Reads a key at a revision (0: now), once the connection may have more to send, if one is named. With
+    /// what was read there comes its place among such reads, to be kept until a large value is counted as
+    /// waiting to be sent.
+    pub async fn get(
+        &self,
+        key: Bytes,
+        revision: u64,
+        account: Option<&Account>,
+        deadline: Instant,
+    ) -> Result<(Get, Option<OwnedSemaphorePermit>), RequestError> {
+        let read = self.read_key(key, revision, account);
+        timeout_at(deadline, read).await.map_err(|_| RequestError::Busy)?
+    }
+
+    /// What is in memory, as most is, costs least where it is asked for; where there are few cores, raft's own
+    /// thread must not wait for the disk.
+    async fn read_key(
+        &self,
+        key: Bytes,
+        revision: u64,
+        account: Option<&Account>,
+    ) -> Result<(Get, Option<OwnedSemaphorePermit>), RequestError> {
+        let keys = &self.0.keys;
+        loop {
+            if let Some(account) = account {
+                account.admitted().await;
+            }
+            if revision == 0
+                && let Some(got) = answered(keys.store.get_cached(&key))?
+            {
+                return Ok((got, None));
+            }
+            let place = keys.place().await?;
+            // While it waited for its place, others may have taken the room.
+            if account.is_some_and(|account| !account.is_admitted()) {
+                continue;
+            }
+            let read = move |store: &Store| answered(store.get(&key, revision));
+            let (got, place) = keys.read_at(place, read).await?;
+            return Ok((got?, Some(place)));
+        }
+    }
+
+    /// How long a key has yet that ends at this time, in milliseconds.
+    pub fn remaining_ms(&self, deadline_ms: u64) -> u64 {
+        deadline_ms.saturating_sub(self.0.raft.cluster_now_ms())
+    }
+
+    /// Where scans read their pages, once [`Requests::may_read`] has returned.
+    pub fn scans(&self) -> &Reads {
+        &self.0.scans
+    }
+
+    /// A new watcher of a range, and where it reads when it is behind.
+    pub async fn watch(
+        &self,
+        range: KeyRange,
+        deadline: Instant,
+    ) -> Result<(Watcher, Arc<SharedReads>), RequestError> {
+        self.may_read(Consistency::Serializable, deadline).await?;
+        Ok((self.0.hub.watch(range), self.0.changes.clone()))
+    }
+
+    /// This node's place in its cluster; an error where it has none.
+    pub fn overview(&self) -> Result<Arc<Overview>, RequestError> {
+        let overview = self.0.raft.overview();
+        if overview.cluster_id == 0 { Err(RequestError::Unjoined) } else { Ok(overview) }
+    }
+
+    /// What this node says of itself.
+    pub fn status(&self) -> admin::StatusResponse {
+        self.0.raft.status()
+    }
+
+    /// What this node says of itself; with the hash of its records at a revision other than 0, and whether it
+    /// has just heard from a quorum, where that is asked for.
+    pub async fn full_status(
+        &self,
+        asked: admin::StatusRequest,
+        deadline: Option<Instant>,
+    ) -> Result<admin::StatusResponse, RequestError> {
+        let raft = &self.0.raft;
+        let status = async {
+            let confirmed = asked.confirm && raft.confirm().await;
+            let mut status = admin::StatusResponse { confirmed, ..raft.status() };
+            if asked.hash_revision != 0 {
+                status.hash = raft.hash(asked.hash_revision).await?;
+            }
+            Ok(status)
+        };
+        within(deadline, status).await.unwrap_or(Err(RequestError::Deadline { outcome_unknown: false }))
+    }
+
+    /// Changes the cluster. What was begun goes on to its end when the caller goes, or when his time is up.
+    pub async fn change<T, C>(
+        &self,
+        deadline: Option<Instant>,
+        change: impl FnOnce(Raft) -> C,
+    ) -> Result<T, MembershipError>
+    where
+        T: Send + 'static,
+        C: Future<Output = Result<T, MembershipError>> + Send + 'static,
+    {
+        let begun = tokio::spawn(change(self.0.raft.clone()));
+        match within(deadline, begun).await {
+            Some(Ok(changed)) => changed,
+            Some(Err(_)) => Err(RequestError::ShuttingDown.into()),
+            None => {
+                Err(MembershipError::Unfinished("the caller's time was up before the change was made".into()))
+            }
+        }
+    }
+
+    /// For what reads no key and changes nothing of the cluster: a backup's stream.
+    pub fn raft(&self) -> &Raft {
+        &self.0.raft
+    }
+
+    /// How other members are reached.
+    pub fn dialer(&self) -> &Dialer {
+        self.0.raft.dialer()
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.0.raft.metrics()
+    }
+}
+
+/// What comes of it by the deadline, if there is one.
+pub async fn within<F: Future>(deadline: Option<Instant>, work: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
+}

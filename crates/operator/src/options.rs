@@ -1,0 +1,14 @@
+//! The operator's own settings.
+
+/// How the operator was set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The image of clusters whose spec names none.
+    pub image: String,
+    /// Its pull policy.
+    pub pull_policy: Option<String>,
+    /// Only this namespace; `None`: all.
+    pub namespace: Option<String>,
+    /// Existing clusters follow the operator's own image and template.
+    pub upgrade_clusters: bool,
+}
