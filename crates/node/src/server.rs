@@ -335,6 +335,7 @@ fn open_data(
         compaction_bytes: space.options().compaction_bytes(),
         feature_level_max: config.feature_level_max,
         limits: Limits::default(),
+        ..StoreOptions::default()
     };
     let store = Store::open(dir, options)?;
     let RaftOptions { advertise_peer, advertise_client, .. } = raft_options(config, addresses);

@@ -4,41 +4,33 @@
 #![forbid(unsafe_code)]
 
 mod apply;
-mod changes;
 pub mod command;
-mod compact;
 pub mod data_dir;
 mod db;
 pub mod entry;
 mod error;
-mod expire;
 pub mod fatal;
 pub mod feature;
-mod hash;
+pub mod files;
 mod layout;
 mod limits;
 pub mod log;
-mod manifest;
-mod overlay;
-mod range;
+mod machine;
+mod places;
 mod read;
-mod recent;
-mod rows;
-mod scan;
 mod snapshot;
 pub mod space;
 mod state;
 mod store;
+pub mod threads;
 mod verify;
-mod write;
 
 pub use apply::{Event, EventKind, RevisionEvents, Run};
-pub use changes::{Changes, Place, ReadBytes, Reader, SharedChanges};
 pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
 pub use limits::Limits;
-pub use read::Get;
-pub use scan::{Page, Scan};
+pub use machine::Machine;
+pub use read::{Changes, Get, Page, Place, ReadBytes, Reader, Scan, SharedChanges};
 pub use snapshot::{
     Begin, Checkpoint, Chunk, ReceiveError, Received, ReceivedSnapshot, SNAPSHOT_FORMAT, SnapshotReceiver,
     SnapshotSender,

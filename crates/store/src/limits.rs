@@ -1,6 +1,9 @@
-//! Every bound of apply that only large commands and large runs reach.
+//! Every bound that only large commands, large runs and long logs reach.
 
-/// The bounds of apply.
+/// The size of a log segment on any disk but a small one.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// The bounds of apply, reads, log and snapshots that bite only where something is large.
 ///
 /// Architecture invariant: they are the same on all members, always, and so are no flags. Those under
 /// "outcomes" say what a command does; a member with others would come to another state from the same
@@ -31,6 +34,18 @@ pub struct Limits {
     /// Work: larger values are not kept among them. Copying them would cost more than the look-up that it
     /// saves, and push out many others.
     pub recent_value_bytes_max: usize,
+    /// Work: a page of a scan ends when it has looked at so many keys that do not exist at its revision: a range
+    /// whose keys came later, or went before, must not hold a reader for seconds.
+    pub skipped_keys_max: usize,
+    /// Work: a read of changes ends after so many, whether they concerned anybody or not: some ten milliseconds.
+    pub looked_at_changes_max: usize,
+    /// Work: a frame of the log takes changes until it is so large; one change may be larger. It bounds the
+    /// writer's buffer and the time of one write, and is far above what a group of requests needs.
+    pub frame_bytes_max: usize,
+    /// Work: no segment of the log is longer, however large the disk, unless a single write is.
+    pub segment_bytes_max: u64,
+    /// Work: bytes of one chunk of a snapshot: a few of them are in memory at a time, and one fits in a message.
+    pub chunk_bytes: usize,
 }
 
 impl Default for Limits {
@@ -45,6 +60,11 @@ impl Default for Limits {
             batch_bytes_max: 32 << 20,
             recent_bytes_max: u64::MAX,
             recent_value_bytes_max: 4096,
+            skipped_keys_max: 10_000,
+            looked_at_changes_max: 30_000,
+            frame_bytes_max: 4 << 20,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
+            chunk_bytes: 1 << 20,
         }
     }
 }

@@ -5,12 +5,13 @@
 //! file of nothing, is removed and they live on that. It is put back, and the disk is no longer
 //! low, when there is room for both and a margin.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
+use crate::files::{Files, How, Room};
+use crate::limits::SEGMENT_BYTES_MAX;
+use crate::machine::Machine;
 
 /// The ballast's file in the data directory.
 const BALLAST: &str = "ballast";
@@ -24,8 +25,6 @@ pub struct SpaceOptions {
     pub ballast_bytes: u64,
 }
 
-/// The size of a log segment on any disk but a small one.
-const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Log segments in a reserve: a few of them, and a compaction of the state.
 const SEGMENTS_IN_RESERVE: u64 = 8;
 /// The reserve's part of a disk of less than 2 GiB. It is generous: on a small disk log, memtables
@@ -70,6 +69,7 @@ pub struct SpaceState {
 pub struct Space(Arc<Inner>);
 
 struct Inner {
+    files: Arc<dyn Files>,
     dir: PathBuf,
     options: SpaceOptions,
     held: Mutex<Held>,
@@ -99,20 +99,31 @@ enum Ballast {
 impl Space {
     /// Watches the disk of a data directory, keeping what befits its size.
     pub fn open_for_disk(dir: &Path) -> io::Result<Space> {
-        Space::open(dir, SpaceOptions::for_disk(total_bytes(&statvfs(dir)?)))
+        Space::open_for_disk_on(&Machine::system(), dir)
+    }
+
+    /// The same on any machine.
+    pub fn open_for_disk_on(machine: &Machine, dir: &Path) -> io::Result<Space> {
+        let options = SpaceOptions::for_disk(machine.files.room(dir)?.total_bytes);
+        Space::open_on(machine, dir, options)
     }
 
     /// Watches the disk of a data directory. The ballast is made at the first check with room for it.
     pub fn open(dir: &Path, options: SpaceOptions) -> io::Result<Space> {
-        let ballast = match fs::metadata(dir.join(BALLAST)) {
-            Ok(metadata) if metadata.len() == options.ballast_bytes => true,
+        Space::open_on(&Machine::system(), dir, options)
+    }
+
+    /// The same on any machine.
+    pub fn open_on(machine: &Machine, dir: &Path, options: SpaceOptions) -> io::Result<Space> {
+        let files = machine.files.clone();
+        let ballast = match files.look(&dir.join(BALLAST))? {
+            Some(found) if found.bytes == options.ballast_bytes => true,
             // Left unfinished by a crash, or of another size now.
-            Ok(_) => fs::remove_file(dir.join(BALLAST)).map(|()| false)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
+            Some(_) => files.remove_file(&dir.join(BALLAST)).map(|()| false)?,
+            None => false,
         };
         let held = Mutex::new(Held { ballast, low: false });
-        Ok(Space(Arc::new(Inner { dir: dir.to_owned(), options, held })))
+        Ok(Space(Arc::new(Inner { files, dir: dir.to_owned(), options, held })))
     }
 
     /// How much room is kept.
@@ -125,9 +136,8 @@ impl Space {
     /// as if it had been taken.
     pub fn check(&self, promised_bytes: impl FnOnce(u64) -> u64) -> io::Result<SpaceState> {
         let mut held = self.lock();
-        let disk = statvfs(&self.0.dir)?;
-        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let promised_bytes = promised_bytes(total_bytes(&disk));
+        let Room { free_bytes, total_bytes } = self.0.files.room(&self.0.dir)?;
+        let promised_bytes = promised_bytes(total_bytes);
         let decision = decide(free_bytes, promised_bytes, *held, self.0.options);
         held.low = decision.low;
         match decision.ballast {
@@ -135,7 +145,7 @@ impl Space {
             Ballast::Remove => self.remove(&mut held),
             Ballast::Make => held.ballast = self.make(),
         }
-        Ok(SpaceState { free_bytes, total_bytes: total_bytes(&disk), low: held.low })
+        Ok(SpaceState { free_bytes, total_bytes, low: held.low })
     }
 
     /// Throws the ballast at once, when the disk has refused something. The disk counts as low from
@@ -154,7 +164,7 @@ impl Space {
 
     fn remove(&self, held: &mut Held) {
         let path = self.0.dir.join(BALLAST);
-        match fs::remove_file(&path) {
+        match self.0.files.remove_file(&path) {
             Ok(()) => {
                 tracing::warn!(file = %path.display(), "removed the ballast: the disk is nearly full");
                 held.ballast = false;
@@ -166,22 +176,19 @@ impl Space {
     /// Whether there is a ballast now. Without one the node lives on, with less to fall back on.
     fn make(&self) -> bool {
         let path = self.0.dir.join(BALLAST);
-        let made = File::create(&path).and_then(|file| {
-            fallocate(&file, FallocateFlags::empty(), 0, self.0.options.ballast_bytes)?;
+        let files = &self.0.files;
+        let made = files.open(&path, How::Create).and_then(|file| {
+            file.preallocate(0, self.0.options.ballast_bytes)?;
             file.sync_all()
         });
         if let Err(error) = made {
             tracing::warn!(file = %path.display(), %error, "cannot make the ballast");
             // A rest of it is removed with the next attempt at the latest: `create` truncates.
-            let _ = fs::remove_file(&path);
+            let _ = files.remove_file(&path);
             return false;
         }
         true
     }
-}
-
-fn total_bytes(disk: &StatVfs) -> u64 {
-    disk.f_blocks.saturating_mul(disk.f_frsize)
 }
 
 fn decide(free_bytes: u64, promised_bytes: u64, held: Held, options: SpaceOptions) -> Decision {
@@ -203,6 +210,8 @@ fn decide(free_bytes: u64, promised_bytes: u64, held: Held, options: SpaceOption
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Goal: the disk is low in time, and not in turns. Method: a table of states around each limit.

@@ -1,20 +1,19 @@
 //! One state: an open database in its directory, and what is known of it without reading.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rocksdb::DB;
 
-use crate::db::{self, Caches};
+use crate::db::{self, Caches, Recent};
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
+use crate::files::Files;
 use crate::layout::{self, Head, META, Malformed, meta};
 use crate::limits::Limits;
-use crate::recent::Recent;
 
 /// An open state. A store has one; for a moment while a snapshot takes its place, two.
 ///
@@ -51,18 +50,19 @@ pub(crate) struct Published {
 
 impl State {
     /// Makes the empty state of a new store, in `path`, and closes it again.
-    pub(crate) fn create(path: &Path, caches: &Caches) -> Result<(), StoreError> {
+    pub(crate) fn create(files: &dyn Files, path: &Path, caches: &Caches) -> Result<(), StoreError> {
         let db = db::create(path, caches)?;
         let context = "create state";
         db.put_opt(meta::HEAD, Head::EMPTY.encode(), &db::write_options())
             .map_err(StoreError::database(context, path))?;
         db::flush(&db)?;
         drop(db);
-        sync_dir(path)
+        sync_dir(files, path)
     }
 
     /// Opens the state in `path`.
     pub(crate) fn open(
+        files: &Arc<dyn Files>,
         path: &Path,
         number: u64,
         caches: &Caches,
@@ -87,7 +87,7 @@ impl State {
             installed,
             feature_level_max,
             limits,
-            dir: StateDir { path: path.to_owned(), remove: AtomicBool::new(false) },
+            dir: StateDir { files: files.clone(), path: path.to_owned(), remove: AtomicBool::new(false) },
             db,
         })
     }
@@ -122,12 +122,15 @@ impl State {
 
     /// Says which revision the write that begins now leads to.
     pub(crate) fn announce(&self, head: &Head) {
+        assert!(head.revision >= self.revision_writing(), "revisions never go back");
         self.revision_writing.store(head.revision, Ordering::Release);
     }
 
     /// Makes known what a write that is in the database has changed.
     pub(crate) fn publish(&self, published: Published) {
         let head = published.head;
+        assert!(head.revision >= self.revision(), "a read must not show an older revision than one before");
+        assert!(head.compacted >= self.compacted(), "what is compacted stays so");
         *self.published() = published;
         self.compacted.store(head.compacted, Ordering::Release);
         self.cluster_time_ms.store(head.cluster_time_ms, Ordering::Release);
@@ -188,12 +191,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Makes the names in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync directory", path))
+pub(crate) fn sync_dir(files: &dyn Files, path: &Path) -> Result<(), StoreError> {
+    files.sync_dir(path).map_err(StoreError::io("sync directory", path))
 }
 
 /// The directory of a state.
 struct StateDir {
+    files: Arc<dyn Files>,
     path: PathBuf,
     remove: AtomicBool,
 }
@@ -201,7 +205,7 @@ struct StateDir {
 impl Drop for StateDir {
     fn drop(&mut self) {
         if self.remove.load(Ordering::Acquire)
-            && let Err(error) = fs::remove_dir_all(&self.path)
+            && let Err(error) = self.files.remove_dir_all(&self.path)
         {
             // The next open removes it.
             tracing::warn!(path = %self.path.display(), %error, "could not remove a replaced state");

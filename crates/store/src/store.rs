@@ -1,6 +1,5 @@
 //! The handle to a node's state.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -8,19 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use rocksdb::{ReadOptions, ReadTier};
 
-use crate::apply::Run;
-use crate::command::{DueKey, Kind, Refused};
+use crate::apply::{self, Run};
+use crate::command::{Kind, Refused};
 use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
 use crate::error::{OpenError, StoreError};
+use crate::files::Files;
 use crate::layout::{self, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
 use crate::limits::Limits;
-use crate::snapshot::{CHECKPOINTS, INCOMING};
+use crate::machine::Machine;
+use crate::places::{CHECKPOINTS, INCOMING, state_numbers, state_path};
 use crate::state::{State, lock, sync_dir};
-use crate::{apply, expire, write};
-
-/// What the directories of states are called, before their number.
-const STATE: &str = "state-";
 
 /// A handle to a node's state: cheap to clone, and safe to use from any thread. One thread applies
 /// entries, any number read.
@@ -46,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) feature_level_max: u32,
     /// See [`StoreOptions::limits`].
     pub(crate) limits: Limits,
+    /// See [`StoreOptions::machine`].
+    pub(crate) machine: Machine,
 }
 
 /// Figures for metrics.
@@ -70,21 +69,22 @@ impl Store {
     /// caller holds the directory's lock.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<Store, OpenError> {
         let caches = Caches::new(&options);
-        let StoreOptions { feature_level_max, limits, .. } = options;
-        let newest = tidy(dir)?;
+        let StoreOptions { feature_level_max, limits, machine, .. } = options;
+        let files = &machine.files;
+        let newest = tidy(&**files, dir)?;
         let number = match newest {
             Some(number) => number,
             None => {
                 // A state has its name only once it is whole.
                 let incoming = dir.join(format!("{INCOMING}first"));
-                State::create(&incoming, &caches)?;
+                State::create(&**files, &incoming, &caches)?;
                 let path = state_path(dir, 1);
-                fs::rename(&incoming, &path).map_err(StoreError::io("rename state to", &path))?;
-                sync_dir(dir)?;
+                files.rename(&incoming, &path).map_err(StoreError::io("rename state to", &path))?;
+                sync_dir(&**files, dir)?;
                 1
             }
         };
-        let state = State::open(&state_path(dir, number), number, &caches, feature_level_max, limits)?;
+        let state = State::open(files, &state_path(dir, number), number, &caches, feature_level_max, limits)?;
         let shared = Shared {
             dir: dir.to_owned(),
             caches,
@@ -93,6 +93,7 @@ impl Store {
             checkpoints: AtomicU64::new(0),
             feature_level_max,
             limits,
+            machine,
         };
         Ok(Store { shared: Arc::new(shared) })
     }
@@ -133,11 +134,6 @@ impl Store {
         self.state().cluster_time_ms()
     }
 
-    /// Keys whose deadline is not after `now_ms`, the earliest first, at most `max`.
-    pub fn due(&self, now_ms: u64, max: usize) -> Result<Vec<DueKey>, StoreError> {
-        expire::due(&self.state(), now_ms, max)
-    }
-
     /// Whether any key has a deadline.
     pub fn has_deadlines(&self) -> bool {
         self.state().head().deadlines > 0
@@ -155,7 +151,7 @@ impl Store {
 
     /// Why a command would be refused for lack of space, were it applied now and changed something.
     pub fn refuse_growth(&self, command: &Kind) -> Option<Refused> {
-        write::refuse_growth(command, &self.state().published())
+        apply::refuse_growth(command, &self.state().published())
     }
 
     /// How many logical bytes the store may hold; 0: no limit.
@@ -251,13 +247,8 @@ impl Store {
     /// Puts a state in the place of the present one, and answers the old one.
     pub(crate) fn replace_state(&self, state: Arc<State>) -> Arc<State> {
         let mut place = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        assert!(state.number > place.number, "a newer state takes the place of an older one");
         std::mem::replace(&mut *place, state)
-    }
-}
-
-impl Head {
-    pub(crate) fn compaction_backlog(&self) -> bool {
-        self.compacted > 0 && self.superseded_next.0 <= self.compacted
     }
 }
 
@@ -272,39 +263,20 @@ fn flushed(state: &State) -> Result<Option<LogId>, StoreError> {
     Ok(head.ok_or_else(|| StoreError::malformed(state.path(), "it has no `head` row"))?.applied)
 }
 
-pub(crate) fn state_path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{STATE}{number}"))
-}
-
-/// The numbers of the states in a data directory, unordered.
-pub(crate) fn state_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
-    let failed = |error| StoreError::io("read directory", dir)(error);
-    let mut numbers = Vec::new();
-    for item in fs::read_dir(dir).map_err(failed)? {
-        let name = item.map_err(failed)?.file_name();
-        let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix(STATE)?.parse().ok());
-        numbers.extend(number);
-    }
-    Ok(numbers)
-}
-
 /// Removes what a crash has left, and answers the number of the state to use. States get their
 /// names when they are whole, so the highest number is the one.
-fn tidy(dir: &Path) -> Result<Option<u64>, StoreError> {
-    let numbers = state_numbers(dir)?;
+fn tidy(files: &dyn Files, dir: &Path) -> Result<Option<u64>, StoreError> {
+    let numbers = state_numbers(files, dir)?;
     let newest = numbers.iter().copied().max();
     let old = numbers.into_iter().filter(|number| Some(*number) != newest).map(|n| state_path(dir, n));
     let mut garbage: Vec<PathBuf> = old.collect();
-    let failed = |error| StoreError::io("read directory", dir)(error);
-    for item in fs::read_dir(dir).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let name = item.file_name();
+    for name in files.list(dir).map_err(StoreError::io("read directory", dir))? {
         if name == CHECKPOINTS || name.to_str().is_some_and(|name| name.starts_with(INCOMING)) {
-            garbage.push(item.path());
+            garbage.push(dir.join(name));
         }
     }
     for path in garbage {
-        fs::remove_dir_all(&path).map_err(StoreError::io("remove directory", &path))?;
+        files.remove_dir_all(&path).map_err(StoreError::io("remove directory", &path))?;
     }
     Ok(newest)
 }

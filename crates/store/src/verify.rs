@@ -13,8 +13,9 @@ use crate::layout::{
     self, CHANGES, CURRENT, Change, DEADLINES, HISTORY, Head, META, Malformed, RecordHead, Superseded,
     record_bytes,
 };
+use crate::machine::Machine;
+use crate::places::{state_numbers, state_path};
 use crate::state::read_meta;
-use crate::store::{state_numbers, state_path};
 
 /// Something that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +35,9 @@ impl fmt::Display for Finding {
 /// Reads the whole state in a data directory that no node is running on, changing nothing. No
 /// findings: it is sound.
 pub fn verify_state(dir: &Path) -> Result<Vec<Finding>, StoreError> {
-    let Some(number) = state_numbers(dir)?.into_iter().max() else { return Ok(Vec::new()) };
+    let Some(number) = state_numbers(&*Machine::system().files, dir)?.into_iter().max() else {
+        return Ok(Vec::new());
+    };
     // Blocks are read once each, so that a small cache does.
     let caches = Caches::new(&StoreOptions { cache_bytes: 0, ..StoreOptions::default() });
     match read_state(&state_path(dir, number), &caches) {

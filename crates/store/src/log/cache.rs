@@ -29,7 +29,8 @@ impl Cache {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        debug_assert_eq!(entry.log_id.index, self.first + self.entries.len() as u64);
+        let next = self.first + self.entries.len() as u64;
+        assert_eq!(entry.log_id.index, next, "the cache has no hole");
         self.bytes += entry_bytes(&entry);
         self.entries.push_back(entry);
     }

@@ -3,19 +3,23 @@
 use std::path::Path;
 
 use super::error::LogError;
+use super::files;
 use super::frame::{self, Kind};
 use super::record::Records;
 use super::recovery;
 use super::scanner::{Scanned, Scanner, Source};
 use super::segment;
+use crate::files::Files;
+use crate::machine::Machine;
 
 const READ_BYTES: usize = 1024 * 1024;
 
 /// Reads the log in the data directory `dir`, which no process may be using, and changes nothing.
 /// Answers what is wrong: the first damage of each file, then what is wrong with the whole.
 pub fn verify(dir: &Path) -> Vec<LogError> {
-    let dir = dir.join(super::DIR);
-    let numbers = match recovery::segment_numbers(&dir) {
+    let disk = Machine::system().files;
+    let dir = dir.join(files::DIR);
+    let numbers = match recovery::segment_numbers(&*disk, &dir) {
         Ok(numbers) => numbers,
         Err(error) => return vec![error],
     };
@@ -23,21 +27,21 @@ pub fn verify(dir: &Path) -> Vec<LogError> {
     let mut identity = None;
     for (at, number) in numbers.iter().copied().enumerate() {
         let newest = at + 1 == numbers.len();
-        match check_segment(&segment::path(&dir, number), number, newest) {
+        match check_segment(&*disk, &segment::path(&dir, number), number, newest) {
             Ok(found) => identity = identity.or(Some(found)),
             Err(error) => findings.push(error),
         }
     }
     if let (Some(identity), true) = (identity, findings.is_empty()) {
-        findings.extend(recovery::check(&dir, identity).err());
+        findings.extend(recovery::check(&*disk, &dir, identity).err());
     }
     findings
 }
 
 /// Reads one segment. Answers whose it is.
-fn check_segment(path: &Path, number: u64, newest: bool) -> Result<u64, LogError> {
-    let (file, file_bytes) = recovery::open(path)?;
-    let source = Source { file: &file, path, file_bytes, segment: number };
+fn check_segment(disk: &dyn Files, path: &Path, number: u64, newest: bool) -> Result<u64, LogError> {
+    let (file, file_bytes) = recovery::open(disk, path)?;
+    let source = Source { file: &*file, path, file_bytes, segment: number };
     let (head, header) = recovery::read_head(&source)?;
     let seed = frame::seed(head.identity, number);
     let mut scanner = Scanner::new(&source, seed, header.frame_bytes(), READ_BYTES);

@@ -115,6 +115,7 @@ pub(super) struct Place {
 
 /// Pads the payload behind [`begin`]'s header and fills in the header.
 pub(super) fn finish(buffer: &mut Vec<u8>, place: Place, seed: u32) {
+    assert!(place.offset.is_multiple_of(ALIGN_BYTES as u64), "no header straddles two sectors");
     let payload_bytes = buffer.len() - HEADER_BYTES;
     buffer.resize(HEADER_BYTES + padded(payload_bytes), 0);
     let payload = &buffer[HEADER_BYTES..];

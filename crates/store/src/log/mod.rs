@@ -1,6 +1,6 @@
 //! The raft log: entries, votes, truncations and purges in preallocated segments on disk.
 //!
-//! All changes go through one ordered queue to one writer thread, which puts what has gathered into
+//! All changes go through one ordered queue to one writer, which puts what has gathered into
 //! one frame, writes it with one call, syncs it with one fdatasync, and then calls the callbacks in
 //! order. Entries can be read as soon as [`Log::append`] returns, from the cache of the log's tail.
 //!
@@ -13,294 +13,37 @@
 //!   dirty while a segment is in use.
 //! - A failed write or fsync stops the process, see [`crate::fatal`].
 //! - Memory is bounded by the cache, the queue and one mark per 16 KiB of log, as long as whoever
-//!   appends awaits [`Log::room`] first. No call but [`Log::read`] and [`Log::wait_durable`] waits for
-//!   the disk.
+//!   appends awaits [`Log::room`] first. No call but [`Log::open`], [`Log::read`] and
+//!   [`Log::wait_durable`] waits for the disk; the drop of the last handle does.
+//! - It knows nothing of RocksDB. The disk and what its two workers run on is a [`Machine`](crate::Machine).
 //! - The clock is read only for the observer's durations.
 
 mod cache;
 mod check;
+mod encode;
 mod error;
 mod files;
 mod frame;
+mod handle;
 mod housekeeper;
+mod options;
 mod output;
+mod queue;
 mod reader;
 mod record;
 mod recovery;
 mod scanner;
 mod segment;
 mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 mod view;
 mod writer;
 
-use std::future::poll_fn;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::Duration;
-
 pub use self::check::verify;
 pub use self::error::LogError;
-use self::housekeeper::Housekeeper;
-use self::segment::Segment;
-use self::shared::{Plan, Shared};
-use self::writer::{Start, Writer};
-use crate::entry::{Entry, LogId};
-use crate::fatal::stop_process;
-use crate::space::Space;
-
-/// The log's directory in the data directory.
-pub(crate) const DIR: &str = "log";
-
-/// Called on the log's thread once a change is durable; it must be short and must not block.
-pub type Done = Box<dyn FnOnce() + Send>;
-
-/// A vote of this node, as raft remembers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vote {
-    /// The term of the vote.
-    pub term: u64,
-    /// Whom it is for.
-    pub node_id: u64,
-    /// Whether a quorum granted it, that is, whether it names a leader.
-    pub committed: bool,
-}
-
-/// How large the log's parts are.
-#[derive(Clone)]
-pub struct LogOptions {
-    /// Bytes of a segment's file. One is written, one may stand ready; purging frees whole ones.
-    pub segment_bytes: u64,
-    /// Entries so far in memory although they are on disk: what followers and apply lag by.
-    pub cache_bytes: usize,
-    /// Entries that wait to be written. [`Log::room`] waits while there are more, which holds back
-    /// whoever produces entries faster than the disk takes them.
-    pub queue_bytes: usize,
-    /// Hears about every sync.
-    pub observer: Option<Arc<dyn LogObserver>>,
-    /// Gives way on a full disk.
-    pub space: Option<Space>,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        LogOptions {
-            segment_bytes: 64 * 1024 * 1024,
-            cache_bytes: 32 * 1024 * 1024,
-            queue_bytes: 32 * 1024 * 1024,
-            observer: None,
-            space: None,
-        }
-    }
-}
-
-impl std::fmt::Debug for LogOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogOptions")
-            .field("segment_bytes", &self.segment_bytes)
-            .field("cache_bytes", &self.cache_bytes)
-            .field("queue_bytes", &self.queue_bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Hears what the log's thread does, for metrics.
-pub trait LogObserver: Send + Sync {
-    /// A frame of `bytes` with `entries` was written in `write` and synced in `sync`.
-    fn synced(&self, bytes: usize, entries: usize, write: Duration, sync: Duration);
-}
-
-/// Where the log stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogState {
-    /// The last purged entry.
-    pub purged: Option<LogId>,
-    /// The last entry; in an empty log, the last purged one.
-    pub last: Option<LogId>,
-    /// The last entry that is on disk together with all before it.
-    pub durable: Option<LogId>,
-    /// The last vote.
-    pub vote: Option<Vote>,
-    /// The last entry known to be committed. After a reopen it may be an older one.
-    pub committed: Option<LogId>,
-}
-
-/// A handle to the log. When the last one is dropped, the log finishes what is queued and closes.
-#[derive(Clone)]
-pub struct Log(Arc<Inner>);
-
-/// What the log's thread has not done yet, as of one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// How many changes were completed since the log was opened: while it stays the same, nothing is.
-    pub completed: u64,
-    /// Whether the thread waits for room on a full disk, which is not for the disk to end.
-    pub for_room: bool,
-}
-
-struct Inner {
-    shared: Arc<Shared>,
-    /// Set while there is no room for the next segment.
-    full: Arc<AtomicBool>,
-    identity: u64,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Log {
-    /// Opens the log in the data directory `dir`, founding it if there is none. `identity` is the
-    /// node's id: files of another node are refused.
-    pub fn open(dir: &Path, identity: u64, mut options: LogOptions) -> Result<Log, LogError> {
-        options.segment_bytes = files::segment_bytes(options.segment_bytes);
-        let log_dir = dir.join(DIR);
-        if !Log::exists(dir) {
-            files::found(dir, identity, options.segment_bytes)?;
-        }
-        let recovered = recovery::recover(&log_dir, identity)?;
-        let full = Arc::new(AtomicBool::new(false));
-        let housekeeper =
-            Housekeeper::start(&log_dir, options.segment_bytes, options.space.clone(), full.clone())
-                .map_err(LogError::io("start a thread for the log in", &log_dir))?;
-        let start = Start::after(&recovered, identity)?;
-        let shared = Arc::new(Shared::new(recovered, &options));
-        let writer = Writer::new(shared.clone(), housekeeper, &log_dir, identity, options, start);
-        let thread = std::thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(move || writer.run())
-            .map_err(LogError::io("start a thread for the log in", &log_dir))?;
-        Ok(Log(Arc::new(Inner { shared, full, identity, thread: Mutex::new(Some(thread)) })))
-    }
-
-    /// Whether the data directory has a log. One that belongs to a cluster must have one.
-    pub fn exists(dir: &Path) -> bool {
-        files::log_exists(dir)
-    }
-
-    /// Where the log stands, with everything that is queued.
-    pub fn state(&self) -> LogState {
-        self.0.shared.state()
-    }
-
-    /// Returns when the queue is below its bound.
-    pub fn room(&self) -> impl Future<Output = ()> + Send {
-        poll_fn(|context| self.0.shared.poll_room(context))
-    }
-
-    /// Appends entries, which must follow the last one without a hole. They can be read when this
-    /// returns; `done` is called when they are durable, or overtaken by a truncation that is. It does
-    /// not wait; whoever appends much awaits [`Log::room`] before.
-    pub fn append(&self, entries: Vec<Entry>, done: Done) {
-        require(self.0.shared.append(entries, done));
-    }
-
-    /// Saves a vote.
-    pub fn save_vote(&self, vote: Vote, done: Done) {
-        self.0.shared.save_vote(vote, done);
-    }
-
-    /// Drops all entries after `last`, which must be in the log; `None` drops all.
-    pub fn truncate_after(&self, last: Option<LogId>, done: Done) {
-        require(self.0.shared.truncate_after(last, done));
-    }
-
-    /// Drops all entries up to `upto`. If the log ends before it, or has another entry there, it
-    /// becomes empty and goes on after `upto`, as after an installed snapshot. Files go only when
-    /// this is durable.
-    pub fn purge(&self, upto: LogId, done: Done) {
-        require(self.0.shared.purge(upto, done));
-    }
-
-    /// Remembers that entries up to `id` are committed. It goes to disk with the next change.
-    pub fn set_committed(&self, id: LogId) {
-        self.0.shared.set_committed(id);
-    }
-
-    /// What is queued or being written; `None` while everything is on disk.
-    pub fn pending(&self) -> Option<Pending> {
-        let completed = self.0.shared.pending()?;
-        Some(Pending { completed, for_room: self.0.full.load(Ordering::Relaxed) })
-    }
-
-    /// What [`Log::read`] answers, if that takes no read of the disk.
-    pub fn read_cached(&self, range: Range<u64>, bytes_max: usize) -> Option<Vec<Entry>> {
-        let Plan { pieces, cached } = self.0.shared.plan(range, bytes_max);
-        pieces.is_empty().then_some(cached)
-    }
-
-    /// The entries of the range that are in the log, as many as `bytes_max` payload bytes allow,
-    /// and one at least if there is one. It may wait for the disk.
-    pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
-        let Plan { pieces, cached } = self.0.shared.plan(range, bytes_max);
-        if pieces.is_empty() {
-            return Ok(cached);
-        }
-        let mut page = reader::read(&pieces, self.0.identity, bytes_max)?;
-        for entry in cached {
-            page.payload_bytes += entry.payload.len();
-            if page.full || page.payload_bytes > bytes_max {
-                break;
-            }
-            page.entries.push(entry);
-        }
-        Ok(page.entries)
-    }
-
-    /// The term of the entry at an index, without a read of the disk; also of the last purged one.
-    pub fn term_of(&self, index: u64) -> Option<u64> {
-        self.0.shared.term_of(index)
-    }
-
-    /// The index of the last durable entry, without a lock.
-    pub fn durable_index(&self) -> Option<u64> {
-        self.0.shared.durable_next().checked_sub(1)
-    }
-
-    /// Blocks until the entry at `index`, which must have been appended, is durable.
-    pub fn wait_durable(&self, index: u64) {
-        self.0.shared.wait_durable(index);
-    }
-
-    /// Bytes of the log, on disk and queued.
-    pub fn bytes(&self) -> u64 {
-        self.0.shared.used_bytes()
-    }
-
-    /// About how many bytes of log lie between two entries; exact to some 16 KiB.
-    pub fn bytes_between(&self, from: u64, to: u64) -> u64 {
-        self.0.shared.bytes_between(from, to)
-    }
-
-    /// Bytes of changes that wait for the writer.
-    pub fn queued_bytes(&self) -> usize {
-        self.0.shared.queued_bytes()
-    }
-
-    /// Bytes of entries in the cache.
-    pub fn cached_bytes(&self) -> usize {
-        self.0.shared.cached_bytes()
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.shared.close();
-        let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
-        // A callback may hold the last handle: the writer cannot wait for itself.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id())
-            && thread.join().is_err()
-        {
-            tracing::error!("the log's writer thread panicked");
-        }
-    }
-}
-
-/// A change that breaks the log's rules comes from a broken invariant of the caller: the log must
-/// not be written any more.
-fn require(result: Result<(), &'static str>) {
-    if let Err(reason) = result {
-        stop_process("cannot change log", reason);
-    }
-}
+pub(crate) use self::files::DIR;
+pub use self::handle::Log;
+pub use self::options::{LogObserver, LogOptions};
+pub use self::state::{Done, LogState, Pending, Vote};

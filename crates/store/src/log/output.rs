@@ -6,12 +6,11 @@
 //! the frame begins is written again with what it holds already, the last one is filled up with
 //! zeros, which are there already.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use crate::files::{File, Files, How};
 
 /// The unit of direct writes: the largest block that file systems on Linux commonly ask for. Files
 /// of segments are as long as a multiple of it.
@@ -22,8 +21,9 @@ const BUFFER_BYTES_KEPT: usize = 8 * 1024 * 1024;
 
 /// A segment's file, to be appended to.
 pub(super) struct Output {
+    files: Arc<dyn Files>,
     path: PathBuf,
-    file: File,
+    file: Arc<dyn File>,
     mode: Mode,
     /// Room for an aligned stretch of whole blocks.
     buffer: Vec<u8>,
@@ -40,16 +40,16 @@ enum Mode {
 
 impl Output {
     /// Opens a segment whose frames end at `end`.
-    pub(super) fn open(path: &Path, end: u64) -> io::Result<Output> {
+    pub(super) fn open(files: &Arc<dyn Files>, path: &Path, end: u64) -> io::Result<Output> {
         let block = end / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let mut tail = vec![0; (end - block) as usize];
-        File::open(path)?.read_exact_at(&mut tail, block)?;
-        let (file, mode) = match open(path, Mode::Direct) {
+        files.open(path, How::Read)?.read_at(&mut tail, block)?;
+        let (file, mode) = match files.open(path, How::WriteDirect) {
             Ok(file) => (file, Mode::Direct),
-            Err(error) if refused(&error) => (open(path, Mode::Buffered)?, Mode::Buffered),
+            Err(error) if refused(&error) => (files.open(path, How::Write)?, Mode::Buffered),
             Err(error) => return Err(error),
         };
-        Ok(Output { path: path.to_owned(), file, mode, buffer: Vec::new(), tail })
+        Ok(Output { files: files.clone(), path: path.to_owned(), file, mode, buffer: Vec::new(), tail })
     }
 
     /// Writes a frame at the end of the frames.
@@ -58,13 +58,13 @@ impl Output {
             match self.write_blocks(frame, offset) {
                 // Some file systems take the flag and refuse the write. Nothing is written then.
                 Err(error) if refused(&error) => {
-                    self.file = open(&self.path, Mode::Buffered)?;
+                    self.file = self.files.open(&self.path, How::Write)?;
                     self.mode = Mode::Buffered;
                 }
                 result => return result,
             }
         }
-        self.file.write_all_at(frame, offset)
+        self.file.write_at(frame, offset)
     }
 
     /// Makes what was written durable.
@@ -83,7 +83,7 @@ impl Output {
         blocks[..before].copy_from_slice(&self.tail);
         blocks[before..used].copy_from_slice(frame);
         blocks[used..].fill(0);
-        self.file.write_all_at(blocks, offset - before as u64)?;
+        self.file.write_at(blocks, offset - before as u64)?;
         self.tail.clear();
         self.tail.extend_from_slice(&blocks[used / BLOCK_BYTES * BLOCK_BYTES..used]);
         if self.buffer.len() > BUFFER_BYTES_KEPT {
@@ -91,14 +91,6 @@ impl Output {
         }
         Ok(())
     }
-}
-
-fn open(path: &Path, mode: Mode) -> io::Result<File> {
-    let flags = match mode {
-        Mode::Direct => OFlags::DIRECT,
-        Mode::Buffered => OFlags::empty(),
-    };
-    File::options().write(true).custom_flags(flags.bits() as i32).open(path)
 }
 
 /// Whether the file system cannot do direct writes, or not like this.
@@ -109,21 +101,23 @@ fn refused(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Machine;
 
     /// Goal: frames stand where they belong and nothing else changes, in both ways of writing, also
     /// when the file is opened anew in between. Method: frames of odd sizes beside a plain buffer.
     #[test]
     fn frames_stand_one_behind_the_other() {
         let dir = tempfile::tempdir().unwrap();
+        let files = Machine::system().files;
         for mode in [Mode::Direct, Mode::Buffered] {
             let path = dir.path().join(format!("{mode:?}"));
             let mut expected = vec![0; 16 * BLOCK_BYTES];
             std::fs::write(&path, &expected).unwrap();
             let mut offset = 0;
             for (round, blocks) in [1, 3, 70, 60, 64, 2, 200, 1, 1].into_iter().enumerate() {
-                let mut output = Output::open(&path, offset as u64).unwrap();
+                let mut output = Output::open(&files, &path, offset as u64).unwrap();
                 if mode == Mode::Buffered {
-                    (output.file, output.mode) = (open(&path, mode).unwrap(), mode);
+                    (output.file, output.mode) = (files.open(&path, How::Write).unwrap(), mode);
                 }
                 for frame in [vec![round as u8 + 1; blocks * 64], vec![0xff; 64]] {
                     output.write(&frame, offset as u64).unwrap();

@@ -34,7 +34,7 @@ pub(super) fn read(pieces: &[Piece], identity: u64, bytes_max: usize) -> Result<
 
 fn read_piece(piece: &Piece, identity: u64, bytes_max: usize, page: &mut Page) -> Result<(), LogError> {
     let source =
-        Source { file: &piece.file, path: &piece.path, file_bytes: piece.bytes, segment: piece.number };
+        Source { file: &*piece.file, path: &piece.path, file_bytes: piece.bytes, segment: piece.number };
     let mut scanner = Scanner::new(&source, frame::seed(identity, piece.number), piece.offset, READ_BYTES);
     let mut next = piece.from;
     while next < piece.to {

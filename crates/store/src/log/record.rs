@@ -11,7 +11,7 @@
 //! | 8 | 8 | term |
 //! | 16 | 8 | index, or the vote's node id |
 
-use super::Vote;
+use super::state::Vote;
 use crate::entry::{Entry, LogId};
 
 /// Bytes of a record without an entry's payload.

@@ -1,9 +1,8 @@
 //! Opens the log: reads every segment, drops a torn last frame, refuses anything else.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::LogError;
 use super::files::SPARE;
@@ -12,6 +11,7 @@ use super::record::{Record, Records};
 use super::scanner::{Scanned, Scanner, Source};
 use super::segment::{self, Head, Segment, Segments};
 use super::view::{View, next_index};
+use crate::files::{File, Files, How};
 
 /// Recovery reads everything: few large reads.
 const READ_BYTES: usize = 1024 * 1024;
@@ -37,32 +37,31 @@ struct Leftover {
 }
 
 /// Reads the log in `dir` and makes it ready to be appended to.
-pub(super) fn recover(dir: &Path, identity: u64) -> Result<Recovered, LogError> {
-    let (log, leftover) = replay(dir, identity)?;
+pub(super) fn recover(files: &dyn Files, dir: &Path, identity: u64) -> Result<Recovered, LogError> {
+    let (log, leftover) = replay(files, dir, identity)?;
     if let (Some(leftover), Some(last)) = (leftover, log.segments.last()) {
-        clear(&last.path, &leftover)?;
+        clear(files, &last.path, &leftover)?;
     }
-    remove_spare(dir)?;
+    remove_spare(files, dir)?;
     Ok(log)
 }
 
 /// Reads the log in `dir` and changes nothing.
-pub(super) fn check(dir: &Path, identity: u64) -> Result<(), LogError> {
-    replay(dir, identity).map(|_| ())
+pub(super) fn check(files: &dyn Files, dir: &Path, identity: u64) -> Result<(), LogError> {
+    replay(files, dir, identity).map(|_| ())
 }
 
-fn replay(dir: &Path, identity: u64) -> Result<(Recovered, Option<Leftover>), LogError> {
-    let numbers = segment_numbers(dir)?;
+fn replay(files: &dyn Files, dir: &Path, identity: u64) -> Result<(Recovered, Option<Leftover>), LogError> {
+    let numbers = segment_numbers(files, dir)?;
     let mut log = Recovered::default();
     let mut leftover = None;
     for (at, number) in numbers.iter().copied().enumerate() {
         let path = segment::path(dir, number);
-        let (file, file_bytes) = open(&path)?;
-        let source = Source { file: &file, path: &path, file_bytes, segment: number };
+        let (file, file_bytes) = open(files, &path)?;
+        let source = Source { file: &*file, path: &path, file_bytes, segment: number };
         let (head, header) = read_head(&source)?;
         check_head(&source, &head, &header, identity, &mut log)?;
-        let copy = file.try_clone().map_err(LogError::io("open log segment", &path))?;
-        log.segments.push(Segment::new(number, path.clone(), copy, &head, header.frame_bytes()));
+        log.segments.push(Segment::new(number, path.clone(), file.clone(), &head, header.frame_bytes()));
         let stop = read_frames(&source, identity, &mut log)?;
         if at + 1 == numbers.len() {
             leftover = check_end(&source, identity, &log, stop)?;
@@ -76,18 +75,17 @@ fn replay(dir: &Path, identity: u64) -> Result<(Recovered, Option<Leftover>), Lo
 }
 
 /// Opens a segment's file to read it. Answers its length, too.
-pub(super) fn open(path: &Path) -> Result<(File, u64), LogError> {
-    let file = File::open(path).map_err(LogError::io("open log segment", path))?;
-    let file_bytes = file.metadata().map_err(LogError::io("read size of log segment", path))?.len();
+pub(super) fn open(files: &dyn Files, path: &Path) -> Result<(Arc<dyn File>, u64), LogError> {
+    let file = files.open(path, How::Read).map_err(LogError::io("open log segment", path))?;
+    let file_bytes = file.bytes().map_err(LogError::io("read size of log segment", path))?;
     Ok((file, file_bytes))
 }
 
 /// The numbers of the segments, ascending.
-pub(super) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, LogError> {
+pub(super) fn segment_numbers(files: &dyn Files, dir: &Path) -> Result<Vec<u64>, LogError> {
     let mut numbers = Vec::new();
-    for entry in fs::read_dir(dir).map_err(LogError::io("read log directory", dir))? {
-        let entry = entry.map_err(LogError::io("read log directory", dir))?;
-        numbers.extend(entry.file_name().to_str().and_then(segment::number));
+    for name in files.list(dir).map_err(LogError::io("read log directory", dir))? {
+        numbers.extend(name.to_str().and_then(segment::number));
     }
     numbers.sort_unstable();
     let missing = |number, reason: &str| {
@@ -242,7 +240,7 @@ fn check_end(
 }
 
 /// Makes the space behind the log's end zeros again. A crash in between leaves a torn frame, too.
-fn clear(path: &Path, leftover: &Leftover) -> Result<(), LogError> {
+fn clear(files: &dyn Files, path: &Path, leftover: &Leftover) -> Result<(), LogError> {
     tracing::warn!(
         file = %path.display(),
         offset = leftover.offset,
@@ -251,8 +249,8 @@ fn clear(path: &Path, leftover: &Leftover) -> Result<(), LogError> {
     );
     let zeros = vec![0; leftover.bytes as usize];
     let clear = || {
-        let file = File::options().write(true).open(path)?;
-        file.write_all_at(&zeros, leftover.offset)?;
+        let file = files.open(path, How::Write)?;
+        file.write_at(&zeros, leftover.offset)?;
         file.sync_data()
     };
     clear().map_err(LogError::io("clear torn frame in log segment", path))
@@ -323,9 +321,9 @@ fn check_whole(dir: &Path, log: &Recovered) -> Result<(), LogError> {
 }
 
 /// A spare is remade by the running log: a crash may have left it unfinished.
-fn remove_spare(dir: &Path) -> Result<(), LogError> {
+fn remove_spare(files: &dyn Files, dir: &Path) -> Result<(), LogError> {
     let path = dir.join(SPARE);
-    match fs::remove_file(&path) {
+    match files.remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(LogError::io("remove unfinished log segment", &path)(e))
         }

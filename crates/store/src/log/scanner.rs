@@ -1,15 +1,14 @@
 //! Reads a segment's frames one after the other, through one buffer.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::error::LogError;
 use super::frame::{HEADER_BYTES, Header, HeaderRead, Kind, PayloadRead};
+use crate::files::File;
 
 /// Walks the frames of one segment. Every frame is checked in full before it is handed out.
 pub(super) struct Scanner<'a> {
-    file: &'a File,
+    file: &'a dyn File,
     path: &'a Path,
     /// Bytes of the file.
     file_bytes: u64,
@@ -38,7 +37,7 @@ pub(super) enum Scanned<'a> {
 
 /// The file that a scanner reads.
 pub(super) struct Source<'a> {
-    pub(super) file: &'a File,
+    pub(super) file: &'a dyn File,
     pub(super) path: &'a Path,
     pub(super) file_bytes: u64,
     pub(super) segment: u64,
@@ -130,7 +129,7 @@ impl<'a> Scanner<'a> {
             self.buffer.resize(wanted as usize, 0);
             self.buffer_at = offset;
             self.file
-                .read_exact_at(&mut self.buffer, offset)
+                .read_at(&mut self.buffer, offset)
                 .map_err(LogError::io("read log segment", self.path))?;
         }
         let at = (offset - self.buffer_at) as usize;

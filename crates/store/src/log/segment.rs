@@ -6,7 +6,6 @@
 //! state before the segment. Frames of records follow, and in all but the newest a seal.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use super::frame::{self, HEADER_BYTES, Kind, Place};
 use super::record::{self, Record, Records, u64_at};
 use super::view::{View, next_index};
 use crate::entry::LogId;
+use crate::files::File;
 
 /// Bytes of a head's payload before its records.
 const HEAD_BYTES: usize = 24;
@@ -56,7 +56,7 @@ impl Head {
         let committed_next = next_index(self.committed);
         let place = Place { kind: Kind::Segment, sequence, segment: number, committed_next, offset: 0 };
         frame::finish(buffer, place, head_seed(number));
-        debug_assert!(buffer.len() as u64 <= HEAD_FRAME_BYTES);
+        assert!(buffer.len() as u64 <= HEAD_FRAME_BYTES, "a head has the room that is kept for it");
     }
 
     /// Reads a head's payload.
@@ -99,7 +99,7 @@ pub(super) fn number(name: &str) -> Option<u64> {
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<dyn File>,
     /// Bytes of the file.
     pub(super) bytes: u64,
     /// Bytes in use.
@@ -113,9 +113,8 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(number: u64, path: PathBuf, file: File, head: &Head, end: u64) -> Segment {
+    pub(super) fn new(number: u64, path: PathBuf, file: Arc<dyn File>, head: &Head, end: u64) -> Segment {
         let last_before = head.before.last();
-        let file = Arc::new(file);
         Segment { number, path, file, bytes: head.bytes, end, last_before, base: 0, marks: Vec::new() }
     }
 }
@@ -135,7 +134,7 @@ struct Mark {
 pub(super) struct Piece {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<dyn File>,
     pub(super) bytes: u64,
     pub(super) offset: u64,
     pub(super) from: u64,
@@ -152,6 +151,8 @@ pub(super) struct Segments {
 
 impl Segments {
     pub(super) fn push(&mut self, mut segment: Segment) {
+        let follows = self.list.back().is_none_or(|last| segment.number == last.number + 1);
+        assert!(follows, "segments are numbered without a hole");
         segment.base = self.end();
         self.list.push_back(segment);
     }
@@ -176,7 +177,9 @@ impl Segments {
     /// Takes note of a frame at the end of the last segment.
     pub(super) fn note_frame(&mut self, offset: u64, frame_bytes: u64, first_index: Option<u64>) {
         let segment = self.list.back_mut().expect("a log has a segment from its opening on");
+        assert_eq!(offset, segment.end, "frames stand one behind the other");
         segment.end = offset + frame_bytes;
+        assert!(segment.end <= segment.bytes, "a frame lies within its segment");
         let Some(index) = first_index else { return };
         let near = segment.marks.last().is_some_and(|mark| offset - mark.offset < MARK_DISTANCE_BYTES);
         if self.jump || !near {

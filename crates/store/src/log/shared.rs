@@ -1,4 +1,4 @@
-//! What the handles and the writer thread share.
+//! What the handles and the writer share.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,64 +8,26 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use super::cache::{Cache, entry_bytes};
+use super::options::LogOptions;
+use super::queue::{Batch, Change, Op, Written, take};
 use super::record::RECORD_BYTES;
 use super::recovery::Recovered;
 use super::segment::{Piece, Segment, Segments};
+use super::state::{Done, LogState, Vote};
 use super::view::{View, next_index};
-use super::{Done, LogOptions, LogState, Vote};
 use crate::entry::{Entry, LogId};
-
-/// A frame takes changes until it is so large; one change may be larger. It bounds the writer's
-/// buffer and the time of one write, and is far above what a group of requests needs.
-const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// One change in the queue.
-pub(super) struct Op {
-    pub(super) change: Change,
-    /// Called when the change is durable.
-    pub(super) done: Done,
-    bytes: usize,
-}
-
-pub(super) enum Change {
-    Append(Vec<Entry>),
-    Vote(Vote),
-    Truncate(Option<LogId>),
-    Purge(LogId),
-    Reset(LogId),
-}
-
-/// What the writer takes at once.
-pub(super) struct Batch {
-    pub(super) ops: Vec<Op>,
-    /// Known to be committed and durable, so that no torn frame ever takes it away.
-    pub(super) committed: Option<LogId>,
-}
-
-/// What the writer did with a batch.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    /// The frame; no bytes if there was nothing to write.
-    pub(super) offset: u64,
-    pub(super) frame_bytes: u64,
-    pub(super) first_index: Option<u64>,
-    pub(super) entries: usize,
-    /// Entries from here on went, before the frame's own came.
-    pub(super) truncated_next: Option<u64>,
-}
 
 /// One mutex over everything: it is held for moments, never across I/O. The entries of an append
 /// are queued and cached under one hold, so the queue's order is the log's order.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// There is something for the writer.
-    work: Condvar,
     /// More became durable.
     progress: Condvar,
     /// The index after the durable part, for readers without the lock.
     durable_next: AtomicU64,
     cache_bytes: usize,
     queue_bytes: usize,
+    frame_bytes_max: usize,
 }
 
 pub(super) struct State {
@@ -79,8 +41,12 @@ pub(super) struct State {
     cache: Cache,
     queue: VecDeque<Op>,
     queued_bytes: usize,
-    /// To be woken when the queue becomes shorter: as many as there are callers of [`super::Log::room`].
+    /// To be woken when the queue becomes shorter: as many as there are callers of [`Log::room`](super::Log::room).
     for_room: Vec<Waker>,
+    /// The writer, while it waits for a change.
+    writer: Option<Waker>,
+    /// To be woken when the entry at an index is durable: as many as there are callers of [`Log::durable`](super::Log::durable).
+    for_durable: Vec<(u64, Waker)>,
     /// How many changes were queued and completed ever.
     queued_ops: u64,
     completed_ops: u64,
@@ -111,26 +77,24 @@ impl Shared {
                 queue: VecDeque::new(),
                 queued_bytes: 0,
                 for_room: Vec::new(),
+                writer: None,
+                for_durable: Vec::new(),
                 queued_ops: 0,
                 completed_ops: 0,
                 cuts: VecDeque::new(),
                 segments: log.segments,
                 closing: false,
             }),
-            work: Condvar::new(),
             progress: Condvar::new(),
             durable_next: AtomicU64::new(next_index(durable)),
             cache_bytes: options.cache_bytes,
             queue_bytes: options.queue_bytes,
+            frame_bytes_max: options.limits.frame_bytes_max,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds the log's lock")
-    }
-
-    fn wait<'a>(&self, on: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        on.wait(state).expect("no thread panics while it holds the log's lock")
     }
 
     // The handles' side.
@@ -144,7 +108,7 @@ impl Shared {
             state.cache.push(entry.clone());
         }
         state.cache.evict(self.cache_bytes, next_index(state.durable));
-        self.push(state, Change::Append(entries), bytes, done);
+        push(guard, Change::Append(entries), bytes, done);
         Ok(())
     }
 
@@ -169,7 +133,7 @@ impl Shared {
     pub(super) fn save_vote(&self, vote: Vote, done: Done) {
         let mut state = self.lock();
         state.view.set_vote(vote);
-        self.push(&mut state, Change::Vote(vote), RECORD_BYTES, done);
+        push(state, Change::Vote(vote), RECORD_BYTES, done);
     }
 
     pub(super) fn truncate_after(&self, last: Option<LogId>, done: Done) -> Result<(), &'static str> {
@@ -179,7 +143,7 @@ impl Shared {
         let next = state.view.next_index();
         state.cache.truncate(next);
         self.cut(&mut state, next);
-        self.push(&mut state, Change::Truncate(last), RECORD_BYTES, done);
+        push(state, Change::Truncate(last), RECORD_BYTES, done);
         Ok(())
     }
 
@@ -198,7 +162,7 @@ impl Shared {
             state.cache.purge(next);
             Change::Purge(upto)
         };
-        self.push(&mut state, change, RECORD_BYTES, done);
+        push(state, change, RECORD_BYTES, done);
         Ok(())
     }
 
@@ -228,8 +192,23 @@ impl Shared {
         }
         let mut state = self.lock();
         while index >= next_index(state.durable) {
-            state = self.wait(&self.progress, state);
+            state = self.progress.wait(state).expect("no thread panics while it holds the log's lock");
         }
+    }
+
+    /// Ready when the entry at an index is durable; else the waker is woken then.
+    pub(super) fn poll_durable(&self, index: u64, waker: &Waker) -> Poll<()> {
+        if index < self.durable_next() {
+            return Poll::Ready(());
+        }
+        let mut state = self.lock();
+        if index < next_index(state.durable) {
+            return Poll::Ready(());
+        }
+        if !state.for_durable.iter().any(|(at, other)| *at == index && other.will_wake(waker)) {
+            state.for_durable.push((index, waker.clone()));
+        }
+        Poll::Pending
     }
 
     pub(super) fn term_of(&self, index: u64) -> Option<u64> {
@@ -277,15 +256,9 @@ impl Shared {
     }
 
     pub(super) fn close(&self) {
-        self.lock().closing = true;
-        self.work.notify_one();
-    }
-
-    fn push(&self, state: &mut State, change: Change, bytes: usize, done: Done) {
-        state.queue.push_back(Op { change, done, bytes });
-        state.queued_bytes += bytes;
-        state.queued_ops += 1;
-        self.work.notify_one();
+        let mut state = self.lock();
+        state.closing = true;
+        wake(state);
     }
 
     /// The entries from `next` on are not in the log any more, but still on disk.
@@ -300,16 +273,19 @@ impl Shared {
 
     // The writer's side.
 
-    /// Takes what goes into the next frame; `None` when the log is closed and nothing is left.
-    pub(super) fn take_batch(&self) -> Option<Batch> {
+    /// Takes what goes into the next frame; `None` when the log is closed and nothing is left. Without a
+    /// change the waker is woken at the next one.
+    pub(super) fn poll_batch(&self, writer: &Waker) -> Poll<Option<Batch>> {
         let mut state = self.lock();
-        while state.queue.is_empty() {
+        if state.queue.is_empty() {
             if state.closing {
-                return None;
+                return Poll::Ready(None);
             }
-            state = self.wait(&self.work, state);
+            state.writer = Some(writer.clone());
+            return Poll::Pending;
         }
-        let ops = take_ops(&mut state);
+        let ops = take(&mut state.queue, self.frame_bytes_max);
+        state.queued_bytes -= ops.iter().map(|op| op.bytes).sum::<usize>();
         state.for_room.drain(..).for_each(Waker::wake);
         // An entry of ours at the committed position is the committed one only if the terms agree,
         // and then all before it are, too.
@@ -318,7 +294,9 @@ impl Shared {
         {
             state.saved = state.saved.max(Some(committed).min(state.durable));
         }
-        Some(Batch { ops, committed: state.saved })
+        let is_durable = next_index(state.saved) <= next_index(state.durable);
+        assert!(is_durable, "no frame says committed of what a torn one takes away");
+        Poll::Ready(Some(Batch { ops, committed: state.saved }))
     }
 
     /// Takes note of what became durable. Answers the segments that are not needed any more.
@@ -326,6 +304,7 @@ impl Shared {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.completed_ops += batch.ops.len() as u64;
+        assert!(state.completed_ops <= state.queued_ops, "a change is completed once");
         if let Some(next) = written.truncated_next {
             state.segments.note_truncation(next);
         }
@@ -340,11 +319,30 @@ impl Shared {
         self.durable_next.store(next_index(state.durable), Ordering::Release);
         state.cache.evict(self.cache_bytes, next);
         self.progress.notify_all();
+        let is_durable = |(index, _): &mut (u64, Waker)| *index < next;
+        state.for_durable.extract_if(.., is_durable).for_each(|(_, waker)| waker.wake());
         state.segments.take_purged(on_disk.purged())
     }
 
     pub(super) fn push_segment(&self, segment: Segment) {
         self.lock().segments.push(segment);
+    }
+}
+
+/// Queues a change.
+fn push(mut state: MutexGuard<'_, State>, change: Change, bytes: usize, done: Done) {
+    state.queue.push_back(Op { change, done, bytes });
+    state.queued_bytes += bytes;
+    state.queued_ops += 1;
+    wake(state);
+}
+
+/// Wakes the writer, if it waits, when it can have the lock.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let writer = state.writer.take();
+    drop(state);
+    if let Some(writer) = writer {
+        writer.wake();
     }
 }
 
@@ -354,24 +352,6 @@ fn check_committed(state: &State, last: Option<LogId>) -> Result<(), &'static st
         return Err("the change would undo committed entries");
     }
     Ok(())
-}
-
-/// Takes changes from the queue, at least one. Within a frame truncations stand before entries, so
-/// that no entry of a frame is undone by the same frame.
-fn take_ops(state: &mut State) -> Vec<Op> {
-    let mut ops = Vec::with_capacity(state.queue.len());
-    let (mut bytes, mut has_entries) = (0, false);
-    while let Some(op) = state.queue.front() {
-        let cuts = matches!(op.change, Change::Truncate(_) | Change::Reset(_));
-        if (cuts && has_entries) || (bytes > 0 && bytes + op.bytes > FRAME_BYTES_MAX) {
-            break;
-        }
-        has_entries |= matches!(&op.change, Change::Append(entries) if !entries.is_empty());
-        bytes += op.bytes;
-        ops.extend(state.queue.pop_front());
-    }
-    state.queued_bytes -= bytes;
-    ops
 }
 
 /// The id of the last entry below an index that was committed. What was purged was committed too.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Vote;
+use super::state::Vote;
 use crate::entry::LogId;
 
 /// The log's bounds, terms and vote. The handle keeps the one its callers see, the writer the one

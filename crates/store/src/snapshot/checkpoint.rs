@@ -1,16 +1,18 @@
 //! Checkpoints: the state at one moment, in files that no longer change.
 
-use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::CHECKPOINTS;
 use crate::db;
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
+use crate::files::Files;
 use crate::layout::Head;
+use crate::places::CHECKPOINTS;
 use crate::state::read_meta;
 use crate::store::Store;
 
@@ -18,6 +20,9 @@ use crate::store::Store;
 /// so it costs little, until that has been compacted away from under it. Dropping it removes it.
 #[derive(Debug)]
 pub struct Checkpoint {
+    disk: Arc<dyn Files>,
+    /// See [`Limits::chunk_bytes`](crate::Limits::chunk_bytes).
+    chunk_bytes: usize,
     path: PathBuf,
     feature_level: u32,
     applied: Option<LogId>,
@@ -31,10 +36,13 @@ impl Store {
     pub fn checkpoint(&self) -> Result<Checkpoint, StoreError> {
         let state = self.state();
         let parent = self.shared.dir.join(CHECKPOINTS);
-        fs::create_dir_all(&parent).map_err(StoreError::io("create directory", &parent))?;
+        let disk = &self.shared.machine.files;
+        disk.create_dir_all(&parent).map_err(StoreError::io("create directory", &parent))?;
         let path = parent.join(self.shared.checkpoints.fetch_add(1, Ordering::Relaxed).to_string());
         // From here on an early return removes what is there.
         let mut checkpoint = Checkpoint {
+            disk: disk.clone(),
+            chunk_bytes: self.shared.limits.chunk_bytes.max(1),
             path,
             feature_level: 0,
             applied: None,
@@ -59,12 +67,22 @@ impl Store {
         checkpoint.applied = applied;
         checkpoint.revision = revision;
         checkpoint.membership = meta.membership;
-        checkpoint.files = files(&checkpoint.path)?;
+        checkpoint.files = files(&**disk, &checkpoint.path)?;
         Ok(checkpoint)
     }
 }
 
 impl Checkpoint {
+    /// The disk that it is on.
+    pub(super) fn disk(&self) -> &dyn Files {
+        &*self.disk
+    }
+
+    /// How it is to be cut into chunks.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
     /// Where its files are.
     pub fn path(&self) -> &Path {
         &self.path
@@ -103,7 +121,7 @@ impl Checkpoint {
 
 impl Drop for Checkpoint {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path)
+        if let Err(error) = self.disk.remove_dir_all(&self.path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             // The next open removes it.
@@ -113,19 +131,20 @@ impl Drop for Checkpoint {
 }
 
 /// What a copy needs of a closed database: not its lock, nor, since no write goes through it, its log.
-fn files(path: &Path) -> Result<Vec<(String, u64)>, StoreError> {
+fn files(disk: &dyn Files, path: &Path) -> Result<Vec<(String, u64)>, StoreError> {
     let failed = |error| StoreError::io("read checkpoint", path)(error);
     let mut files = Vec::new();
-    for item in fs::read_dir(path).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let name = item.file_name().to_string_lossy().into_owned();
+    for name in disk.list(path).map_err(failed)? {
+        let name = name.to_string_lossy().into_owned();
         let belongs = name == "CURRENT"
             || name == "IDENTITY"
             || name.starts_with("MANIFEST-")
             || name.starts_with("OPTIONS-")
             || name.ends_with(".sst");
         if belongs {
-            files.push((name, item.metadata().map_err(failed)?.len()));
+            let found = disk.look(&path.join(&name)).map_err(failed)?;
+            let bytes = found.map(|found| found.bytes).ok_or_else(|| failed(ErrorKind::NotFound.into()))?;
+            files.push((name, bytes));
         }
     }
     files.sort_unstable();

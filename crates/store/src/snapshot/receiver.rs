@@ -1,16 +1,18 @@
 //! Receiving a snapshot into a directory of its own, and verifying it.
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::{Begin, Chunk, INCOMING, ManifestCrc, SNAPSHOT_FORMAT};
+use super::chunk::{Begin, Chunk, ManifestCrc, SNAPSHOT_FORMAT};
 use crate::db::{Caches, StoreOptions};
 use crate::error::{OpenError, StoreError};
 use crate::feature::{self, FEATURE_LEVEL_MAX};
+use crate::files::{File, Files, How};
+use crate::machine::Machine;
+use crate::places::INCOMING;
 use crate::state::sync_dir;
 use crate::verify;
 
@@ -57,7 +59,7 @@ pub struct SnapshotReceiver {
     feature_level_max: u32,
     begin: Option<Begin>,
     files: Vec<ReceivedFile>,
-    open: Option<File>,
+    open: Option<Arc<dyn File>>,
     received_bytes: u64,
 }
 
@@ -86,16 +88,22 @@ impl ReceivedSnapshot {
 impl SnapshotReceiver {
     /// Receives into the data directory.
     pub fn new(data_dir: &Path) -> Result<Self, ReceiveError> {
+        SnapshotReceiver::new_on(&Machine::system(), data_dir)
+    }
+
+    /// The same on any machine.
+    pub fn new_on(machine: &Machine, data_dir: &Path) -> Result<Self, ReceiveError> {
+        let disk = machine.files.clone();
         let path = loop {
             let number = RECEIVERS.fetch_add(1, Ordering::Relaxed);
             let path = data_dir.join(format!("{INCOMING}{number}"));
-            match fs::create_dir(&path) {
+            match disk.create_dir(&path) {
                 Ok(()) => break path,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(StoreError::io("create directory", &path)(error).into()),
             }
         };
-        let dir = IncomingDir { path };
+        let dir = IncomingDir { disk, path };
         Ok(SnapshotReceiver {
             dir,
             feature_level_max: FEATURE_LEVEL_MAX,
@@ -158,11 +166,8 @@ impl SnapshotReceiver {
             return protocol("the files are longer than announced");
         }
         let path = self.dir.path.join(name);
-        let open = File::options()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(StoreError::io("create snapshot file", &path))?;
+        let disk = &self.dir.disk;
+        let open = disk.open(&path, How::CreateNew).map_err(StoreError::io("create snapshot file", &path))?;
         self.open = Some(open);
         self.files.push(ReceivedFile { name: name.to_owned(), size_bytes, received_bytes: 0, crc32c: 0 });
         Ok(())
@@ -170,17 +175,19 @@ impl SnapshotReceiver {
 
     /// The next bytes of the file.
     pub fn data(&mut self, data: &Bytes) -> Result<(), ReceiveError> {
-        let (Some(open), Some(file)) = (&mut self.open, self.files.last_mut()) else {
+        let (Some(open), Some(file)) = (&self.open, self.files.last_mut()) else {
             return protocol("data comes before a file");
         };
         if data.len() as u64 > file.size_bytes - file.received_bytes {
             return protocol(format!("{} is longer than announced", file.name));
         }
-        open.write_all(data)
+        open.write_at(data, file.received_bytes)
             .map_err(StoreError::io("write snapshot file", &self.dir.path.join(&file.name)))?;
         file.received_bytes += data.len() as u64;
         file.crc32c = crc32c::crc32c_append(file.crc32c, data);
         self.received_bytes += data.len() as u64;
+        let announced = self.begin.map_or(0, |begin| begin.total_bytes);
+        assert!(self.received_bytes <= announced, "files are refused that are longer than announced");
         Ok(())
     }
 
@@ -210,7 +217,7 @@ impl SnapshotReceiver {
             return protocol("the checksum over all files differs");
         }
         self.check_content(&begin)?;
-        sync_dir(&self.dir.path)?;
+        sync_dir(&*self.dir.disk, &self.dir.path)?;
         Ok(ReceivedSnapshot { dir: self.dir, begin })
     }
 
@@ -266,12 +273,13 @@ fn is_plain(name: &str) -> bool {
 /// The directory of a snapshot that is not in place yet.
 #[derive(Debug)]
 pub(crate) struct IncomingDir {
+    disk: Arc<dyn Files>,
     pub(crate) path: PathBuf,
 }
 
 impl Drop for IncomingDir {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path)
+        if let Err(error) = self.disk.remove_dir_all(&self.path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             // The next open removes it.

@@ -1,16 +1,13 @@
 //! Reading a checkpoint as a sequence of chunks.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Begin, Checkpoint, Chunk, ManifestCrc, SNAPSHOT_FORMAT};
+use super::checkpoint::Checkpoint;
+use super::chunk::{Begin, Chunk, ManifestCrc, SNAPSHOT_FORMAT};
 use crate::error::StoreError;
-
-/// Bytes of one chunk of data: a few of them are in memory at a time, and one fits in a message.
-const CHUNK_BYTES: u64 = 1 << 20;
+use crate::files::{File, How};
 
 /// Reads a checkpoint chunk by chunk; after an error, it ends.
 #[derive(Debug)]
@@ -26,7 +23,7 @@ pub struct SnapshotSender {
 enum Step {
     Begin,
     NextFile,
-    Data { file: File, left_bytes: u64, crc32c: u32 },
+    Data { file: Arc<dyn File>, left_bytes: u64, crc32c: u32 },
     Done,
 }
 
@@ -65,16 +62,21 @@ impl SnapshotSender {
             return Ok(self.end());
         };
         let path = self.checkpoint.path().join(name);
-        let file = File::open(&path).map_err(StoreError::io("open snapshot file", &path))?;
+        let file = self
+            .checkpoint
+            .disk()
+            .open(&path, How::Read)
+            .map_err(StoreError::io("open snapshot file", &path))?;
         self.step = Step::Data { file, left_bytes: *size_bytes, crc32c: 0 };
         self.next_file += 1;
         Ok(Chunk::File { name: name.clone(), size_bytes: *size_bytes })
     }
 
-    fn data(&mut self, mut file: File, left_bytes: u64, crc32c: u32) -> Result<Chunk, StoreError> {
-        let (name, _) = &self.checkpoint.files()[self.next_file - 1];
-        let mut data = vec![0; left_bytes.min(CHUNK_BYTES) as usize];
-        file.read_exact(&mut data)
+    fn data(&mut self, file: Arc<dyn File>, left_bytes: u64, crc32c: u32) -> Result<Chunk, StoreError> {
+        let (name, size_bytes) = &self.checkpoint.files()[self.next_file - 1];
+        assert!(left_bytes <= *size_bytes, "no more is sent of a file than was announced");
+        let mut data = vec![0; left_bytes.min(self.checkpoint.chunk_bytes() as u64) as usize];
+        file.read_at(&mut data, size_bytes - left_bytes)
             .map_err(StoreError::io("read snapshot file", &self.checkpoint.path().join(name)))?;
         let crc32c = crc32c::crc32c_append(crc32c, &data);
         self.step = Step::Data { file, left_bytes: left_bytes - data.len() as u64, crc32c };

@@ -152,10 +152,15 @@ pub fn limits() -> impl Strategy<Value = Limits> {
 pub fn work() -> impl Strategy<Value = Limits> {
     let batch = prop_oneof![Just(1), 1..3000_usize, Just(Limits::default().batch_bytes_max)];
     let recent = prop_oneof![Just(0), 200..3000_u64, Just(u64::MAX)];
-    (batch, recent, prop_oneof![Just(1), Just(4096)]).prop_map(|(batch, recent, value)| Limits {
+    let values = prop_oneof![Just(1), Just(4096)];
+    let reads = (1..20_usize, 1..20_usize, 1..5000_usize);
+    (batch, recent, values, reads).prop_map(|(batch, recent, value, (skipped, looked_at, chunk))| Limits {
         batch_bytes_max: batch,
         recent_bytes_max: recent,
         recent_value_bytes_max: value,
+        skipped_keys_max: skipped,
+        looked_at_changes_max: looked_at,
+        chunk_bytes: chunk,
         ..Limits::default()
     })
 }

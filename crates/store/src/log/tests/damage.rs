@@ -196,7 +196,8 @@ fn a_log_behind_its_own_commit_is_refused() {
     synced(|done| log.append(entries(1, 0, 3, 100), done));
     drop(log);
     for (committed_next, accepted) in [(3, true), (4, false)] {
-        let end = recovery::recover(&dir.path().join(super::super::DIR), IDENTITY).unwrap();
+        let disk = Machine::system().files;
+        let end = recovery::recover(&*disk, &dir.path().join(super::super::DIR), IDENTITY).unwrap();
         let (last, mut frame) = (end.segments.last().unwrap(), Vec::new());
         frame::begin(&mut frame);
         record::put(&mut frame, Record::Vote(Vote { term: 1, node_id: 1, committed: true }));

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::shared::{Batch, Shared, Written};
+use super::queue::{Batch, Written};
+use super::shared::Shared;
 use super::view::View;
 use super::{Done, Log, LogError, LogOptions, LogState, Vote, recovery, segment, verify};
 use crate::entry::{Entry, LogId};
+use crate::machine::Machine;
 
 const IDENTITY: u64 = 0x1dea;
 /// Small, so that a short test fills several.
@@ -209,17 +211,26 @@ fn readers_run_beside_the_writer() {
     });
 }
 
+/// What the writer would take now.
+fn take_batch(shared: &Shared) -> Batch {
+    match shared.poll_batch(Waker::noop()) {
+        Poll::Ready(Some(batch)) => batch,
+        _ => panic!("there is nothing to take"),
+    }
+}
+
 /// Goal: an entry counts as durable only if it is the one on disk. Method: the writer's part played
 /// by hand, with a truncation and new entries queued while the old ones are being written.
 #[test]
 fn what_was_truncated_meanwhile_is_not_durable() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    let recovered = recovery::recover(&dir.path().join(super::DIR), IDENTITY).unwrap();
+    let recovered =
+        recovery::recover(&*Machine::system().files, &dir.path().join(super::DIR), IDENTITY).unwrap();
     let mut on_disk = recovered.view.clone();
     let shared = Shared::new(recovered, &options());
     let mut write = |count: u64, term| {
-        let batch = shared.take_batch().unwrap();
+        let batch = take_batch(&shared);
         let from = on_disk.next_index();
         (from..from + count).for_each(|index| on_disk.append(id(term, index)).unwrap());
         (batch, on_disk.clone())
@@ -234,7 +245,7 @@ fn what_was_truncated_meanwhile_is_not_durable() {
     assert_eq!((shared.state().durable, shared.durable_next()), (Some(id(1, 5)), 6));
     assert_eq!(shared.state().last, Some(id(2, 7)));
 
-    let batch = shared.take_batch().unwrap();
+    let batch = take_batch(&shared);
     on_disk.truncate_after(Some(id(1, 5))).unwrap();
     (6..8).for_each(|index| on_disk.append(id(2, index)).unwrap());
     complete((batch, on_disk));
@@ -258,7 +269,7 @@ fn a_full_queue_makes_nobody_wait_but_who_asks_for_room() {
     assert_eq!((shared.pending(), woken.0.load(Ordering::SeqCst)), (Some(0), 0));
 
     // Both fit into one frame; they are pending until that is complete.
-    let batch = shared.take_batch().unwrap();
+    let batch = take_batch(&shared);
     assert_eq!((woken.0.load(Ordering::SeqCst), shared.poll_room(&mut context)), (1, Poll::Ready(())));
     assert_eq!((batch.ops.len(), shared.pending()), (2, Some(0)));
     let mut on_disk = View::default();
