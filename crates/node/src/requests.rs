@@ -297,7 +297,8 @@ impl Requests {
         within(deadline, status).await.unwrap_or(Err(RequestError::Deadline { outcome_unknown: false }))
     }
 
-    /// Changes the cluster. What was begun goes on to its end when the caller goes, or when his time is up.
+    /// Changes the cluster. What was begun goes on when the caller goes, or when his time is up,
+    /// to its end or the node's.
     pub async fn change<T, C>(
         &self,
         deadline: Option<Instant>,
@@ -307,7 +308,15 @@ impl Requests {
         T: Send + 'static,
         C: Future<Output = Result<T, MembershipError>> + Send + 'static,
     {
-        let begun = tokio::spawn(change(self.0.raft.clone()));
+        let mut stopping = self.0.raft.watch_stopping();
+        let change = change(self.0.raft.clone());
+        let begun = tokio::spawn(async move {
+            tokio::select! {
+                changed = change => changed,
+                // It would keep the store open.
+                _ = stopping.wait_for(|stopping| *stopping) => Err(RequestError::ShuttingDown.into()),
+            }
+        });
         match within(deadline, begun).await {
             Some(Ok(changed)) => changed,
             Some(Err(_)) => Err(RequestError::ShuttingDown.into()),

@@ -29,9 +29,9 @@ const READS_MAX: usize = 4;
 /// take 32 MiB at most until those who wait have taken what is theirs, within the budget.
 const READ_BYTES: ReadBytes = ReadBytes { reader_max: 1024 * 1024, all_max: 8 * 1024 * 1024 };
 
-/// So many reads a watch that nothing concerns is taken along without a word: 160,000 changes, a part of a
-/// second. Those who wait at the same place so stay together.
-const TAKEN_ALONG_MAX: u32 = 16;
+/// So many reads a watch that nothing concerns is taken along without a word: some 200,000 changes, a part of
+/// a second. Those who wait at the same place so stay together.
+const TAKEN_ALONG_MAX: u32 = 6;
 
 /// The reads of a node's watches.
 pub struct SharedReads {

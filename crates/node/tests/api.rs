@@ -886,6 +886,52 @@ async fn async_a_change_that_takes_too_long_is_told_in_time() {
     fixture.stop().await;
 }
 
+/// Goal: watches that are behind and are not read take a bounded part of memory, however many read the same
+/// changes at once, and all of them get all of it when they read on.
+/// Method: watches of everything on one connection, from before what the ring holds, and a small budget.
+#[test]
+fn watches_that_nobody_reads_take_bounded_memory() {
+    run(async_watches_that_nobody_reads_take_bounded_memory());
+}
+
+async fn async_watches_that_nobody_reads_take_bounded_memory() {
+    const WATCHES: usize = 60;
+    const VALUES: usize = 12;
+    let mut fixture = Fixture::start_with(0, &["--send-budget-bytes", "8MiB"]).await;
+    let value = Bytes::from(vec![b'v'; 1 << 20]);
+    let first = fixture.set("big", value.clone()).await;
+    for _ in 1..VALUES {
+        fixture.set("big", value.clone()).await;
+    }
+    let before = resident_bytes();
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES {
+        let request = WatchRequest { range: everything(), from_revision: first, previous: false };
+        watches.push(fixture.kv.watch(request).await.unwrap().into_inner());
+    }
+    let mut most = 0;
+    for _ in 0..30 {
+        sleep(Duration::from_millis(100)).await;
+        most = most.max(resident_bytes().saturating_sub(before));
+    }
+    assert!(most < 40 << 20, "{} MiB for {WATCHES} watches that nobody reads", most >> 20);
+    let mut readers = tokio::task::JoinSet::new();
+    for mut watch in watches {
+        readers.spawn(async move {
+            let mut next = first;
+            while next < first + VALUES as u64 {
+                for event in watch.message().await.unwrap().unwrap().events {
+                    assert_eq!(event.kv.unwrap().mod_revision, next);
+                    next += 1;
+                }
+            }
+        });
+    }
+    while let Some(read) = timeout(Duration::from_secs(120), readers.join_next()).await.unwrap() {
+        read.unwrap();
+    }
+}
+
 /// Goal: a stream whose client takes nothing ends, and its memory is there for others; one that waits in
 /// vain for room is told so. Method: a patience of a second, and a budget of a few pages.
 #[test]

@@ -37,7 +37,8 @@ pub struct Limits {
     /// Work: a page of a scan ends when it has looked at so many keys that do not exist at its revision: a range
     /// whose keys came later, or went before, must not hold a reader for seconds.
     pub skipped_keys_max: usize,
-    /// Work: a read of changes ends after so many, whether they concerned anybody or not.
+    /// Work: a read of changes ends after so many, whether they concerned anybody or not:
+    /// some ten milliseconds.
     pub looked_at_changes_max: usize,
     /// Work: a frame of the log takes changes until it is so large; one change may be larger. It bounds the
     /// writer's buffer and the time of one write, and is far above what a group of requests needs.
@@ -61,7 +62,7 @@ impl Default for Limits {
             recent_bytes_max: u64::MAX,
             recent_value_bytes_max: 4096,
             skipped_keys_max: 10_000,
-            looked_at_changes_max: 10_000,
+            looked_at_changes_max: 30_000,
             frame_bytes_max: 4 << 20,
             segment_bytes_max: SEGMENT_BYTES_MAX,
             chunk_bytes: 1 << 20,

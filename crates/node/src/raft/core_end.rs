@@ -45,6 +45,7 @@ mod tests {
     use tempfile::TempDir;
     use tokio::time::{sleep, timeout};
 
+    use crate::blocking::{Blocking, ThreadPool};
     use crate::config::Cli;
     use crate::machine::Machine;
     use crate::server::Node;
@@ -67,7 +68,7 @@ mod tests {
         ] {
             let mut again = Command::new(std::env::current_exe().unwrap());
             again.args([name, "--exact", "--nocapture"]).env(DIES, how);
-            let output = tokio::task::spawn_blocking(move || again.output()).await.unwrap().unwrap();
+            let output = Blocking::new(ThreadPool).run(move || again.output()).await.unwrap().unwrap();
             let text = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.success(), lives, "raft {how}: {}\n{text}", output.status);
             assert!(text.contains(said), "raft {how}:\n{text}");

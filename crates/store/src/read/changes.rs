@@ -174,8 +174,7 @@ impl<'r> Finding<'r> {
             self.end_revision();
             self.revision = at.revision;
         }
-        let mut concerned = Vec::new();
-        self.interests.concerned(change.key, &mut concerned);
+        let mut concerned = self.interests.concerned(change.key);
         concerned.retain(|reader| self.readers[*reader].from <= at);
         if concerned.is_empty() {
             return Ok(());

@@ -35,6 +35,9 @@ pub(super) struct Interests<'r> {
     keys: HashMap<&'r [u8], Vec<usize>>,
     /// Ranges in the order of their lower bounds.
     ranges: Vec<Interest>,
+    /// Keys that no range holds: from the first one on, up to the lower bound of the range with this number.
+    /// A large revision often is a deleted range, whose keys come in order.
+    nobodys: Option<(Vec<u8>, usize)>,
 }
 
 struct Interest {
@@ -62,22 +65,37 @@ impl<'r> Interests<'r> {
             let range = &mut ranges[at];
             range.reach = before.zip(range.reach.take()).map(|(before, own)| before.max(own));
         }
-        Interests { keys, ranges }
+        Interests { keys, ranges, nobodys: None }
     }
 
     /// Adds the numbers of those whom a key concerns.
-    pub(super) fn concerned(&self, key: &[u8], concerned: &mut Vec<usize>) {
-        concerned.extend(self.keys.get(key).into_iter().flatten());
+    pub(super) fn concerned(&mut self, key: &[u8]) -> Vec<usize> {
+        let mut concerned = Vec::new();
+        if !self.keys.is_empty() {
+            concerned.extend(self.keys.get(key).into_iter().flatten());
+        }
+        if self.is_nobodys(key) {
+            return concerned;
+        }
         let begun = self.ranges.partition_point(|range| range.bounds.lower[..] <= *key);
-        for range in self.ranges[..begun].iter().rev() {
+        for (at, range) in self.ranges[..begun].iter().enumerate().rev() {
             // None of those that begin before this one goes so far.
             if range.reach.as_ref().is_some_and(|reach| reach[..] <= *key) {
-                return;
+                if at + 1 == begun {
+                    self.nobodys = Some((key.to_vec(), begun));
+                }
+                break;
             }
             if range.bounds.contains(key) {
                 concerned.push(range.reader);
             }
         }
+        concerned
+    }
+
+    fn is_nobodys(&self, key: &[u8]) -> bool {
+        let Some((first, next)) = &self.nobodys else { return false };
+        *key >= first[..] && self.ranges.get(*next).is_none_or(|range| *key < range.bounds.lower[..])
     }
 }
 
@@ -104,14 +122,25 @@ mod tests {
                 add(KeyRange { start: start.into(), end: end.into(), unbounded: false });
             }
         }
-        let interests = Interests::new(&readers);
-        for key in ["a", "aa", "ab", "abc", "b", "ba", "c", "d"] {
-            let mut concerned = Vec::new();
-            interests.concerned(key.as_bytes(), &mut concerned);
+        expect_all_told(&readers);
+        // Alone, in pairs, and without those that have no end, so that there are keys between them.
+        readers.retain(|reader| !reader.range.unbounded && !reader.range.start.is_empty());
+        for (at, reader) in readers.iter().enumerate() {
+            expect_all_told(std::slice::from_ref(reader));
+            for other in &readers[at..] {
+                expect_all_told(&[reader.clone(), other.clone()]);
+            }
+        }
+    }
+
+    fn expect_all_told(readers: &[Reader]) {
+        let mut interests = Interests::new(readers);
+        for key in ["d", "a", "aa", "ab", "aba", "abc", "ac", "b", "ba", "bb", "c", "ca", "d", "a", "ba"] {
+            let mut concerned = interests.concerned(key.as_bytes());
             concerned.sort_unstable();
             let holds = |(_, reader): &(usize, &Reader)| reader.range.contains(key.as_bytes());
             let expected: Vec<usize> = readers.iter().enumerate().filter(holds).map(|(at, _)| at).collect();
-            assert_eq!(concerned, expected, "{key}");
+            assert_eq!(concerned, expected, "{key} of {readers:?}");
         }
     }
 }

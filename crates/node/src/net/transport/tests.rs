@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use prometheus::IntGauge;
 
 use super::*;
+use crate::blocking::{Blocking, ThreadPool};
 use crate::metrics::Metrics;
 use crate::net::budget::SendBudget;
 use crate::net::network::Network as _;
@@ -63,7 +64,7 @@ async fn after(cancelled: u32) -> (u8, String) {
     let stopping = Arc::new(AtomicBool::new(false));
     let router = Router::builder(Arc::new(Metrics::new()), stopping, 1 << 20, budget).build();
     let server = tokio::spawn(serve(listener, router, std::future::pending()));
-    let verdict = tokio::task::spawn_blocking(move || verdict(&mut client)).await.unwrap();
+    let verdict = Blocking::new(ThreadPool).run(move || verdict(&mut client)).await.unwrap();
     server.abort();
     verdict
 }
