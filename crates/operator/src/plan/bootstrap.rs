@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::recovery::{self, Offer};
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::fence::Disk;
 use crate::names::hex;
@@ -31,10 +32,13 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     }
 }
 
-/// Every cluster id that is written anywhere.
+/// Every cluster id that is written anywhere, but for what is about to go with an earlier life of this KvCluster.
 fn known_ids(observed: &Observed) -> BTreeSet<u64> {
-    let claims = observed.claims.values().filter_map(|claim| claim.disk).map(|disk| disk.cluster_id);
-    let nodes = observed.nodes.values().map(|node| node.cluster_id).filter(|id| *id != 0);
+    let stays = |ordinal: &u32| observed.claims.get(ordinal).is_some_and(|claim| !claim.deleting);
+    let claims = observed.claims.values().filter(|claim| !claim.deleting).filter_map(|claim| claim.disk);
+    let claims = claims.map(|disk| disk.cluster_id);
+    let nodes = observed.nodes.iter().filter(|(ordinal, _)| stays(ordinal)).map(|(_, node)| node.cluster_id);
+    let nodes = nodes.filter(|id| *id != 0);
     observed.cluster_id.into_iter().chain(claims).chain(nodes).collect()
 }
 
@@ -87,8 +91,8 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
         let step = Step::Initialize { ordinal, node_id, cluster_id };
         return safe(step, "Its disk is the one that was chosen to found the cluster.");
     }
-    // Somebody who does not answer might have the data.
-    if observed.nodes.len() == observed.pods.len() {
+    // Somebody who does not answer might have the data, with a pod or without.
+    if observed.nodes.len() == observed.pods.len() && recovery::offer(observed) == Offer::Nothing {
         notes.add(
             About::Storage,
             "FounderLost",

@@ -13,15 +13,14 @@ pub fn below(observed: &Observed) -> Decided {
     bring_back(observed).or_else(|| storage::grow(observed)).or_else(|| wait(leaderless))
 }
 
-/// The newest membership that any node knows says how many pods there must be; where none answers, the
-/// claims of members that did not leave.
+/// The newest membership that any node knows says how many pods there must be; and so do the claims of members of
+/// which it is not on record that they left: they may know a newer one, or have more, and only answer if they run.
 fn bring_back(observed: &Observed) -> Decided {
     let set = observed.stateful_set.as_ref()?;
     let newest = observed.nodes.values().filter(|node| !node.is_blank()).max_by_key(|node| node.last_log);
-    let highest = match newest {
-        Some(node) => node.membership.nodes.values().flatten().max().copied(),
-        None => observed.claims.iter().filter(|(_, claim)| claim.is_members()).map(|(i, _)| *i).max(),
-    };
+    let members = newest.and_then(|node| node.membership.nodes.values().flatten().max().copied());
+    let claims = observed.claims.iter().filter(|(_, claim)| claim.is_members()).map(|(ordinal, _)| *ordinal);
+    let highest = claims.max().max(members);
     let replicas = highest? + 1;
     if set.replicas >= replicas {
         return None;
