@@ -149,7 +149,7 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
 mod tests {
     use super::*;
     use crate::fence::Version;
-    use crate::observed::{Node, Observed, Pod, Role, StatefulSet};
+    use crate::observed::{Membership, Node, Observed, Pod, Progress, Role, StatefulSet};
 
     /// Goal: an operator that may not look whether a machine is gone says so, and what a person can do.
     #[test]
@@ -183,5 +183,79 @@ mod tests {
         assert!(said(&observed).ends_with("kvorum.io/disk-lost=the-uid"));
         observed.pods.get_mut(&1).unwrap().machine = Some("node-1".into());
         assert_eq!(said(&observed), "", "its machine is there");
+    }
+
+    /// Five members; those with an id of 1 to 3 are well, and the machine of member 4 is gone.
+    fn four_and_a_lost_one() -> Observed {
+        let membership = Membership {
+            configs: vec![[1, 2, 3, 4, 5].into()],
+            nodes: (1..=5).map(|id| (id, Some(id as u32 - 1))).collect(),
+            ..Membership::default()
+        };
+        let progress = Progress { matched: 1, ..Progress::default() };
+        let leader = Node {
+            node_id: 1,
+            cluster_id: 9,
+            incarnation: 1,
+            role: Role::Leader,
+            confirmed: true,
+            membership,
+            progress: (2..=3).map(|id| (id, progress)).collect(),
+            ..Node::default()
+        };
+        let node = |id| Node { node_id: id, cluster_id: 9, incarnation: 1, ..Node::default() };
+        let claim = |id| {
+            let disk = Some(crate::fence::Disk { cluster_id: 9, node_id: id, founder: false });
+            Claim { disk, standby: true, ..Claim::default() }
+        };
+        let mut observed = Observed {
+            wanted: crate::observed::Wanted { members: 5, ..Default::default() },
+            cluster_id: Some(9),
+            stateful_set: Some(StatefulSet { replicas: 5, ..StatefulSet::default() }),
+            pods: (0..5).map(|ordinal| (ordinal, Pod::default())).collect(),
+            claims: (0..5).map(|ordinal| (ordinal, claim(u64::from(ordinal) + 1))).collect(),
+            nodes: [(0, leader), (1, node(2)), (2, node(3))].into(),
+            ..Observed::default()
+        };
+        observed.claims.get_mut(&3).unwrap().machine = Machine::Gone;
+        observed
+    }
+
+    fn repaired(observed: &Observed) -> (bool, Vec<&'static str>) {
+        let mut notes = Notes::default();
+        let step = next(&View::of(observed).expect("a leader is confirmed"), &mut notes);
+        (step.is_some(), notes.0.into_iter().map(|note| note.reason).collect())
+    }
+
+    /// Goal: nothing more is deleted while what was made last does not run, and that is reported after a while.
+    #[test]
+    fn one_disk_is_replaced_at_a_time() {
+        let mut seen = four_and_a_lost_one();
+        assert_eq!(repaired(&seen), (true, vec![]));
+        seen.claims.get_mut(&4).unwrap().disk = None;
+        assert_eq!(repaired(&seen), (false, vec!["OneAtATime"]), "member 4 has a new disk");
+        seen.pods.get_mut(&4).unwrap().pending = true;
+        assert_eq!(repaired(&seen), (false, vec!["ReplacementPending", "OneAtATime"]));
+        seen.claims.get_mut(&3).unwrap().declared_lost = true;
+        assert!(repaired(&seen).0, "a person knows");
+    }
+
+    /// Goal: what others may use is not given up, nor what a recovery left behind, until a person says so.
+    #[test]
+    fn only_what_never_comes_back_is_replaced() {
+        for machine in [Machine::Exists, Machine::Missing, Machine::Unfit] {
+            let mut seen = four_and_a_lost_one();
+            seen.claims.get_mut(&3).unwrap().machine = machine;
+            assert!(!repaired(&seen).0, "{machine:?}");
+        }
+        let mut seen = four_and_a_lost_one();
+        let claim = seen.claims.get_mut(&3).unwrap();
+        claim.retired = crate::observed::Retired::Behind { incarnation: 2 };
+        assert!(!repaired(&seen).0);
+        seen.claims.get_mut(&3).unwrap().declared_lost = true;
+        assert!(repaired(&seen).0);
+        let mut seen = four_and_a_lost_one();
+        seen.claims.get_mut(&3).unwrap().standby = false;
+        assert_eq!(repaired(&seen), (false, vec!["MachineGone"]));
     }
 }
