@@ -47,7 +47,7 @@ pub struct KvClusterStatus {
     /// Each pod, by ordinal.
     #[schemars(schema_with = "members_schema")]
     pub members: Vec<MemberStatus>,
-    /// Ready, Available, Progressing, Degraded, QuorumLost, StorageProblem, UpdatePending, Paused.
+    /// Ready, Available, Progressing, Degraded, QuorumLost, StorageProblem, NameTaken, UpdatePending, Paused.
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 }

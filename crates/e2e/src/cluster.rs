@@ -186,7 +186,8 @@ impl<'t> Cluster<'t> {
     pub async fn lives(&self) -> Result<Lives> {
         let lives = self.pods().await?.into_iter().map(|(ordinal, pod)| {
             let status = pod.status.as_ref();
-            let container = status.and_then(|status| status.container_statuses.as_ref()?.first());
+            let containers = status.and_then(|status| status.container_statuses.as_ref());
+            let container = containers.into_iter().flatten().find(|one| one.name == names::CONTAINER);
             (
                 ordinal,
                 (pod.uid().unwrap_or_default(), container.map_or(0, |container| container.restart_count)),

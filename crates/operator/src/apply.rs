@@ -17,7 +17,8 @@ use crate::build::{Inputs, hash};
 use crate::fence::{Disk, LogId, Version};
 use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
-use crate::observe::{POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
+use crate::observe::{Applied, DISRUPTION_BUDGET, POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
+use crate::observed::Retired;
 use crate::plan::View;
 use crate::step::{Risky, Step};
 
@@ -80,7 +81,7 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
         }
         Step::Grow { replicas, version } => effects.apply_stateful_set(*replicas, version, memory).await,
         Step::RecordDisk { ordinal, version, disk } => effects.record_disk(*ordinal, version, disk).await,
-        Step::Retire { ordinal, version } => effects.retire(*ordinal, version).await,
+        Step::Retire { ordinal, version, retired } => effects.retire(*ordinal, version, *retired).await,
         Step::GrowClaim { ordinal } => effects.grow_claim(*ordinal).await,
         Step::Initialize { ordinal, node_id, cluster_id } => {
             let node = effects.node(*ordinal)?;
@@ -179,24 +180,25 @@ impl Effects<'_> {
     }
 
     async fn apply_objects(&self, memory: &mut Memory) -> Result<(), ApplyError> {
-        for (kind, object) in &self.seen.objects {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            let version = match *kind {
-                "PodDisruptionBudget" => {
-                    let applied = self.server_side_apply::<PodDisruptionBudget>(name, object).await?;
-                    applied.metadata.generation.map(|generation| generation.to_string())
+        for applied in &self.seen.objects {
+            let name = applied.object["metadata"]["name"].as_str().unwrap_or_default();
+            let over = over(applied);
+            let version = match applied.kind {
+                DISRUPTION_BUDGET => {
+                    let budget = self.server_side_apply::<PodDisruptionBudget>(name, &over).await?;
+                    budget.metadata.generation.map(|generation| generation.to_string())
                 }
-                _ => self.server_side_apply::<Service>(name, object).await?.resource_version(),
+                _ => self.server_side_apply::<Service>(name, &over).await?.resource_version(),
             };
-            memory.applied(kind, hash(object), version.unwrap_or_default());
+            memory.applied(applied.kind, hash(&applied.object), version.unwrap_or_default());
         }
         Ok(())
     }
 
     async fn apply_monitor(&self, memory: &mut Memory) -> Result<(), ApplyError> {
         let Some(monitor) = &self.seen.pod_monitor else { return Ok(()) };
-        let applied = self.server_side_apply::<PodMonitor>(&self.seen.name, monitor).await?;
-        memory.applied(POD_MONITOR, hash(monitor), generation(&applied));
+        let applied = self.server_side_apply::<PodMonitor>(&self.seen.name, &over(monitor)).await?;
+        memory.applied(POD_MONITOR, hash(&monitor.object), generation(&applied));
         Ok(())
     }
 
@@ -277,13 +279,17 @@ impl Effects<'_> {
         self.annotate_claim(ordinal, version, annotations).await
     }
 
-    async fn retire(&self, ordinal: u32, version: &Version) -> Result<(), ApplyError> {
+    async fn retire(&self, ordinal: u32, version: &Version, retired: Retired) -> Result<(), ApplyError> {
+        let retired = match retired {
+            Retired::Behind { incarnation } => format!("{}{incarnation}", names::RETIRED_BEHIND),
+            Retired::Left | Retired::No => "true".into(),
+        };
         let disk = self.seen.observed.claims.get(&ordinal).and_then(|claim| claim.disk).unwrap_or_default();
         let annotations = json!({
             names::CLUSTER_ID: names::hex(disk.cluster_id),
             names::NODE_ID: names::hex(disk.node_id),
             names::IMAGE: self.seen.pinned_image,
-            names::RETIRED: "true",
+            names::RETIRED: retired,
         });
         self.annotate_claim(ordinal, version, annotations).await
     }
@@ -323,8 +329,11 @@ impl Effects<'_> {
         self.merge::<KvCluster>(&self.seen.name, &patch).await
     }
 
+    /// Fields are taken from others by force only on the very object that was seen to be this cluster's. What somebody
+    /// made since then under the same name refuses by a conflict, and the next look tells whose it is.
     async fn server_side_apply<K: Object>(&self, name: &str, object: &Value) -> Result<K, ApplyError> {
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(FIELD_MANAGER);
+        let params = if object["metadata"]["uid"].is_string() { params.force() } else { params };
         let applied = self.api::<K>().patch(name, &params, &Patch::Apply(object)).await;
         applied.map_err(|error| kubernetes(&format!("apply {name}"), error))
     }
@@ -378,6 +387,15 @@ impl Effects<'_> {
         let leader = view.and_then(|view| view.ordinal(view.leader.node_id));
         self.node(leader.ok_or_else(|| ApplyError::Outdated("the leader".into()))?)
     }
+}
+
+/// The object, for the very one that was seen and no other of its name.
+fn over(Applied { object, uid, .. }: &Applied) -> Value {
+    let mut object = object.clone();
+    if let Some(uid) = uid {
+        object["metadata"]["uid"] = json!(uid);
+    }
+    object
 }
 
 /// What the effects need of a kind of object.

@@ -193,7 +193,7 @@ impl Inputs<'_> {
             vec![json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})];
         env.extend(pod.env.iter().map(|variable| json!(variable)));
         let mut container = json!({
-            "name": "node",
+            "name": names::CONTAINER,
             "image": self.image,
             "command": ["kvorum-node"],
             "args": self.args(),

@@ -52,6 +52,12 @@ impl Memory {
         }
     }
 
+    /// Has it that `what` has held since then.
+    #[cfg(test)]
+    pub fn since(&mut self, what: &str, then: Instant) {
+        self.since.insert(what.to_owned(), then);
+    }
+
     /// Lets go of connections to pods that are gone.
     pub fn keep_nodes(&mut self, addresses: &[String]) {
         self.nodes.retain(|address, _| addresses.contains(address));

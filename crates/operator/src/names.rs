@@ -9,11 +9,16 @@ pub const PEER_PORT: i32 = 2380;
 /// The port for probes and metrics.
 pub const HTTP_PORT: i32 = 2381;
 
+/// The node's container, among those that others may put beside it.
+pub const CONTAINER: &str = "node";
+
 /// Who owns the fields that the operator applies.
 pub const FIELD_MANAGER: &str = "kvorum-operator";
 
 /// Labels of everything that belongs to a cluster.
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// The value of [`LABEL_NAME`].
+pub const APPLICATION: &str = "kvorum";
 /// See [`LABEL_NAME`]; the KvCluster's name.
 pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
 /// See [`LABEL_NAME`].
@@ -27,8 +32,11 @@ pub const CLUSTER_ID: &str = "kvorum.io/cluster-id";
 pub const NODE_ID: &str = "kvorum.io/node-id";
 /// On ordinal 0's claim: this disk, and no other, may found the cluster.
 pub const FOUNDER: &str = "kvorum.io/founder";
-/// On a claim: its member was removed; the disk is kept for a person.
+/// On a claim: its disk takes part no more, and is kept for a person. `true`: its member was removed.
+/// `incarnation-N`: the recovery that began this incarnation left it behind.
 pub const RETIRED: &str = "kvorum.io/retired";
+/// See [`RETIRED`].
+pub const RETIRED_BEHIND: &str = "incarnation-";
 /// On claims and on the StatefulSet: the image of a cluster whose spec names none.
 pub const IMAGE: &str = "kvorum.io/image";
 /// On a claim, by a person: the claim's uid; its disk is gone for good.
@@ -94,7 +102,7 @@ pub fn unhex(text: &str) -> Option<u64> {
 
 /// The labels that select a cluster's pods.
 pub fn selector(cluster: &str) -> BTreeMap<String, String> {
-    [(LABEL_NAME, "kvorum"), (LABEL_INSTANCE, cluster)].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    [(LABEL_NAME, APPLICATION), (LABEL_INSTANCE, cluster)].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
 }
 
 /// The same as text, as `kubectl scale` and list calls want it.

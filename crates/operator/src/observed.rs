@@ -3,6 +3,7 @@
 //! It holds no clock either: where time matters, whoever observed says how long something has lasted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use kvorum_crd::Keep;
 
@@ -38,6 +39,8 @@ pub struct Observed {
     pub pinned_image: String,
     /// Services, disruption budget and the like are as they should be.
     pub objects_current: bool,
+    /// Objects of somebody else that stand where this cluster's should.
+    pub taken: Vec<Taken>,
     /// The PodMonitor.
     pub monitor: Monitor,
     /// A newer pod template waits until somebody wants pods to be replaced.
@@ -50,8 +53,8 @@ pub struct Observed {
     pub claims: BTreeMap<u32, Claim>,
     /// What the nodes that answered said, by ordinal.
     pub nodes: BTreeMap<u32, Node>,
-    /// A Ready, schedulable machine without a member stands by.
-    pub standby: bool,
+    /// Machines that are cordoned.
+    pub cordoned: Vec<String>,
     /// The operator lacks the right to read machines and volumes: whether one is gone, it cannot tell.
     pub machines_forbidden: bool,
 }
@@ -96,6 +99,15 @@ impl Default for Wanted {
             when_deleted: Keep::Retain,
         }
     }
+}
+
+/// An object of somebody else under a name that this cluster needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Whose it is, and what to do: a sentence.
+    pub said: String,
 }
 
 /// The PodMonitor, beside what the spec says of it.
@@ -148,6 +160,8 @@ pub struct Pod {
     pub trouble: Option<String>,
     /// It should have been gone for a while.
     pub stuck: bool,
+    /// It has not run for minutes, though it was made.
+    pub pending: bool,
     /// Its machine is Ready, as far as that is known.
     pub machine_ready: bool,
 }
@@ -159,20 +173,43 @@ pub struct Claim {
     pub version: Version,
     /// It is going away.
     pub deleting: bool,
+    /// Since so long, as far as that was seen.
+    pub deleting_for: Duration,
     /// Whose disk it is, as far as that was written on it.
     pub disk: Option<Disk>,
     /// The image that was written on it: a StatefulSet that is made anew begins with it.
     pub image: String,
-    /// Its member was removed and its disk kept.
-    pub retired: bool,
+    /// Its disk takes part no more, and is kept.
+    pub retired: Retired,
     /// The size that is asked for.
     pub requested_bytes: u64,
     /// The size that is there; 0 while it is not bound.
     pub capacity_bytes: u64,
     /// A person says that its disk is gone for good.
     pub declared_lost: bool,
-    /// The volume can be used on no machine that exists.
+    /// The volume that it is bound to; empty while it is not.
+    pub volume: String,
+    /// The one machine on which the volume can be used, where there is only one.
+    pub home: Option<String>,
+    /// Whether a machine exists that can use the volume.
     pub machine: Machine,
+    /// A Ready machine without a member would take this claim's pod, were its volume not elsewhere.
+    pub standby: bool,
+}
+
+/// Whether a disk that is kept has left the cluster, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retired {
+    /// It has not.
+    #[default]
+    No,
+    /// Its member was removed; what it has, the others have.
+    Left,
+    /// A recovery left it behind: it may have what nobody else has, and only a person lets it go.
+    Behind {
+        /// The incarnation that the recovery began.
+        incarnation: u64,
+    },
 }
 
 /// Whether the machine that holds a volume exists.
@@ -185,6 +222,8 @@ pub enum Machine {
     Missing,
     /// There has been no such machine for so long that it is gone.
     Gone,
+    /// No machine that exists fits the volume, but it is not bound to one machine: another that fits may come.
+    Unfit,
 }
 
 /// What a node is.
@@ -261,7 +300,7 @@ pub struct Progress {
 impl Claim {
     /// A member's disk, as far as is written on it.
     pub fn is_members(&self) -> bool {
-        self.disk.is_some() && !self.retired && !self.deleting
+        self.disk.is_some() && self.retired == Retired::No && !self.deleting
     }
 }
 

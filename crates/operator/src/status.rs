@@ -8,11 +8,10 @@ use k8s_openapi::jiff::Timestamp;
 use kvorum_crd::{KvClusterStatus, MemberStatus};
 
 use crate::apply::ApplyError;
-use crate::fence::Token;
 use crate::names::{self, CLIENT_PORT, hex};
 use crate::observe::Seen;
 use crate::observed::{Monitor, Node, Observed, Role};
-use crate::plan::{About, Plan, View};
+use crate::plan::{About, Offer, Plan, View, offer};
 use crate::step::Step;
 
 /// Without a confirmed leader for so long, the quorum counts as lost: an election takes less.
@@ -185,6 +184,7 @@ fn verdicts(
         degraded,
         quorum,
         storage(plan),
+        name_taken(plan),
         pending,
         paused,
     ]
@@ -211,6 +211,15 @@ fn storage(plan: &Plan) -> Verdict {
     match plan.notes.iter().find(|note| note.about == About::Storage) {
         Some(note) => verdict("StorageProblem", true, note.reason, note.message.clone()),
         None => verdict("StorageProblem", false, "None", "No disk needs anybody."),
+    }
+}
+
+fn name_taken(plan: &Plan) -> Verdict {
+    let notes = || plan.notes.iter().filter(|note| note.about == About::Name);
+    let said: Vec<&str> = notes().map(|note| note.message.as_str()).collect();
+    match notes().next() {
+        Some(note) => verdict("NameTaken", true, note.reason, said.join(" ")),
+        None => verdict("NameTaken", false, "None", "Nothing stands where this cluster's objects should."),
     }
 }
 
@@ -310,32 +319,33 @@ fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
         .collect();
     let silent =
         if silent.is_empty() { String::new() } else { format!(" {} do not answer.", silent.join(", ")) };
-    let advice = match survivor(observed) {
-        Some(token) => format!(
-            "The cluster goes on by itself when most members are back. If they never come back, recover the best survivor: \
-             kubectl annotate kvc {} -n {} {}={token}",
+    let advice = advice(seen);
+    verdict("QuorumLost", true, "NoQuorum", format!("No leader is confirmed by a quorum.{silent} {advice}"))
+}
+
+/// What a person can do about a quorum that is lost.
+fn advice(seen: &Seen) -> String {
+    match offer(&seen.observed) {
+        Offer::From(token) => format!(
+            "The cluster goes on by itself when most members are back. If they never come back, recover the best survivor; \
+             what it has not seen is lost then: kubectl annotate kvc {} -n {} {}={token}",
             seen.name,
             seen.namespace,
             names::RECOVER_FROM
         ),
-        None => {
-            "No disk that answers has the data; only a restore of a snapshot helps if none comes back.".into()
+        Offer::Silent(silent) => {
+            let said: Vec<String> = silent.iter().map(|silent| silent.said(&seen.observed)).collect();
+            format!(
+                "The cluster goes on by itself when most members are back. No recovery from one disk is offered, since \
+                 those that do not answer may have writes that the others lack. {}",
+                said.join(" ")
+            )
         }
-    };
-    verdict("QuorumLost", true, "NoQuorum", format!("No leader is confirmed by a quorum.{silent} {advice}"))
-}
-
-/// The token of the member that has the most of the log; of the latest incarnation's, since the logs of
-/// disks that were left behind may have gone on by themselves.
-pub fn survivor(observed: &Observed) -> Option<Token> {
-    let cluster_id = observed.cluster_id?;
-    let has_data = |node: &&Node| node.cluster_id == cluster_id && !node.is_blank();
-    observed
-        .nodes
-        .values()
-        .filter(has_data)
-        .max_by_key(|node| (node.incarnation, node.last_log))
-        .map(Node::token)
+        Offer::Nothing => {
+            "No disk that answers has the data, and all others are lost; only a restore of a snapshot helps."
+                .into()
+        }
+    }
 }
 
 fn verdict(
@@ -468,7 +478,7 @@ mod tests {
         let behind = Node { node_id: 2, last_log, ..observed.nodes[&0].clone() };
         observed.nodes.get_mut(&0).unwrap().incarnation = 2;
         observed.nodes.insert(1, behind);
-        assert_eq!(survivor(&observed).map(|token| token.node_id), Some(1));
+        assert_eq!(offer(&observed), Offer::From(observed.nodes[&0].token()));
     }
 
     /// Goal: an operator that was started again, which applies everything once more, makes no cluster

@@ -6,6 +6,7 @@ use kvorum_crd::StepRecord;
 
 use crate::fence::{Disk, LogId, Token, Version};
 use crate::names::{self, FINALIZER, RECOVER_FROM, hex, unhex};
+use crate::observed::Retired;
 
 /// One step. Each is one idempotent effect.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,12 +54,14 @@ pub enum Step {
         /// What to write.
         disk: Disk,
     },
-    /// Write on a claim that its member was removed.
+    /// Write on a claim that its disk takes part no more.
     Retire {
         /// The claim.
         ordinal: u32,
         /// As it was seen.
         version: Version,
+        /// How it left.
+        retired: Retired,
     },
     /// Ask for a larger volume.
     GrowClaim {

@@ -7,6 +7,7 @@ use kvorum_crd::KvCluster;
 use kvorum_e2e::command::kubectl;
 use kvorum_e2e::doors::Doors;
 use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, run, wait};
+use kvorum_operator::names;
 use serde_json::json;
 
 /// The condition has to be there by then.
@@ -155,5 +156,12 @@ async fn lose_quorum(cluster: &Cluster<'_>) -> Result<String> {
     for ordinal in [1, 2] {
         cluster.delete_pod(ordinal).await?;
     }
-    Ok(cluster.condition("QuorumLost", "True", NOTICED + Duration::from_secs(15)).await?.message)
+    let said = cluster.condition("QuorumLost", "True", NOTICED + Duration::from_secs(15)).await?.message;
+    // Their disks are well, and may have what the third one lacks.
+    ensure!(!said.contains("recover-from="), "a recovery is offered: {said}");
+    for ordinal in [1, 2] {
+        let claim = names::claim(cluster.name(), ordinal);
+        ensure!(said.contains(&claim) && said.contains("kubectl uncordon"), "no way back of {claim}: {said}");
+    }
+    Ok(said)
 }

@@ -3,7 +3,9 @@
 mod machines;
 mod monitor;
 mod nodes;
+mod owner;
 mod read;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,16 +26,20 @@ use tokio::try_join;
 use crate::build::{Inputs, Template, bytes, hash};
 use crate::memory::Memory;
 use crate::names;
-use crate::observed::{Observed, Wanted};
+use crate::observed::{Observed, Taken, Wanted};
 use crate::options::Options;
 use crate::step::Risky;
 
 pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;
+use owner::Owner;
 pub(crate) use read::generation;
 
 /// A namespace has at most so many pods and claims of one cluster: members, and some that left.
 const LIST_MAX: u32 = 100;
+
+/// A pod that does not run so long after it was made finds no machine, volume or image.
+const PENDING_AFTER: Duration = Duration::from_secs(120);
 
 /// A pod that is still there so long after its deletion began is stuck: its grace period is 30 s.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
@@ -59,12 +65,23 @@ pub struct Seen {
     pub update_pending: bool,
     /// The StatefulSet's claim size, as text.
     pub size: String,
-    /// Services and the like as they should be.
-    pub objects: Vec<(&'static str, Value)>,
+    /// Services and the like as they should be; without those whose name somebody else has.
+    pub objects: Vec<Applied>,
     /// The PodMonitor, where the spec asks for one.
-    pub pod_monitor: Option<Value>,
+    pub pod_monitor: Option<Applied>,
     /// How long no quorum has confirmed a leader.
     pub leaderless: Duration,
+}
+
+/// An object beside the StatefulSet.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The key under which it is remembered.
+    pub kind: &'static str,
+    /// As it should be.
+    pub object: Value,
+    /// The uid of the one that is there, which is this cluster's.
+    pub uid: Option<String>,
 }
 
 /// Whether a cluster takes over this operator's own image and template.
@@ -91,6 +108,9 @@ fn reading(what: &'static str) -> impl FnOnce(kube::Error) -> ObserveError {
 
 /// The keys under which applied objects are remembered.
 pub(crate) const STATEFUL_SET: &str = "StatefulSet";
+const SERVICE: &str = "Service";
+const PEERS_SERVICE: &str = "Service for members";
+pub(crate) const DISRUPTION_BUDGET: &str = "PodDisruptionBudget";
 
 /// Looks at everything that belongs to a KvCluster; `None` when it is gone.
 pub async fn observe(
@@ -105,11 +125,12 @@ pub async fn observe(
     let Some(cluster) = clusters.get_opt(name).await.map_err(reading("the KvCluster"))? else {
         return Ok(None);
     };
-    let objects = read_objects(client, namespace, name).await?;
+    let uid = cluster.uid().unwrap_or_default();
+    let owner = Owner { name, uid: &uid };
+    let (objects, taken) = read_objects(client, namespace, name).await?.of(&owner);
     let pinned = pinned_image(&objects).filter(|_| follow == Follow::No);
     let pinned = pinned.unwrap_or_else(|| options.image.clone());
     let image = cluster.spec.image.as_ref().unwrap_or(&pinned);
-    let uid = cluster.uid().unwrap_or_default();
     let incarnation =
         cluster.status.as_ref().and_then(|status| status.incarnation).unwrap_or(1).max(1) as u64;
     let inputs = Inputs {
@@ -125,17 +146,24 @@ pub async fn observe(
     let own_image = cluster.spec.image.as_ref().unwrap_or(&options.image);
     let (template, outdated) = wanted_template(inputs.template(), &objects, follow);
     let update_pending = outdated || image != own_image;
-    let applied = vec![
-        ("Service", inputs.client_service()),
-        ("PeersService", inputs.peers_service()),
-        ("PodDisruptionBudget", inputs.disruption_budget()),
+    let applied = [
+        (SERVICE, inputs.client_service()),
+        (PEERS_SERVICE, inputs.peers_service()),
+        (DISRUPTION_BUDGET, inputs.disruption_budget()),
     ];
-    let objects_current = applied.iter().all(|(kind, object)| {
+    let applied = applied.into_iter().filter(|(kind, _)| taken.iter().all(|taken| taken.kind != *kind));
+    let applied = applied.map(|(kind, object)| Applied { kind, object, uid: objects.uid(kind) });
+    let applied: Vec<Applied> = applied.collect();
+    let objects_current = applied.iter().all(|Applied { kind, object, .. }| {
         let version = objects.version(kind);
         version.is_some_and(|version| memory.is_applied(kind, &hash(object), &version))
     });
     let pod_monitor = cluster.spec.metrics.pod_monitor.then(|| inputs.pod_monitor());
-    let monitor = monitor::judge(pod_monitor.as_ref(), &objects.monitor, &uid, memory);
+    let monitor = monitor::judge(pod_monitor.as_ref(), &objects.monitor, &owner, memory);
+    let pod_monitor = pod_monitor.map(|object| {
+        let uid = objects.monitor.as_ref().ok().and_then(|monitor| monitor.uid());
+        Applied { kind: POD_MONITOR, object, uid }
+    });
     let size = objects.set.as_ref().and_then(read::claim_size);
     let size = size.unwrap_or_else(|| cluster.spec.storage.size.0.clone());
     let stateful_set = objects.set.as_ref().map(|set| {
@@ -145,7 +173,9 @@ pub async fn observe(
     });
 
     let (nodes, addresses) = nodes::ask(&objects.pods, namespace, name, memory).await;
-    let machines = machines::look(client, &objects, nodes.len() < objects.pods.len(), memory).await;
+    let made = serde_json::from_value(template.template["spec"].clone()).unwrap_or_default();
+    let silent = nodes.len() < objects.pods.len();
+    let machines = machines::look(client, &objects, &made, silent, memory).await;
     let status = cluster.status.clone().unwrap_or_default();
     let mut observed = Observed {
         name: name.to_owned(),
@@ -160,23 +190,31 @@ pub async fn observe(
         pinned_image: pinned.clone(),
         fresh_id: rand::rng().next_u64().max(1),
         objects_current,
+        taken,
         monitor,
         update_pending,
         stateful_set,
         pods: objects.pods.iter().map(|(ordinal, pod)| (*ordinal, read::pod(pod))).collect(),
         claims: objects.claims.iter().map(|(ordinal, claim)| (*ordinal, read::claim(claim))).collect(),
         nodes,
-        standby: machines.standby,
+        cordoned: machines.cordoned,
         machines_forbidden: machines.forbidden,
     };
     for pod in observed.pods.values_mut() {
         let lasts = memory.lasts(&format!("deletion of pod {}", pod.version.uid), pod.deleting);
         pod.stuck = lasts > STUCK_AFTER;
+        let waits = !pod.running && !pod.deleting;
+        pod.pending = memory.lasts(&format!("start of pod {}", pod.version.uid), waits) > PENDING_AFTER;
         pod.machine_ready = pod.machine.as_ref().is_some_and(|machine| machines.ready.contains(machine));
     }
-    for (ordinal, machine) in machines.of_claims {
+    for (ordinal, claim) in &mut observed.claims {
+        claim.standby = machines.standby.contains(ordinal);
+        let what = format!("deletion of claim {}", claim.version.uid);
+        claim.deleting_for = memory.lasts(&what, claim.deleting);
+    }
+    for (ordinal, place) in machines.of_claims {
         if let Some(claim) = observed.claims.get_mut(&ordinal) {
-            claim.machine = machine;
+            (claim.machine, claim.home) = (place.machine, place.home);
         }
     }
     let confirmed = crate::plan::View::of(&observed).is_some();
@@ -228,10 +266,30 @@ struct Objects {
 }
 
 impl Objects {
+    /// What of this is the KvCluster's, and what is somebody else's.
+    fn of(mut self, owner: &Owner) -> (Objects, Vec<Taken>) {
+        let mut taken = Vec::new();
+        self.set = owner.own(self.set, STATEFUL_SET, &mut taken);
+        self.service = owner.own(self.service, SERVICE, &mut taken);
+        self.peers = owner.own(self.peers, PEERS_SERVICE, &mut taken);
+        self.budget = owner.own(self.budget, DISRUPTION_BUDGET, &mut taken);
+        self.pods.retain(|_, pod| owner.own_made(pod, "Pod", &mut taken));
+        self.claims.retain(|_, claim| owner.own_made(claim, "PersistentVolumeClaim", &mut taken));
+        (self, taken)
+    }
+
+    fn uid(&self, kind: &str) -> Option<String> {
+        match kind {
+            SERVICE => self.service.as_ref()?.uid(),
+            PEERS_SERVICE => self.peers.as_ref()?.uid(),
+            _ => self.budget.as_ref()?.uid(),
+        }
+    }
+
     fn version(&self, kind: &str) -> Option<String> {
         match kind {
-            "Service" => self.service.as_ref()?.resource_version(),
-            "PeersService" => self.peers.as_ref()?.resource_version(),
+            SERVICE => self.service.as_ref()?.resource_version(),
+            PEERS_SERVICE => self.peers.as_ref()?.resource_version(),
             // Its status changes all the time; its generation follows its spec.
             _ => self.budget.as_ref()?.metadata.generation.map(|generation| generation.to_string()),
         }

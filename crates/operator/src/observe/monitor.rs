@@ -5,6 +5,7 @@ use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::owner::Owner;
 use super::read;
 use crate::build::hash;
 use crate::memory::Memory;
@@ -32,10 +33,18 @@ pub struct PodMonitorSpec {
 pub fn judge(
     wanted: Option<&Value>,
     found: &Result<PodMonitor, kube::Error>,
-    owner: &str,
+    owner: &Owner,
     memory: &Memory,
 ) -> Monitor {
     match (wanted, found) {
+        (Some(_), Ok(found)) if owner.whose(found).is_some() => {
+            let whose = owner.whose(found).unwrap_or_default();
+            Monitor::Impossible(format!(
+                "spec.metrics.podMonitor is true, but PodMonitor {} {whose}: it is left as it is. Delete it, or set it to \
+                 false.",
+                owner.name
+            ))
+        }
         (Some(wanted), Ok(found)) => {
             match memory.is_applied(POD_MONITOR, &hash(wanted), &read::generation(found)) {
                 true => Monitor::AsWanted,
@@ -45,13 +54,9 @@ pub fn judge(
         (Some(_), Err(error)) if lacks_the_object(error) => Monitor::Differs,
         (Some(_), Err(error)) => Monitor::Impossible(advice(error)),
         // One that somebody else made is his.
-        (None, Ok(found)) if is_owned(found, owner) => Monitor::Unwanted(read::version(found)),
+        (None, Ok(found)) if owner.whose(found).is_none() => Monitor::Unwanted(read::version(found)),
         (None, _) => Monitor::AsWanted,
     }
-}
-
-fn is_owned(monitor: &PodMonitor, owner: &str) -> bool {
-    monitor.metadata.owner_references.iter().flatten().any(|reference| reference.uid == owner)
 }
 
 /// The API server names the object that it lacks; where it does not know the kind, it names none.
@@ -91,7 +96,8 @@ mod tests {
             "kind": "PodMonitor",
             "metadata": {
                 "name": "demo", "uid": "m", "resourceVersion": "7", "generation": 2,
-                "ownerReferences": [{"apiVersion": "v1", "kind": "KvCluster", "name": "demo", "uid": owner}],
+                "ownerReferences": [{"apiVersion": "v1", "kind": "KvCluster", "name": "demo", "uid": owner,
+                    "controller": true}],
             },
             "spec": {"selector": {}},
         }))
@@ -120,7 +126,9 @@ mod tests {
     fn it_comes_and_goes_with_the_spec() {
         let spec = json!({"spec": 1});
         let mut memory = Memory::default();
-        let judge = |wanted: Option<&Value>, found, memory: &Memory| judge(wanted, &found, "u", memory);
+        let judge = |wanted: Option<&Value>, found, memory: &Memory| {
+            judge(wanted, &found, &Owner { name: "demo", uid: "u" }, memory)
+        };
         assert_eq!(judge(Some(&spec), Err(missing()), &memory), Monitor::Differs);
         assert_eq!(
             judge(Some(&spec), Ok(monitor("u")), &memory),
@@ -134,6 +142,8 @@ mod tests {
             matches!(judge(None, Ok(monitor("u")), &memory), Monitor::Unwanted(version) if version.uid == "m")
         );
         assert_eq!(judge(None, Ok(monitor("another")), &memory), Monitor::AsWanted);
+        let taken = judge(Some(&spec), Ok(monitor("another")), &memory);
+        assert!(matches!(taken, Monitor::Impossible(why) if why.contains("left as it is")));
 
         let forbidden = || refused(json!({"code": 403, "reason": "Forbidden", "message": "no rights"}));
         for (error, said) in [(unknown(), "install the Prometheus operator"), (forbidden(), "no rights")] {

@@ -7,7 +7,7 @@ use kube::{Resource, ResourceExt as _};
 use crate::build::{Template, bytes};
 use crate::fence::{Disk, Version};
 use crate::names;
-use crate::observed::{Claim, Machine, Pod, StatefulSet};
+use crate::observed::{Claim, Machine, Pod, Retired, StatefulSet};
 
 pub fn stateful_set(set: &apps::StatefulSet, current: bool) -> StatefulSet {
     let spec = set.spec.as_ref();
@@ -43,12 +43,29 @@ pub fn template(set: &apps::StatefulSet) -> Option<Template> {
 
 pub fn pod(pod: &core::Pod) -> Pod {
     let status = pod.status.as_ref();
-    let container = status.and_then(|status| status.container_statuses.as_ref()?.first());
-    let running = container.and_then(|container| container.state.as_ref()?.running.as_ref()).is_some();
+    let containers = status.and_then(|status| status.container_statuses.as_ref()).into_iter().flatten();
+    // Others may have been put beside it, a proxy for example, and Kubernetes lists them by name.
+    let node = containers.clone().find(|container| container.name == names::CONTAINER);
+    let running = node.and_then(|container| container.state.as_ref()?.running.as_ref()).is_some();
+    let init = status.and_then(|status| status.init_container_statuses.as_ref()).into_iter().flatten();
+    let others = init.filter(|container| !has_succeeded(container)).chain(containers);
+    let others = others.filter(|container| container.name != names::CONTAINER);
     let condition = |kind: &str| {
         let conditions = status.and_then(|status| status.conditions.as_ref());
         conditions.into_iter().flatten().find(|condition| condition.type_ == kind)
     };
+    let unscheduled = || {
+        let scheduled = condition("PodScheduled").filter(|scheduled| scheduled.status == "False")?;
+        Some(format!("it is not scheduled: {}", scheduled.message.as_deref().unwrap_or_default()))
+    };
+    // A node that waits for what comes before it says only that it waits.
+    let of_node = node.filter(|container| !waits_for_others(container)).and_then(trouble);
+    let of_others = || {
+        others.into_iter().filter(|container| !waits_for_others(container)).find_map(|container| {
+            Some(format!("its container {} does not run: {}", container.name, trouble(container)?))
+        })
+    };
+    let waits = || node.filter(|container| waits_for_others(container)).and_then(trouble);
     Pod {
         version: version(pod),
         deleting: pod.metadata.deletion_timestamp.is_some(),
@@ -56,15 +73,25 @@ pub fn pod(pod: &core::Pod) -> Pod {
         ready: condition("Ready").is_some_and(|ready| ready.status == "True"),
         template: pod.annotations().get(names::TEMPLATE).cloned().unwrap_or_default(),
         machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        // How long a deletion lasts is for whoever looks again and again.
+        // How long anything lasts is for whoever looks again and again.
         stuck: false,
+        pending: false,
         // Neither does the pod know its machine's state.
         machine_ready: false,
-        trouble: container.and_then(trouble).or_else(|| {
-            let scheduled = condition("PodScheduled").filter(|scheduled| scheduled.status == "False")?;
-            Some(format!("it is not scheduled: {}", scheduled.message.as_deref().unwrap_or_default()))
-        }),
+        trouble: of_node.or_else(of_others).or_else(waits).or_else(unscheduled),
     }
+}
+
+/// It is one that has to end before the others begin, and has.
+fn has_succeeded(container: &core::ContainerStatus) -> bool {
+    let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+    ended.is_some_and(|ended| ended.exit_code == 0)
+}
+
+/// Containers that come first are not done.
+fn waits_for_others(container: &core::ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("PodInitializing"))
 }
 
 /// Why a container does not run.
@@ -106,14 +133,29 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
     Claim {
         version: version(claim),
         deleting: claim.metadata.deletion_timestamp.is_some(),
+        // How long anything lasts is for whoever looks again and again.
+        deleting_for: std::time::Duration::ZERO,
         disk: disk.map(|(cluster_id, node_id)| Disk { cluster_id, node_id, founder }),
         image: annotation(names::IMAGE).unwrap_or_default().to_owned(),
-        retired: annotation(names::RETIRED) == Some("true"),
+        retired: retired(annotation(names::RETIRED)),
         requested_bytes: requested.unwrap_or_default(),
         capacity_bytes: capacity.unwrap_or_default(),
         declared_lost: annotation(names::DISK_LOST).is_some()
             && annotation(names::DISK_LOST) == claim.uid().as_deref(),
+        volume: claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default(),
+        // Where the volume is, the claim does not know.
+        home: None,
         machine: Machine::Exists,
+        standby: false,
+    }
+}
+
+fn retired(annotation: Option<&str>) -> Retired {
+    let behind = annotation.and_then(|text| text.strip_prefix(names::RETIRED_BEHIND)?.parse().ok());
+    match (annotation, behind) {
+        (_, Some(incarnation)) => Retired::Behind { incarnation },
+        (Some("true"), None) => Retired::Left,
+        _ => Retired::No,
     }
 }
 
@@ -122,5 +164,44 @@ pub fn version(object: &impl Resource) -> Version {
     Version {
         uid: meta.uid.clone().unwrap_or_default(),
         resource_version: meta.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, from_value, json};
+
+    /// Goal: a crashing proxy makes nobody believe that the node does not run, and a node that does not run is not
+    /// taken for one that does, wherever Kubernetes lists them. Method: a table of containers beside the node's.
+    #[test]
+    fn the_nodes_container_is_known_by_its_name() {
+        let running = || json!({"running": {}});
+        let crashed = || json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let done = || json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+        let waits = || json!({"waiting": {"reason": "PodInitializing"}});
+        let container = |(name, state): &(&str, Value)| json!({"name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state});
+        let seen = |init: &[(&str, Value)], containers: &[(&str, Value)]| {
+            let of = |list: &[(&str, Value)]| list.iter().map(container).collect::<Vec<_>>();
+            let status = json!({"initContainerStatuses": of(init), "containerStatuses": of(containers)});
+            let pod = pod(&from_value(json!({"status": status})).unwrap());
+            (pod.running, pod.trouble)
+        };
+        let proxy = "istio-proxy";
+        let said =
+            |container: &str| Some(format!("its container {container} does not run: CrashLoopBackOff"));
+        assert_eq!(seen(&[], &[("node", running())]), (true, None));
+        assert_eq!(seen(&[], &[("istio-proxy", crashed()), ("node", running())]), (true, said(proxy)));
+        assert_eq!(seen(&[], &[("node", running()), ("zipkin", running())]), (true, None));
+        let crash = Some("CrashLoopBackOff".into());
+        assert_eq!(seen(&[], &[("istio-proxy", running()), ("node", crashed())]), (false, crash));
+        assert_eq!(seen(&[], &[("istio-proxy", running())]), (false, None), "there is no node yet");
+        assert_eq!(seen(&[("init", done())], &[("node", running())]), (true, None));
+        assert_eq!(seen(&[("init", crashed())], &[("node", waits())]), (false, said("init")));
+        assert_eq!(
+            seen(&[("init", running())], &[("node", waits())]),
+            (false, Some("PodInitializing".into()))
+        );
+        assert_eq!(seen(&[("sidecar", running())], &[("node", running())]), (true, None), "a native sidecar");
     }
 }

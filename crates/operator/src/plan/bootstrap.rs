@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::recovery::{self, Offer};
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::fence::Disk;
 use crate::names::hex;
@@ -31,10 +32,13 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     }
 }
 
-/// Every cluster id that is written anywhere.
+/// Every cluster id that is written anywhere, but for what is about to go with an earlier life of this KvCluster.
 fn known_ids(observed: &Observed) -> BTreeSet<u64> {
-    let claims = observed.claims.values().filter_map(|claim| claim.disk).map(|disk| disk.cluster_id);
-    let nodes = observed.nodes.values().map(|node| node.cluster_id).filter(|id| *id != 0);
+    let stays = |ordinal: &u32| observed.claims.get(ordinal).is_some_and(|claim| !claim.deleting);
+    let claims = observed.claims.values().filter(|claim| !claim.deleting).filter_map(|claim| claim.disk);
+    let claims = claims.map(|disk| disk.cluster_id);
+    let nodes = observed.nodes.iter().filter(|(ordinal, _)| stays(ordinal)).map(|(_, node)| node.cluster_id);
+    let nodes = nodes.filter(|id| *id != 0);
     observed.cluster_id.into_iter().chain(claims).chain(nodes).collect()
 }
 
@@ -87,8 +91,8 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
         let step = Step::Initialize { ordinal, node_id, cluster_id };
         return safe(step, "Its disk is the one that was chosen to found the cluster.");
     }
-    // Somebody who does not answer might have the data.
-    if observed.nodes.len() == observed.pods.len() {
+    // Somebody who does not answer might have the data, with a pod or without.
+    if observed.nodes.len() == observed.pods.len() && recovery::offer(observed) == Offer::Nothing {
         notes.add(
             About::Storage,
             "FounderLost",
@@ -105,4 +109,48 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
 /// The disk was told nothing, or a crash cut its founding short.
 fn may_be_founder(node: &Node, cluster_id: u64) -> bool {
     node.is_blank() && (node.cluster_id == 0 || node.cluster_id == cluster_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Claim, Taken};
+    use crate::plan::plan;
+
+    fn claim(deleting: bool) -> Claim {
+        let disk = Some(Disk { cluster_id: 9, node_id: 1, founder: true });
+        Claim { deleting, disk, ..Claim::default() }
+    }
+
+    /// Goal: a KvCluster that is made again while the disks of its earlier life are going waits for their end, and
+    /// does not take their id, which nobody would ever answer with again. Disks that stay are adopted.
+    #[test]
+    fn a_disk_that_is_going_is_not_adopted() {
+        let node = Node { node_id: 1, cluster_id: 9, ..Node::default() };
+        let going = Observed {
+            objects_current: true,
+            claims: [(0, claim(true))].into(),
+            nodes: [(0, node)].into(),
+            ..Observed::default()
+        };
+        assert!(known_ids(&going).is_empty());
+        assert_eq!(plan(&going).step, Step::Wait, "no member is made for it yet");
+        let kept = Observed { claims: [(0, claim(false))].into(), ..going };
+        assert_eq!(known_ids(&kept), [9].into());
+        assert!(matches!(plan(&kept).step, Step::CreateStatefulSet { .. }));
+    }
+
+    /// Goal: whose name is taken is not founded, and goes on if it is there already.
+    #[test]
+    fn a_name_that_is_taken_stops_only_what_is_new() {
+        let taken = |kind| Taken { kind, said: "It is somebody else's.".into() };
+        let mut observed = Observed { taken: vec![taken("Service")], ..Observed::default() };
+        let new = plan(&observed);
+        assert_eq!((new.step, new.notes[0].reason), (Step::Wait, "NameTaken"));
+        observed.cluster_id = Some(9);
+        let there = plan(&observed);
+        assert_eq!((there.step, there.notes[0].reason), (Step::ApplyObjects, "NameTaken"));
+        observed.taken.push(taken("StatefulSet"));
+        assert_eq!(plan(&observed).step, Step::Wait, "it would be fought for");
+    }
 }

@@ -1,12 +1,20 @@
 //! The end of a KvCluster. Without `whenDeleted: Delete` Kubernetes' own garbage collection does all:
 //! it takes what the KvCluster owns, and no claim is owned.
 
+use std::time::Duration;
+
 use kvorum_crd::Keep;
 
-use super::{Decided, safe, wait};
+use super::{About, Decided, Notes, safe, wait};
 use crate::names;
 use crate::observed::Observed;
 use crate::step::Step;
+
+/// A claim that is deleted and still there so long after is told of: its pod has had time to end.
+const CLAIM_STAYS: Duration = Duration::from_secs(60);
+/// After so long the KvCluster goes without it: what holds a claim then, a pod on a machine that is gone for example,
+/// may hold it for ever.
+const CLAIM_GIVEN_UP: Duration = Duration::from_secs(600);
 
 /// Keeps the finalizer in step with the policy.
 pub fn hold(observed: &Observed) -> Decided {
@@ -23,7 +31,7 @@ pub fn hold(observed: &Observed) -> Decided {
 }
 
 /// Deletes what the policy says. No node has to answer for that.
-pub fn next(observed: &Observed) -> Decided {
+pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if !observed.finalizer {
         return wait(
             "The KvCluster is being deleted, and Kubernetes removes what belongs to it; the claims stay.",
@@ -54,6 +62,53 @@ pub fn next(observed: &Observed) -> Decided {
                 "The KvCluster is being deleted, and its policy whenDeleted is Delete.",
             );
         }
+        return claims_stay(observed, notes).or_else(|| {
+            safe(Step::RemoveFinalizer, "Nothing is left to delete, or it is held by others for ten minutes.")
+        });
     }
-    safe(Step::RemoveFinalizer, "Nothing is left to delete.")
+    safe(Step::RemoveFinalizer, "The claims stay.")
+}
+
+/// Whoever makes a KvCluster of this name after this one must not find its claims.
+fn claims_stay(observed: &Observed, notes: &mut Notes) -> Decided {
+    let held = || observed.claims.iter().filter(|(_, claim)| claim.deleting_for < CLAIM_GIVEN_UP);
+    let names: Vec<String> = held().map(|(ordinal, _)| observed.claim_name(*ordinal)).collect();
+    let (_, longest) = held().max_by_key(|(_, claim)| claim.deleting_for)?;
+    let message = format!(
+        "Waiting until these claims, which are deleted, are gone: {}. If they stay, a pod still uses them, or a finalizer \
+         holds them (`kubectl describe pvc`); after ten minutes the KvCluster goes without them.",
+        names.join(", ")
+    );
+    if longest.deleting_for > CLAIM_STAYS {
+        notes.add(About::Storage, "ClaimsStay", message.clone());
+    }
+    wait(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Claim, Wanted};
+    use crate::plan::plan;
+
+    /// Goal: a KvCluster goes after its claims, so that the next of its name does not meet them; but not never.
+    #[test]
+    fn the_claims_go_first() {
+        let deleting_for = |seconds| {
+            let deleting_for = Duration::from_secs(seconds);
+            let claim = Claim { deleting: true, deleting_for, ..Claim::default() };
+            plan(&Observed {
+                wanted: Wanted { when_deleted: Keep::Delete, ..Wanted::default() },
+                deleting: true,
+                finalizer: true,
+                claims: [(0, claim)].into(),
+                ..Observed::default()
+            })
+        };
+        let young = deleting_for(1);
+        assert_eq!((young.step, young.notes.len()), (Step::Wait, 0));
+        let old = deleting_for(61);
+        assert_eq!((old.step, old.notes[0].reason), (Step::Wait, "ClaimsStay"));
+        assert_eq!(deleting_for(600).step, Step::RemoveFinalizer);
+    }
 }

@@ -6,7 +6,7 @@ use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::fence::Disk;
 use crate::names::hex;
-use crate::observed::Node;
+use crate::observed::{Node, Retired};
 use crate::step::{Risky, Step};
 
 /// Writes on the members' claims whose disks they are and which image is pinned, where that is missing.
@@ -20,7 +20,9 @@ pub fn record_members(view: &View) -> Decided {
 fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let claim = view.observed.claims.get(&ordinal)?;
     let there = claim.disk.filter(|disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id));
-    if claim.deleting || (there.is_some() && !claim.retired && claim.image == view.observed.pinned_image) {
+    if claim.deleting
+        || (there.is_some() && claim.retired == Retired::No && claim.image == view.observed.pinned_image)
+    {
         return None;
     }
     let disk = there.unwrap_or(Disk { cluster_id: view.cluster_id, node_id, founder: false });
@@ -32,9 +34,10 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
 pub fn next(view: &View, notes: &mut Notes) -> Decided {
     let set = view.observed.stateful_set.as_ref()?;
     (0..set.replicas.min(view.observed.wanted.members)).find_map(|ordinal| {
-        let Some(node) = view.observed.nodes.get(&ordinal) else {
-            return before_recovery(view, ordinal, notes);
-        };
+        if is_behind(view, ordinal) {
+            return left_behind(view, ordinal, notes);
+        }
+        let node = view.observed.nodes.get(&ordinal)?;
         match view.membership.nodes.contains_key(&node.node_id) {
             true if view.voters.contains(&node.node_id) => None,
             true => promote(view, ordinal, node.node_id),
@@ -143,17 +146,49 @@ fn retired_disk(view: &View, ordinal: u32, node_id: u64, notes: &mut Notes) -> D
     )
 }
 
-/// After a recovery the disks of those that were left behind refuse to start, so that they say nothing
-/// themselves; but it is on record whose they are.
-fn before_recovery(view: &View, ordinal: u32, notes: &mut Notes) -> Decided {
+/// A disk that a recovery left behind may have what no other has: it stays until a person lets it go.
+fn left_behind(view: &View, ordinal: u32, notes: &mut Notes) -> Decided {
     let claim = view.observed.claims.get(&ordinal)?;
-    let disk = claim.disk.filter(|disk| disk.cluster_id == view.cluster_id)?;
-    let runs = view.observed.pods.get(&ordinal).is_some_and(|pod| pod.running);
-    let left = !view.membership.nodes.contains_key(&disk.node_id);
-    if view.observed.incarnation < 2 || !left || runs || claim.deleting {
+    // That a person has declared it lost is for the repair.
+    if claim.deleting || claim.declared_lost {
         return None;
     }
-    retired_disk(view, ordinal, disk.node_id, notes)
+    if let (Retired::No, Some(_)) = (claim.retired, claim.disk) {
+        let retired = Retired::Behind { incarnation: view.leader.incarnation };
+        return safe(
+            Step::Retire { ordinal, version: claim.version.clone(), retired },
+            "A recovery left its disk behind, and only a person lets it go.",
+        );
+    }
+    let (member, name) = (view.observed.pod_name(ordinal), view.observed.claim_name(ordinal));
+    notes.add(
+        About::Storage,
+        "LeftBehind",
+        format!(
+            "The disk of member {member} was left behind by a recovery and may have writes that the survivor lacked. It \
+             is kept, and until it goes no new disk comes in its place; to let it go: kubectl delete pvc {name}"
+        ),
+    );
+    None
+}
+
+/// The recovery that began the present incarnation, or an earlier one, left this disk behind.
+pub fn is_behind(view: &View, ordinal: u32) -> bool {
+    let Some(claim) = view.observed.claims.get(&ordinal) else { return false };
+    let disk = claim.disk.filter(|disk| disk.cluster_id == view.cluster_id);
+    let is_member = |id: u64| view.membership.nodes.contains_key(&id);
+    match (claim.retired, view.observed.nodes.get(&ordinal)) {
+        // What is on an empty disk now is nothing that anybody could miss.
+        (_, Some(node)) if node.is_blank() || is_member(node.node_id) => false,
+        (Retired::Behind { .. }, _) => true,
+        (_, Some(node)) => node.cluster_id == view.cluster_id && node.incarnation < view.leader.incarnation,
+        // It is on record whose disk it is, and that is no member of this incarnation.
+        (retired, None) => {
+            let runs = view.observed.pods.get(&ordinal).is_some_and(|pod| pod.running);
+            let left = disk.is_some_and(|disk| !is_member(disk.node_id));
+            view.leader.incarnation > 1 && retired == Retired::No && left && !runs
+        }
+    }
 }
 
 /// Removes learners that will never be voters: their disk is gone, or no longer wanted.

@@ -7,6 +7,7 @@ mod bootstrap;
 mod deletion;
 mod join;
 mod monitor;
+mod proof;
 mod quorum;
 mod recovery;
 mod repair;
@@ -19,6 +20,8 @@ mod view;
 use crate::observed::Observed;
 use crate::step::{Risky, Step};
 
+pub use proof::Silent;
+pub use recovery::{Offer, offer};
 pub use view::View;
 
 /// What to do next, and what a person should know.
@@ -50,6 +53,8 @@ pub enum About {
     Degraded,
     /// A disk.
     Storage,
+    /// An object of somebody else under a name that the cluster needs.
+    Name,
 }
 
 /// A step that was decided on, before it is recorded.
@@ -116,7 +121,7 @@ pub fn plan(observed: &Observed) -> Plan {
 
 fn decide(observed: &Observed, notes: &mut Notes) -> Decided {
     if observed.deleting {
-        return deletion::next(observed);
+        return deletion::next(observed, notes);
     }
     deletion::hold(observed)
         .or_else(|| stateful_set::next(observed, notes))

@@ -1,7 +1,7 @@
 //! Below quorum: nothing is changed that could cost a disk.
 
 use super::{Decided, safe, storage, wait};
-use crate::observed::Observed;
+use crate::observed::{Claim, Observed, Retired};
 use crate::step::Step;
 
 /// Brings pods back that were scaled away, and grows volumes. That, and what is done before with outdated
@@ -13,15 +13,21 @@ pub fn below(observed: &Observed) -> Decided {
     bring_back(observed).or_else(|| storage::grow(observed)).or_else(|| wait(leaderless))
 }
 
-/// The newest membership that any node knows says how many pods there must be; where none answers, the
-/// claims of members that did not leave.
+/// The newest membership that any node knows says how many pods there must be; and so do the claims of members of
+/// which it is not on record that they left: they may know a newer one, or have more, and only answer if they run.
 fn bring_back(observed: &Observed) -> Decided {
     let set = observed.stateful_set.as_ref()?;
     let newest = observed.nodes.values().filter(|node| !node.is_blank()).max_by_key(|node| node.last_log);
-    let highest = match newest {
-        Some(node) => node.membership.nodes.values().flatten().max().copied(),
-        None => observed.claims.iter().filter(|(_, claim)| claim.is_members()).map(|(i, _)| *i).max(),
+    let members = newest.and_then(|node| node.membership.nodes.values().flatten().max().copied());
+    let incarnation = newest.map_or(0, |node| node.incarnation);
+    let may_answer = |claim: &Claim| match claim.retired {
+        Retired::No => claim.is_members(),
+        Retired::Left => false,
+        // A recovery that was cut short retired it.
+        Retired::Behind { incarnation: begun } => begun > incarnation && !claim.deleting,
     };
+    let claims = observed.claims.iter().filter(|(_, claim)| may_answer(claim)).map(|(ordinal, _)| *ordinal);
+    let highest = claims.max().max(members);
     let replicas = highest? + 1;
     if set.replicas >= replicas {
         return None;
@@ -36,7 +42,7 @@ fn bring_back(observed: &Observed) -> Decided {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Claim, StatefulSet, Wanted};
+    use crate::observed::{StatefulSet, Wanted};
     use crate::plan::plan;
 
     /// Goal: whose members all stopped because their disks are full is helped by larger volumes.

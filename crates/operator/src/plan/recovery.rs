@@ -1,13 +1,16 @@
 //! Recovery from one survivor, when a person asks for exactly that.
 //!
 //! First pods and Services are for the next incarnation only, and every other pod is replaced: an old
-//! disk that comes back then refuses to start, and the old ones cannot form a quorum beside the new
-//! cluster. Only then the survivor is told.
+//! disk that comes back then serves its status only, and the old ones cannot form a quorum beside the new
+//! cluster. Their claims are retired, and stay until a person lets them go. Only then the survivor is told, and
+//! only while every disk that could have more than the survivor answers that it has not, or is proven lost.
 
+use super::proof::{self, Silent};
 use super::view::View;
 use super::{About, Decided, Notes, risky, safe, wait};
+use crate::fence::Token;
 use crate::names::hex;
-use crate::observed::{Node, Observed};
+use crate::observed::{Node, Observed, Retired};
 use crate::step::{Risky, Step};
 
 /// The next step of a recovery that was asked for.
@@ -42,6 +45,12 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
             "The annotation kvorum.io/recover-from asks for a recovery, and no pod of the old one may come back.",
         );
     }
+    alone(observed, ordinal, node)
+}
+
+/// Sees to it that no other disk can go on by itself or be taken for one of the next incarnation, and then tells
+/// the survivor.
+fn alone(observed: &Observed, ordinal: u32, survivor: &Node) -> Decided {
     let to = observed.incarnation;
     let template = &observed.stateful_set.as_ref()?.template;
     let mut others =
@@ -57,10 +66,61 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
              machine does not end it: if that is gone, delete its Node."
         ));
     }
+    if let Some(silent) = proof::unproven(observed, survivor).first() {
+        return wait(format!(
+            "{} It is waited for, since it could have what the survivor lacks.",
+            silent.said(observed)
+        ));
+    }
+    let left = observed.claims.iter().find(|(_, claim)| {
+        let disk = claim.disk.filter(|disk| disk.cluster_id == survivor.cluster_id);
+        disk.is_some_and(|disk| disk.node_id != survivor.node_id)
+            && claim.retired == Retired::No
+            && !claim.deleting
+    });
+    if let Some((other, claim)) = left {
+        let (version, retired) = (claim.version.clone(), Retired::Behind { incarnation: to });
+        return safe(
+            Step::Retire { ordinal: *other, version, retired },
+            "The recovery leaves its disk behind, and only a person lets it go.",
+        );
+    }
     risky(
-        Risky::Recover { ordinal, token: node.token(), to },
+        Risky::Recover { ordinal, token: survivor.token(), to },
         "The annotation kvorum.io/recover-from asks for it, and no other pod is of the old incarnation.",
     )
+}
+
+/// What can be done about a quorum that is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// A person may recover the cluster from this survivor.
+    From(Token),
+    /// These disks may have what every disk that answers lacks.
+    Silent(Vec<Silent>),
+    /// No disk that answers has the cluster's data, and none that is silent may have it.
+    Nothing,
+}
+
+/// The token of the member that has the most of the log, once all others that could have more are proven lost.
+pub fn offer(observed: &Observed) -> Offer {
+    let Some(cluster_id) = observed.cluster_id else { return Offer::Nothing };
+    let best = survivor(observed);
+    // Where nobody answers who has data, the claims tell who may.
+    let none = Node { cluster_id, incarnation: observed.incarnation, ..Node::default() };
+    let silent = proof::unproven(observed, best.unwrap_or(&none));
+    match best {
+        _ if !silent.is_empty() => Offer::Silent(silent),
+        Some(best) => Offer::From(best.token()),
+        None => Offer::Nothing,
+    }
+}
+
+/// The member that has the most of the log; of the latest incarnation's, since the logs of disks that were left
+/// behind may have gone on by themselves.
+fn survivor(observed: &Observed) -> Option<&Node> {
+    let has_data = |node: &&Node| Some(node.cluster_id) == observed.cluster_id && !node.is_blank();
+    observed.nodes.values().filter(has_data).max_by_key(|node| (node.incarnation, node.last_log))
 }
 
 /// The step on record is a recovery, and its survivor does not answer: it restarts for that.
@@ -102,32 +162,26 @@ fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
             node.token()
         ));
     }
-    let voters = survivor.membership.configs.iter().flatten();
-    for voter in voters.filter(|voter| **voter != survivor.node_id) {
-        let ordinal = survivor.membership.nodes.get(voter).copied().flatten();
-        let node = observed.nodes.values().find(|node| node.node_id == *voter);
-        // Where its pod answers with another disk, there is nothing left that could answer.
-        let replaced = ordinal.is_some_and(|ordinal| observed.nodes.contains_key(&ordinal));
-        match (node, ordinal.and_then(|ordinal| observed.pods.get(&ordinal))) {
-            (Some(node), _) if node.last_log > survivor.last_log => {
-                return Some(format!(
-                    "Another member has a newer log. Recover from that one: {}",
-                    node.token()
-                ));
-            }
-            (None, Some(pod)) if pod.machine_ready && !replaced => {
-                let ordinal = ordinal.unwrap_or_default();
-                return Some(format!(
-                    "Member {0} does not answer, but its machine is Ready, and it may have a newer log. Bring it back, or, \
-                     if its disk is lost: kubectl delete pvc {1} && kubectl delete pod {0}",
-                    observed.pod_name(ordinal),
-                    observed.claim_name(ordinal),
-                ));
-            }
-            _ => {}
-        }
+    let newer = observed.nodes.values().filter(ours).find(|node| node.last_log > survivor.last_log);
+    if let Some(node) = newer.filter(|node| node.incarnation == survivor.incarnation) {
+        return Some(format!("Another member has a newer log. Recover from that one: {}", node.token()));
     }
-    None
+    // Those whose pods were made again for this very recovery answer soon.
+    let restarts = |silent: &Silent| {
+        let template = observed.stateful_set.as_ref().map(|set| &set.template);
+        let pod = silent.ordinal.and_then(|ordinal| observed.pods.get(&ordinal));
+        observed.recovery.as_ref() == Some(&survivor.token().to_string())
+            && pod.is_some_and(|pod| pod.deleting || Some(&pod.template) == template)
+    };
+    let silent = proof::unproven(observed, survivor);
+    let said: Vec<String> =
+        silent.iter().filter(|silent| !restarts(silent)).map(|silent| silent.said(observed)).collect();
+    (!said.is_empty()).then(|| {
+        format!(
+            "A disk that does not answer may have what the one named by the token lacks. {}",
+            said.join(" ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -136,7 +190,7 @@ mod tests {
     //! passed over. Method: a table of observations.
     use super::*;
     use crate::fence::LogId;
-    use crate::observed::{Membership, Pod, Role, StatefulSet};
+    use crate::observed::{Claim, Machine, Membership, Pod, Role, StatefulSet};
     use crate::plan::plan;
 
     fn observed() -> Observed {
@@ -250,15 +304,100 @@ mod tests {
         let mut later = observed();
         later.nodes.insert(1, Node { node_id: 4, incarnation: 2, ..later.nodes[&0].clone() });
         assert_eq!(step(&later), None);
-        let mut silent = observed();
-        silent.pods.get_mut(&2).unwrap().machine_ready = true;
-        assert_eq!(step(&silent), None);
-        // It restarts again and again, as one whose spec is bad does.
-        silent.pods.get_mut(&2).unwrap().running = false;
-        assert_eq!(step(&silent), None);
-        silent.nodes.insert(2, Node { node_id: 4, ..Node::default() });
-        let token = silent.nodes[&0].token();
-        let raise = Step::RaiseIncarnation { to: 2, token };
-        assert_eq!(step(&silent), Some(raise), "member 2's disk is gone");
+    }
+
+    /// Goal: a disk that may come back is not passed over, and what to do about it is said; one that is proven lost
+    /// is. Method: a member that does not answer, in each state that it can be in.
+    #[test]
+    fn silence_proves_nothing() {
+        let token = observed().nodes[&0].token();
+        let mut cases = 0;
+        let mut check = |lost: bool, why: &str, change: &dyn Fn(&mut Observed)| {
+            let mut seen = observed();
+            let disk = |node_id| Some(crate::fence::Disk { cluster_id: 9, node_id, founder: false });
+            for ordinal in 0..3 {
+                let version = crate::fence::Version { uid: format!("uid-{ordinal}"), ..Default::default() };
+                let (disk, volume) = (disk(u64::from(ordinal) + 1), format!("pv-{ordinal}"));
+                let home = Some(format!("machine-{ordinal}"));
+                seen.claims.insert(ordinal, Claim { version, disk, volume, home, ..Claim::default() });
+            }
+            // Member 1 is lost for good in all of them.
+            seen.claims.remove(&1);
+            let pod = seen.pods.get_mut(&2).unwrap();
+            pod.running = false;
+            change(&mut seen);
+            let raise = Step::RaiseIncarnation { to: 2, token };
+            assert_eq!(step(&seen), lost.then_some(raise), "{why}");
+            match offer(&seen) {
+                Offer::From(offered) => assert!(lost && offered == token, "{why}"),
+                Offer::Silent(silent) => {
+                    assert!(!lost && silent == [Silent { node_id: 3, ordinal: Some(2) }], "{why}");
+                    let said = silent[0].said(&seen);
+                    for name in ["0000000000000003", "data--2", "pv-2", "kvorum.io/disk-lost=uid-2"] {
+                        assert!(said.contains(name), "{why}: {said}");
+                    }
+                }
+                Offer::Nothing => panic!("{why}"),
+            }
+            cases += 1;
+        };
+        check(false, "its pod is Pending", &|seen| {
+            let pod = seen.pods.get_mut(&2).unwrap();
+            pod.trouble = Some("it is not scheduled: all machines are cordoned".into());
+        });
+        check(false, "it has no pod", &|seen| _ = seen.pods.remove(&2));
+        check(false, "it runs, cut off", &|seen| seen.pods.get_mut(&2).unwrap().running = true);
+        check(false, "its claim is being deleted", &|seen| {
+            seen.claims.get_mut(&2).unwrap().deleting = true;
+        });
+        check(false, "its machine is missing", &|seen| {
+            seen.claims.get_mut(&2).unwrap().machine = Machine::Missing;
+        });
+        check(false, "its zone has no machine", &|seen| {
+            seen.claims.get_mut(&2).unwrap().machine = Machine::Unfit;
+        });
+        check(false, "its machine is gone, and its pod runs", &|seen| {
+            seen.claims.get_mut(&2).unwrap().machine = Machine::Gone;
+            seen.pods.get_mut(&2).unwrap().running = true;
+        });
+        check(false, "the survivor does not know it as a voter", &|seen| {
+            let membership = &mut seen.nodes.get_mut(&0).unwrap().membership;
+            (membership.configs, membership.nodes) = (vec![[1].into()], [(1, Some(0))].into());
+        });
+        check(true, "its claim is gone", &|seen| _ = seen.claims.remove(&2));
+        check(true, "its machine is gone", &|seen| {
+            seen.claims.get_mut(&2).unwrap().machine = Machine::Gone;
+        });
+        check(true, "a person says so", &|seen| seen.claims.get_mut(&2).unwrap().declared_lost = true);
+        check(true, "another disk answers in its place", &|seen| {
+            _ = seen.nodes.insert(2, Node { node_id: 4, ..Node::default() });
+        });
+        check(true, "it had left before", &|seen| {
+            seen.claims.get_mut(&2).unwrap().retired = Retired::Left;
+        });
+        assert_eq!(cases, 13);
+    }
+
+    /// Goal: what a recovery leaves behind is on record as that before the survivor is told.
+    #[test]
+    fn the_losers_are_retired_first() {
+        let mut seen = observed();
+        let token = seen.nodes[&0].token();
+        let disk = |node_id| Some(crate::fence::Disk { cluster_id: 9, node_id, founder: false });
+        for (ordinal, node_id) in [(0, 1), (1, 2), (2, 3)] {
+            let claim = Claim { disk: disk(node_id), machine: Machine::Gone, ..Claim::default() };
+            seen.claims.insert(ordinal, claim);
+        }
+        (seen.incarnation, seen.recovery) = (2, Some(token.to_string()));
+        for pod in [1, 2] {
+            seen.pods.remove(&pod);
+        }
+        for ordinal in [1, 2] {
+            let retired = Retired::Behind { incarnation: 2 };
+            let retire = Step::Retire { ordinal, version: Default::default(), retired };
+            assert_eq!(step(&seen), Some(retire));
+            seen.claims.get_mut(&ordinal).unwrap().retired = retired;
+        }
+        assert_eq!(step(&seen), Some(Step::Record(Risky::Recover { ordinal: 0, token, to: 2 })));
     }
 }

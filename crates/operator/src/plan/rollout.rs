@@ -1,7 +1,7 @@
 //! Replacing pods that were made from an older template: one at a time, the leader last.
 
 use super::view::View;
-use super::{About, Decided, Notes, recovery, risky, safe, wait};
+use super::{About, Decided, Notes, join, recovery, risky, safe, wait};
 use crate::observed::{Observed, Pod};
 use crate::step::{Risky, Step};
 
@@ -61,7 +61,9 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
 
 /// One pod at a time: all others are there and ready before the next one goes.
 fn wait_for_ready(view: &View, notes: &mut Notes) -> Decided {
-    for ordinal in 0..view.observed.stateful_set.as_ref()?.replicas {
+    // Whom a recovery left behind never gets ready.
+    let replicas = view.observed.stateful_set.as_ref()?.replicas;
+    for ordinal in (0..replicas).filter(|ordinal| !join::is_behind(view, *ordinal)) {
         let Some(pod) = view.observed.pods.get(&ordinal) else {
             let pod = view.observed.pod_name(ordinal);
             return wait(format!(

@@ -6,6 +6,7 @@ use kvorum_crd::Keep;
 
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
+use crate::observed::Retired;
 use crate::step::{Risky, Step};
 
 /// One member less: leadership, membership, pod, in this order.
@@ -48,7 +49,9 @@ pub fn retire(view: &View) -> Decided {
         let ours = claim.disk.is_some_and(|disk| {
             disk.cluster_id == view.cluster_id && !view.membership.nodes.contains_key(&disk.node_id)
         });
-        let kept = claim.retired && view.observed.wanted.when_scaled == Keep::Retain;
+        let behind = matches!(claim.retired, Retired::Behind { .. });
+        let left = claim.retired == Retired::Left;
+        let kept = behind || (left && view.observed.wanted.when_scaled == Keep::Retain);
         ours && !kept && !claim.deleting && !view.observed.pods.contains_key(ordinal)
     });
     let (&ordinal, claim) = left?;
@@ -64,7 +67,7 @@ pub fn retire(view: &View) -> Decided {
             ),
         ),
         Keep::Retain => safe(
-            Step::Retire { ordinal, version },
+            Step::Retire { ordinal, version, retired: Retired::Left },
             format!(
                 "Member {} has left the cluster, and whenScaled is Retain.",
                 view.observed.pod_name(ordinal)

@@ -1,16 +1,24 @@
 //! The StatefulSet and the objects beside it.
 
 use super::view::View;
-use super::{About, Decided, Notes, safe, wait};
-use crate::observed::Observed;
+use super::{About, Decided, Notes, deleted_claim, safe, wait};
+use crate::observed::{Observed, Retired, Taken};
 use crate::step::Step;
 
 /// Makes what is missing and applies what differs.
 pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
+    if let Some(taken) = taken(observed, notes) {
+        return Some(taken);
+    }
     if !observed.objects_current {
         return safe(Step::ApplyObjects, "They are not known to be as the spec says.");
     }
     let Some(set) = &observed.stateful_set else {
+        // All that is left of an earlier life goes first: nobody takes it for this one's.
+        let dying = observed.claims.values().all(|claim| claim.deleting);
+        if let (Some(ordinal), true, None) = (observed.claims.keys().next(), dying, observed.cluster_id) {
+            return wait(deleted_claim(observed, *ordinal, "the members of a new cluster are made"));
+        }
         let replicas = replicas_of_missing(observed);
         return safe(Step::CreateStatefulSet { replicas }, "There is none yet, or it was deleted.");
     };
@@ -37,10 +45,22 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     None
 }
 
+/// Says what stands in the way. A cluster that is there goes on without what it lacks; one that is not founded yet
+/// waits.
+fn taken(observed: &Observed, notes: &mut Notes) -> Decided {
+    for taken in &observed.taken {
+        notes.add(About::Name, "NameTaken", taken.said.clone());
+    }
+    let stops = |taken: &&Taken| observed.cluster_id.is_none() || taken.kind == "StatefulSet";
+    let taken = observed.taken.iter().find(stops)?;
+    wait(format!("Waiting until the name is free. {}", taken.said))
+}
+
 /// A StatefulSet that is gone is made again as it was, as far as pods and claims tell: the spec alone
 /// could cut members off.
 fn replicas_of_missing(observed: &Observed) -> u32 {
-    let claims = observed.claims.iter().filter(|(_, claim)| !claim.retired).map(|(ordinal, _)| ordinal);
+    let claims =
+        observed.claims.iter().filter(|(_, claim)| claim.retired == Retired::No).map(|(ordinal, _)| ordinal);
     let members = View::of(observed).map(|view| view.floor());
     let highest = observed.pods.keys().chain(claims).max().map(|highest| highest + 1);
     highest.into_iter().chain(members).max().unwrap_or(observed.wanted.members)

@@ -69,6 +69,9 @@ fn every_kind_of_step_is_taken() {
         "DeleteClaim",
         "Shrink",
         "RecreateStatefulSet",
+        "RaiseIncarnation",
+        "Recover",
+        "DropToken",
     ];
     for kind in kinds {
         assert!(taken.contains(kind), "{kind} was never taken: {taken:?}");
@@ -115,7 +118,7 @@ impl History {
         let observed = self.world.observe(&mut self.rng, faults == Faults::Yes);
         let plan = plan(&observed);
         if faults == Faults::No {
-            self.world.heed(&plan.notes);
+            self.world.heed(&observed, &plan.notes);
         }
         self.check_words(&plan);
         self.note(format!("plan: {}. {} {:?}", plan.step.begun("demo"), plan.reason, plan.notes));

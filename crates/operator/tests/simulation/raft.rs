@@ -15,6 +15,12 @@ pub struct Group {
     pub term: u64,
     /// The last index that clients were told of.
     pub acknowledged: u64,
+    /// 1, and one more after each recovery.
+    pub incarnation: u64,
+    /// The log that each later incarnation was begun with.
+    pub began: BTreeMap<u64, u64>,
+    /// Disks of this incarnation that faults have taken, more of them than a cluster can do without.
+    pub taken: BTreeSet<u64>,
 }
 
 /// Logs of the disks that are reachable, by node id.
@@ -32,7 +38,23 @@ impl Group {
             leader: Some(founder),
             term: 1,
             acknowledged: 1,
+            incarnation: 1,
+            began: BTreeMap::new(),
+            taken: BTreeSet::new(),
         }
+    }
+
+    /// The survivor goes on alone, with what it has.
+    pub fn recover(&mut self, survivor: u64, ordinal: u32, log: u64, to: u64) {
+        self.began.insert(to, log);
+        self.term += 1;
+        (self.incarnation, self.leader, self.acknowledged) = (to, Some(survivor), log + 1);
+        self.membership = Membership {
+            log_id: LogId { term: self.term, index: log + 1 },
+            configs: vec![[survivor].into()],
+            nodes: [(survivor, Some(ordinal))].into(),
+        };
+        self.taken.clear();
     }
 
     pub fn voters(&self) -> BTreeSet<u64> {

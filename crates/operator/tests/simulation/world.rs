@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kvorum_crd::Keep;
-use kvorum_operator::fence::{LogId, Version};
+use kvorum_operator::fence::{LogId, Token, Version};
 use kvorum_operator::observed::{
-    Claim, Machine, Membership, Monitor, Node, Observed, Pod, Role, StatefulSet, Wanted,
+    Claim, Machine, Membership, Monitor, Node, Observed, Pod, Retired, Role, StatefulSet, Wanted,
 };
-use kvorum_operator::plan::Note;
+use kvorum_operator::plan::{Note, Offer, View, offer};
 use kvorum_operator::step::{Risky, Step};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -21,7 +21,10 @@ use crate::raft::{Group, Logs};
 pub struct Volume {
     node_id: u64,
     cluster_id: u64,
+    incarnation: u64,
     log: u64,
+    /// As this disk knows it.
+    membership: Membership,
 }
 
 #[derive(Debug)]
@@ -40,9 +43,20 @@ pub struct World {
     /// By the claim's uid.
     volumes: BTreeMap<String, Volume>,
     standby: bool,
+    /// No pod is scheduled.
+    blocked: bool,
+    /// As the status has them: the incarnation, and the token it was raised for.
+    incarnation: u64,
+    recovery: Option<String>,
+    /// What a person asks for.
+    recover_from: Option<String>,
+    /// For so many rounds there has been no quorum.
+    without_quorum: u32,
     group: Option<Group>,
     founded: Vec<u64>,
     counter: u64,
+    /// What the operator did against what it promises.
+    broken_promise: Option<String>,
 }
 
 impl fmt::Display for World {
@@ -76,9 +90,15 @@ impl World {
             claims: BTreeMap::new(),
             volumes: BTreeMap::new(),
             standby: false,
+            blocked: false,
+            incarnation: 1,
+            recovery: None,
+            recover_from: None,
+            without_quorum: 0,
             group: None,
             founded: Vec::new(),
             counter: 0,
+            broken_promise: None,
         }
     }
 
@@ -107,9 +127,17 @@ impl World {
         let Some(group) = &self.group else { return BTreeSet::new() };
         let takes_part = |(i, volume): &(u32, &Volume)| {
             volume.cluster_id == group.cluster_id
+                && volume.incarnation == group.incarnation
+                && !self.is_kept_out(*i, volume)
                 && group.membership.nodes.get(&volume.node_id) == Some(&Some(*i))
         };
         self.running().into_iter().filter(takes_part).map(|(_, volume)| volume.node_id).collect()
+    }
+
+    /// Its pod is made for later incarnations only.
+    fn is_kept_out(&self, ordinal: u32, volume: &Volume) -> bool {
+        let pod = self.pods.get(&ordinal);
+        pod.is_some_and(|pod| incarnation_min(&pod.template) > volume.incarnation) && volume.cluster_id != 0
     }
 
     pub fn has_quorum(&self) -> bool {
@@ -149,6 +177,15 @@ impl World {
         self.with_logs(|group, logs| group.beat(logs, |id| reached.contains(&id)));
         let leads = self.group.as_ref().is_some_and(|group| group.leader.is_some());
         let members = self.alive();
+        self.without_quorum = if self.has_quorum() { 0 } else { self.without_quorum + 1 };
+        if let Some(group) = &self.group {
+            let told = |volume: &&mut Volume| {
+                members.contains(&volume.node_id) && volume.log >= group.membership.log_id.index
+            };
+            for volume in self.volumes.values_mut().filter(told) {
+                volume.membership = group.membership.clone();
+            }
+        }
         let ids: BTreeMap<u32, u64> = self.running().into_iter().map(|(i, v)| (i, v.node_id)).collect();
         for (i, pod) in &mut self.pods {
             pod.ready = pod.running && leads && ids.get(i).is_some_and(|id| members.contains(id));
@@ -193,8 +230,8 @@ impl World {
         }
         for (i, pod) in &mut self.pods {
             let on_machine = self.claims.get(i).is_some_and(|claim| claim.machine == Machine::Exists);
-            let starts =
-                !pod.running && on_machine && pod.template != BROKEN && (!faulty || rng.random_bool(0.5));
+            let able = on_machine && !self.blocked && !pod.template.starts_with(BROKEN);
+            let starts = !pod.running && able && (!faulty || rng.random_bool(0.5));
             pod.running |= starts;
         }
     }
@@ -215,11 +252,12 @@ impl World {
             .filter(|volume| alive.contains(&volume.node_id))
             .map(|volume| (volume.node_id, volume.log))
             .collect();
-        let node = |volume: &Volume| {
+        let node = |ordinal: u32, volume: &Volume| {
             let group = self.group.as_ref().filter(|group| group.cluster_id == volume.cluster_id);
             let leads = leader == Some(volume.node_id);
             let role = match group {
                 _ if volume.cluster_id == 0 => Role::Unjoined,
+                _ if self.is_kept_out(ordinal, volume) => Role::StatusOnly,
                 _ if leads => Role::Leader,
                 Some(group) if group.voters().contains(&volume.node_id) => Role::Follower,
                 _ => Role::Learner,
@@ -227,13 +265,14 @@ impl World {
             Node {
                 node_id: volume.node_id,
                 cluster_id: volume.cluster_id,
-                incarnation: 1,
+                incarnation: volume.incarnation,
                 role,
                 confirmed: leads,
                 term: group.map_or(0, |group| group.term),
                 last_log: LogId { term: 1, index: volume.log },
                 membership: match group {
-                    Some(group) if volume.log > 0 => group.membership.clone(),
+                    Some(group) if leads => group.membership.clone(),
+                    _ if volume.log > 0 => volume.membership.clone(),
                     _ => Membership::default(),
                 },
                 progress: group.filter(|_| leads).map(|group| group.progress(&logs)).unwrap_or_default(),
@@ -241,8 +280,19 @@ impl World {
             }
         };
         let running = self.running();
-        let nodes = running.iter().map(|(i, volume)| (*i, node(volume)));
-        let nodes = nodes.filter(|_| !rng.random_bool(silent)).collect();
+        let nodes = running.iter().map(|(i, volume)| (*i, node(*i, volume)));
+        let nodes: BTreeMap<u32, Node> = nodes.filter(|_| !rng.random_bool(silent)).collect();
+        // The status follows the nodes.
+        let latest = nodes.values().map(|node| node.incarnation).max().unwrap_or_default();
+        if latest > self.incarnation {
+            (self.incarnation, self.recovery) = (latest, None);
+            self.outdate();
+        }
+        let mut claims = self.claims.clone();
+        for claim in claims.values_mut() {
+            claim.standby = self.standby;
+            claim.volume = format!("pv-{}", claim.version.uid);
+        }
         Observed {
             name: "demo".into(),
             wanted: self.wanted.clone(),
@@ -253,9 +303,11 @@ impl World {
             monitor: self.monitor.clone(),
             stateful_set: self.set.clone(),
             pods: self.pods.clone(),
-            claims: self.claims.clone(),
+            claims,
             nodes,
-            standby: self.standby,
+            incarnation: self.incarnation,
+            recovery: self.recovery.clone(),
+            recover_from: self.recover_from.clone(),
             ..Observed::default()
         }
     }
@@ -264,7 +316,19 @@ impl World {
     pub fn apply(&mut self, step: &Step) -> bool {
         match step {
             Step::Rest | Step::Wait | Step::AddFinalizer | Step::RemoveFinalizer => true,
-            Step::DeleteStatefulSet { .. } | Step::RaiseIncarnation { .. } | Step::DropToken => false,
+            Step::DeleteStatefulSet { .. } => false,
+            Step::RaiseIncarnation { to, token } => {
+                let later = *to > self.incarnation;
+                if later {
+                    (self.incarnation, self.recovery) = (*to, Some(token.to_string()));
+                    self.outdate();
+                }
+                later
+            }
+            Step::DropToken => {
+                (self.recovery, self.recover_from) = (None, None);
+                true
+            }
             Step::ApplyObjects => {
                 self.objects_current = true;
                 true
@@ -284,10 +348,10 @@ impl World {
             Step::Grow { replicas, version } => self.change_set(version, |set| set.replicas = *replicas),
             Step::RecordDisk { ordinal, version, disk } => self.change_claim(*ordinal, version, |claim| {
                 claim.disk = Some(*disk);
-                claim.retired = false;
+                claim.retired = Retired::No;
             }),
-            Step::Retire { ordinal, version } => {
-                self.change_claim(*ordinal, version, |claim| claim.retired = true)
+            Step::Retire { ordinal, version, retired } => {
+                self.change_claim(*ordinal, version, |claim| claim.retired = *retired)
             }
             Step::GrowClaim { ordinal } => {
                 let wanted = self.wanted.storage_bytes;
@@ -346,9 +410,8 @@ impl World {
     fn act(&mut self, risky: &Risky) -> bool {
         match risky {
             Risky::AddLearner { node_id, ordinal, membership } => {
-                let Some(cluster_id) = self.group.as_ref().map(|group| group.cluster_id) else {
-                    return false;
-                };
+                let group = self.group.as_ref().map(|group| (group.cluster_id, group.incarnation));
+                let Some((cluster_id, incarnation)) = group else { return false };
                 let here = self.running().get(ordinal).is_some_and(|volume| {
                     volume.node_id == *node_id && [0, cluster_id].contains(&volume.cluster_id)
                 });
@@ -357,7 +420,7 @@ impl World {
                 }
                 // It joins first, and may stay so when the change is refused.
                 for volume in self.volumes.values_mut().filter(|volume| volume.node_id == *node_id) {
-                    volume.cluster_id = cluster_id;
+                    (volume.cluster_id, volume.incarnation) = (cluster_id, incarnation);
                 }
                 let add = |membership: &mut Membership| {
                     membership.nodes.insert(*node_id, Some(*ordinal));
@@ -380,12 +443,89 @@ impl World {
             Risky::DeleteClaim { ordinal, version } => {
                 let claim = self.claims.get_mut(ordinal);
                 let claim = claim.filter(|claim| claim.version == *version && !claim.deleting);
-                claim.map(|claim| claim.deleting = true).is_some()
+                let Some(claim) = claim else { return false };
+                claim.deleting = true;
+                self.broken_promise = self.broken_promise.take().or(self.misses(*ordinal));
+                true
             }
             Risky::Shrink { replicas, version } => self.change_set(version, |set| set.replicas = *replicas),
-            // Nobody asks for one here.
-            Risky::Recover { .. } => false,
+            Risky::Recover { ordinal, token, to } => self.recover(*ordinal, token, *to),
             Risky::RecreateStatefulSet { version } => self.change_set(version, |set| set.deleting = true),
+        }
+    }
+
+    /// The survivor does as the node does: it asks whoever answers.
+    fn recover(&mut self, ordinal: u32, token: &Token, to: u64) -> bool {
+        let Some(group) = self.group.clone() else { return false };
+        let running = self.running();
+        let exact = |volume: &&&Volume| {
+            let is = (volume.node_id, volume.incarnation, volume.log);
+            is == (token.node_id, token.incarnation, token.last_log.index) && to > volume.incarnation
+        };
+        let Some(survivor) = running.get(&ordinal).filter(exact) else { return false };
+        let voters: BTreeSet<u64> = survivor.membership.configs.iter().flatten().copied().collect();
+        let theirs = || {
+            let others = running.iter().filter(|(_, volume)| voters.contains(&volume.node_id));
+            others.filter(|(_, volume)| volume.incarnation == token.incarnation)
+        };
+        // Whoever is kept out answers, but elects nobody.
+        let live = theirs().filter(|(i, volume)| !self.is_kept_out(**i, volume));
+        let live: BTreeSet<u64> = live.map(|(_, volume)| volume.node_id).collect();
+        let elects = |set: &BTreeSet<u64>| (set & &live).len() > set.len() / 2;
+        let newer = theirs().any(|(_, volume)| volume.log > survivor.log);
+        if newer || survivor.membership.configs.iter().all(elects) {
+            return false;
+        }
+        // Of everybody else, what is of the old incarnation and not kept out could go on beside it.
+        let beside = running.iter().filter(|(i, volume)| {
+            volume.node_id != token.node_id
+                && volume.incarnation == token.incarnation
+                && !self.is_kept_out(**i, volume)
+        });
+        let beside: BTreeSet<u64> = beside.map(|(_, volume)| volume.node_id).collect();
+        let (log, acknowledged) = (survivor.log, group.acknowledged);
+        let newer = self.intact().into_iter().filter(|volume| {
+            volume.incarnation == token.incarnation && volume.log > log && log < acknowledged
+        });
+        let newer: Vec<u64> = newer.map(|volume| volume.node_id).collect();
+        if group.incarnation == token.incarnation && !beside.is_empty() && group.is_quorum(&beside) {
+            self.broken_promise = Some(format!("{beside:?} go on beside the recovered cluster"));
+        }
+        if !newer.is_empty() {
+            self.broken_promise =
+                Some(format!("the recovery from {} lost what {newer:?} have, acknowledged", token.node_id));
+        }
+        let Some(group) = &mut self.group else { return false };
+        group.recover(token.node_id, ordinal, log, to);
+        for volume in self.volumes.values_mut().filter(|volume| volume.node_id == token.node_id) {
+            (volume.incarnation, volume.log) = (to, log + 1);
+            volume.membership = group.membership.clone();
+        }
+        true
+    }
+
+    /// Disks that exist, and may come back.
+    fn intact(&self) -> Vec<&Volume> {
+        let there = self
+            .claims
+            .values()
+            .filter(|claim| !claim.deleting && claim.machine != Machine::Gone && !claim.declared_lost);
+        there.filter_map(|claim| self.volumes.get(&claim.version.uid)).collect()
+    }
+
+    /// What nobody else has and no person has let go, on a claim that the operator deletes.
+    fn misses(&self, ordinal: u32) -> Option<String> {
+        let (group, claim) = (self.group.as_ref()?, self.claims.get(&ordinal)?);
+        let volume = self.volumes.get(&claim.version.uid)?;
+        let began = group.began.range(volume.incarnation + 1..).next().map(|(_, log)| *log)?;
+        let only = volume.cluster_id == group.cluster_id && volume.log > began && !claim.declared_lost;
+        only.then(|| format!("disk {} of before a recovery had writes that nobody else has", volume.node_id))
+    }
+
+    /// The StatefulSet has an older template.
+    fn outdate(&mut self) {
+        if let Some(set) = &mut self.set {
+            set.current = false;
         }
     }
 
@@ -426,7 +566,8 @@ impl World {
             return true;
         }
         for volume in self.volumes.values_mut().filter(|volume| volume.node_id == node_id) {
-            (volume.cluster_id, volume.log) = (cluster_id, 1);
+            (volume.cluster_id, volume.incarnation, volume.log) = (cluster_id, 1, 1);
+            volume.membership = Group::found(cluster_id, node_id, ordinal).membership;
         }
         self.founded.push(cluster_id);
         if self.group.is_none() {
@@ -450,7 +591,8 @@ impl World {
     }
 
     fn template_name(&self) -> String {
-        if self.broken { BROKEN.to_owned() } else { format!("t{}", self.template) }
+        let template = if self.broken { BROKEN.to_owned() } else { format!("t{}", self.template) };
+        format!("{template}.{}", self.incarnation)
     }
 
     /// What must hold at any time.
@@ -458,12 +600,17 @@ impl World {
         if self.founded.len() > 1 {
             return Err(format!("founded more than once: {:?}", self.founded));
         }
+        if let Some(broken) = &self.broken_promise {
+            return Err(broken.clone());
+        }
         let Some(group) = &self.group else { return Ok(()) };
         // Disks that still exist, whether they are mounted or not, at the members' own claims.
         let intact = self.claims.iter().filter(|(_, claim)| !claim.deleting);
         let intact = intact.filter_map(|(_, claim)| self.volumes.get(&claim.version.uid));
-        let have =
-            intact.filter(|volume| volume.log >= group.acknowledged).map(|volume| volume.node_id).collect();
+        let has =
+            |volume: &&Volume| volume.incarnation == group.incarnation && volume.log >= group.acknowledged;
+        let have: BTreeSet<u64> = intact.filter(has).map(|volume| volume.node_id).collect();
+        let have = &have | &group.taken;
         match group.is_quorum(&have) {
             true => Ok(()),
             false => Err(format!("what was acknowledged is on {have:x?} only, of {:x?}", group.membership)),
@@ -479,6 +626,7 @@ impl World {
             self.claims.iter().filter(|(_, claim)| !claim.deleting && claim.machine == Machine::Exists);
         let intact = intact.filter_map(|(_, claim)| self.volumes.get(&claim.version.uid));
         let have = intact
+            .filter(|volume| volume.incarnation == group.incarnation)
             .filter(|volume| volume.node_id != node_id && volume.log >= group.acknowledged)
             .map(|volume| volume.node_id)
             .collect();
@@ -492,7 +640,7 @@ impl World {
 
     /// Something goes wrong, or somebody wants something.
     pub fn fault(&mut self, rng: &mut StdRng) -> String {
-        let kind = rng.random_range(0..17);
+        let kind = rng.random_range(0..24);
         let someone = self.someone(rng);
         match (kind, someone) {
             (0 | 1, _) => {
@@ -565,7 +713,10 @@ impl World {
                 "larger volumes are wanted".into()
             }
             (14, _) if self.group.is_some() => {
-                (self.cluster_id, self.step) = (None, None);
+                (self.cluster_id, self.step, self.recovery) = (None, None, None);
+                let latest = self.running().values().map(|volume| volume.incarnation).max();
+                self.incarnation = latest.unwrap_or_default().max(1);
+                self.outdate();
                 "the status is erased".into()
             }
             (15, _) => {
@@ -576,12 +727,98 @@ impl World {
                 self.monitor = Monitor::Unwanted(self.version());
                 "a PodMonitor is not wanted any more".into()
             }
+            (17 | 18, _) if self.can_lose(0) => self.lose_most(rng),
+            (19, _) => {
+                self.blocked = true;
+                self.pods.retain(|_, _| rng.random_bool(0.4));
+                "no pod finds a machine, and most are deleted".into()
+            }
+            (20, _) => {
+                self.blocked = false;
+                "pods find machines again".into()
+            }
+            (21, _) => {
+                let observed = self.observe(rng, true);
+                self.ask_for_recovery(&observed)
+            }
+            (22, _) => {
+                // Whoever does not read what the operator says takes any token.
+                let node = self.observe(rng, true).nodes.into_values().choose(rng);
+                self.recover_from = node.map(|node| node.token().to_string());
+                format!("recover from {:?}", self.recover_from)
+            }
+            (23, Some((i, _))) => {
+                let claim = self.claims.get_mut(&i).expect("it was chosen");
+                claim.declared_lost = claim.machine == Machine::Gone;
+                format!("the disk of {i} is declared lost: {}", claim.declared_lost)
+            }
             _ => "nothing".into(),
+        }
+    }
+
+    /// More disks than the cluster can do without are gone for good.
+    fn lose_most(&mut self, rng: &mut StdRng) -> String {
+        let Some(group) = &self.group else { return "nothing".into() };
+        let voters = group.voters();
+        let of = |claim: &Claim| self.volumes.get(&claim.version.uid).map(|volume| volume.node_id);
+        let mut ours: Vec<(u32, u64)> =
+            self.claims.iter().filter_map(|(i, claim)| Some((*i, of(claim)?))).collect();
+        ours.retain(|(i, id)| {
+            voters.contains(id) && self.claims[i].machine == Machine::Exists && !self.claims[i].deleting
+        });
+        let spared = rng.random_range(0..ours.len().max(1));
+        let most = ours.into_iter().enumerate().filter(|(n, _)| *n != spared && rng.random_bool(0.8));
+        let most: Vec<(u32, u64)> = most.map(|(_, lost)| lost).collect();
+        for (i, id) in &most {
+            if let Some(group) = &mut self.group {
+                group.taken.insert(*id);
+            }
+            match rng.random_range(0..3) {
+                0 => {
+                    self.pods.remove(i);
+                    let claim = self.claims.remove(i);
+                    claim.map(|claim| self.volumes.remove(&claim.version.uid));
+                }
+                1 => {
+                    let (node_id, uid) = (1_000 + self.next(), self.claims[i].version.uid.clone());
+                    self.volumes.insert(uid, Volume { node_id, ..Volume::default() });
+                }
+                _ => {
+                    self.claims.get_mut(i).expect("it was chosen").machine = Machine::Gone;
+                    if let Some(pod) = self.pods.get_mut(i) {
+                        (pod.running, pod.ready) = (false, false);
+                    }
+                }
+            }
+        }
+        format!("these disks are lost for good: {most:?}")
+    }
+
+    /// A person does what the condition QuorumLost says.
+    fn ask_for_recovery(&mut self, observed: &Observed) -> String {
+        if self.without_quorum < PATIENCE || View::of(observed).is_some() {
+            return "nothing".into();
+        }
+        match offer(observed) {
+            Offer::From(token) => {
+                self.recover_from = Some(token.to_string());
+                format!("recover from {token}")
+            }
+            Offer::Silent(silent) => {
+                for ordinal in silent.iter().filter_map(|silent| silent.ordinal) {
+                    if let Some(claim) = self.claims.get_mut(&ordinal) {
+                        claim.declared_lost = claim.machine == Machine::Gone;
+                    }
+                }
+                format!("{silent:?} may have more")
+            }
+            Offer::Nothing => "nothing".into(),
         }
     }
 
     /// A person corrects a spec that cannot work.
     pub fn correct(&mut self) {
+        (self.blocked, self.recover_from) = (false, None);
         if std::mem::take(&mut self.broken)
             && let Some(set) = &mut self.set
         {
@@ -590,7 +827,10 @@ impl World {
     }
 
     /// A person does what the notes ask for.
-    pub fn heed(&mut self, notes: &[Note]) {
+    pub fn heed(&mut self, observed: &Observed, notes: &[Note]) {
+        if self.cluster_id.is_some() {
+            self.ask_for_recovery(observed);
+        }
         for note in notes {
             match note.reason {
                 "MachineGone" => self.standby = true,
@@ -600,7 +840,7 @@ impl World {
                     self.pods.clear();
                     self.claims.clear();
                 }
-                "RetiredClaim" | "RetiredDisk" => {
+                "RetiredClaim" | "RetiredDisk" | "LeftBehind" => {
                     let members =
                         self.group.as_ref().map(|group| group.membership.nodes.clone()).unwrap_or_default();
                     let retired =
@@ -654,3 +894,10 @@ impl World {
 
 /// A template whose pods never run.
 const BROKEN: &str = "broken";
+/// Rounds without a quorum before a person gives up what is away.
+const PATIENCE: u32 = 10;
+
+/// The incarnation that pods of a template are made for.
+fn incarnation_min(template: &str) -> u64 {
+    template.rsplit('.').next().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
