@@ -82,9 +82,7 @@ struct Queue {
 impl Outbox {
     /// An outbox on the connection of a request, by its extensions.
     pub fn of(extensions: &Extensions) -> Result<Outbox, Status> {
-        let remote: &Remote =
-            extensions.get().ok_or_else(|| Status::internal("the request came over no connection"))?;
-        Ok(Outbox::on(remote))
+        Remote::of(extensions).map(|remote| Outbox::on(&remote))
     }
 
     /// An outbox on a connection.
@@ -92,11 +90,6 @@ impl Outbox {
         let account = remote.account.clone();
         let progress = Arc::new(Progress::new(account.budget().clone()));
         Outbox(Arc::new(Inner { account, queue: Mutex::default(), progress }))
-    }
-
-    /// The connection's part in the budget.
-    pub fn account(&self) -> &Account {
-        &self.0.account
     }
 
     /// Waits for room, and ends the stream that gets none for too long.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use tonic::{Extensions, Status};
+
 use super::budget::Account;
 
 /// The connection that a request came over: an extension of each.
@@ -11,4 +13,12 @@ pub struct Remote {
     pub address: IpAddr,
     /// What it may have waiting to be sent.
     pub account: Account,
+}
+
+impl Remote {
+    /// The connection of a request, by its extensions.
+    pub fn of(extensions: &Extensions) -> Result<Remote, Status> {
+        let remote: Option<&Remote> = extensions.get();
+        remote.cloned().ok_or_else(|| Status::internal("the request came over no connection"))
+    }
 }

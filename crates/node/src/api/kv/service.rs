@@ -11,6 +11,7 @@ use super::{scan, watch};
 use crate::error::RequestError;
 use crate::net::deadline::deadline;
 use crate::net::outbox::{Outbox, SMALL_BYTES_MAX};
+use crate::net::remote::Remote;
 use crate::net::sizes::decoding_limit;
 use crate::requests::{Consistency, Requests};
 
@@ -29,8 +30,9 @@ impl KvService {
 }
 
 /// An answer with so many bytes of keys and values, which count as waiting to be sent where they are many.
-fn respond<T>(outbox: Outbox, bytes: usize, answer: T) -> Response<T> {
-    if bytes > SMALL_BYTES_MAX { outbox.answer(bytes, answer) } else { Response::new(answer) }
+/// Most are few, and cost nothing for it.
+fn respond<T>(remote: &Remote, bytes: usize, answer: T) -> Response<T> {
+    if bytes > SMALL_BYTES_MAX { Outbox::on(remote).answer(bytes, answer) } else { Response::new(answer) }
 }
 
 #[tonic::async_trait]
@@ -40,28 +42,28 @@ impl Kv for KvService {
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let outbox = Outbox::of(request.extensions())?;
+        let remote = Remote::of(request.extensions())?;
         let pb::GetRequest { key, revision, serializable } = request.into_inner();
         check_key(&key)?;
         self.requests.may_read(Consistency::of(serializable), deadline).await?;
-        let read = self.requests.get(key, revision, Some(outbox.account()), deadline);
+        let read = self.requests.get(key, revision, Some(&remote.account), deadline);
         // Nothing waits from here until a large answer is counted, so that each sees those before it.
         let (got, _place) = read.await?;
         let header = Some(header(self.requests.head(got.revision)));
         let bytes = got.record.as_ref().map_or(0, |record| record.value.len());
         let kv = got.record.map(key_value);
-        Ok(respond(outbox, bytes, pb::GetResponse { header, found: kv.is_some(), kv }))
+        Ok(respond(&remote, bytes, pb::GetResponse { header, found: kv.is_some(), kv }))
     }
 
     async fn set(&self, request: Request<pb::SetRequest>) -> Result<Response<pb::SetResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let outbox = Outbox::of(request.extensions())?;
+        let remote = Remote::of(request.extensions())?;
         let command = convert::set(request.into_inner())?;
         let done = self.requests.write(command, deadline).await?;
         let header = Some(header(done.head));
         let previous = done.written()?.previous.into_iter().next();
         let bytes = previous.as_ref().map_or(0, |record| record.value.len());
-        Ok(respond(outbox, bytes, pb::SetResponse { header, previous: previous.map(key_value) }))
+        Ok(respond(&remote, bytes, pb::SetResponse { header, previous: previous.map(key_value) }))
     }
 
     async fn delete(
@@ -69,14 +71,14 @@ impl Kv for KvService {
         request: Request<pb::DeleteRequest>,
     ) -> Result<Response<pb::DeleteResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let outbox = Outbox::of(request.extensions())?;
+        let remote = Remote::of(request.extensions())?;
         let command = convert::delete(request.into_inner())?;
         let done = self.requests.write(command, deadline).await?;
         let header = Some(header(done.head));
         let Written { deleted, previous } = done.written()?;
         let bytes = previous.iter().map(|record| record.key.len() + record.value.len()).sum();
         let previous = previous.into_iter().map(key_value).collect();
-        Ok(respond(outbox, bytes, pb::DeleteResponse { header, deleted: deleted.iter().sum(), previous }))
+        Ok(respond(&remote, bytes, pb::DeleteResponse { header, deleted: deleted.iter().sum(), previous }))
     }
 
     async fn ttl(&self, request: Request<pb::TtlRequest>) -> Result<Response<pb::TtlResponse>, Status> {
