@@ -14,11 +14,10 @@ use kvorum_crd::KvCluster;
 use serde_json::{Value, json};
 
 use crate::build::{Inputs, hash};
-use crate::fence::{Disk, LogId, Version};
+use crate::fence::{Disk, LogId, Retired, Version};
 use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
 use crate::observe::{Applied, DISRUPTION_BUDGET, POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
-use crate::observed::Retired;
 use crate::plan::View;
 use crate::step::{Risky, Step};
 

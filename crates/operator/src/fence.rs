@@ -25,6 +25,21 @@ pub struct Disk {
     pub founder: bool,
 }
 
+/// Whether a disk that is kept has left the cluster, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retired {
+    /// It has not.
+    #[default]
+    No,
+    /// Its member was removed; what it has, the others have.
+    Left,
+    /// A recovery left it behind: it may have what nobody else has, and only a person lets it go.
+    Behind {
+        /// The incarnation that the recovery began.
+        incarnation: u64,
+    },
+}
+
 /// A position in the raft log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogId {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvorum_crd::Keep;
 
-use crate::fence::{Disk, LogId, Token, Version};
+use crate::fence::{Disk, LogId, Retired, Token, Version};
 use crate::names;
 use crate::step::Risky;
 
@@ -195,21 +195,6 @@ pub struct Claim {
     pub machine: Machine,
     /// A Ready machine without a member would take this claim's pod, were its volume not elsewhere.
     pub standby: bool,
-}
-
-/// Whether a disk that is kept has left the cluster, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Retired {
-    /// It has not.
-    #[default]
-    No,
-    /// Its member was removed; what it has, the others have.
-    Left,
-    /// A recovery left it behind: it may have what nobody else has, and only a person lets it go.
-    Behind {
-        /// The incarnation that the recovery began.
-        incarnation: u64,
-    },
 }
 
 /// Whether the machine that holds a volume exists.

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use kvorum_crd::StepRecord;
 
-use crate::fence::{Disk, LogId, Token, Version};
+use crate::fence::{Disk, LogId, Retired, Token, Version};
 use crate::names::{self, FINALIZER, RECOVER_FROM, hex, unhex};
-use crate::observed::Retired;
 
 /// One step. Each is one idempotent effect.
 #[derive(Clone, Debug, PartialEq)]

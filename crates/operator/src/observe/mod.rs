@@ -146,14 +146,7 @@ pub async fn observe(
     let own_image = cluster.spec.image.as_ref().unwrap_or(&options.image);
     let (template, outdated) = wanted_template(inputs.template(), &objects, follow);
     let update_pending = outdated || image != own_image;
-    let applied = [
-        (SERVICE, inputs.client_service()),
-        (PEERS_SERVICE, inputs.peers_service()),
-        (DISRUPTION_BUDGET, inputs.disruption_budget()),
-    ];
-    let applied = applied.into_iter().filter(|(kind, _)| taken.iter().all(|taken| taken.kind != *kind));
-    let applied = applied.map(|(kind, object)| Applied { kind, object, uid: objects.uid(kind) });
-    let applied: Vec<Applied> = applied.collect();
+    let applied = applied(&inputs, &objects, &taken);
     let objects_current = applied.iter().all(|Applied { kind, object, .. }| {
         let version = objects.version(kind);
         version.is_some_and(|version| memory.is_applied(kind, &hash(object), &version))
@@ -197,9 +190,41 @@ pub async fn observe(
         pods: objects.pods.iter().map(|(ordinal, pod)| (*ordinal, read::pod(pod))).collect(),
         claims: objects.claims.iter().map(|(ordinal, claim)| (*ordinal, read::claim(claim))).collect(),
         nodes,
-        cordoned: machines.cordoned,
+        cordoned: machines.cordoned.clone(),
         machines_forbidden: machines.forbidden,
     };
+    add_machines(&mut observed, machines, memory);
+    let confirmed = crate::plan::View::of(&observed).is_some();
+    let leaderless = memory.lasts("leaderless", observed.cluster_id.is_some() && !confirmed);
+    Ok(Some(Seen {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        observed,
+        addresses,
+        template,
+        update_pending,
+        size,
+        objects: applied,
+        pod_monitor,
+        leaderless,
+        pinned_image: pinned.clone(),
+        cluster,
+    }))
+}
+
+/// Services and the like as they should be, without those whose name somebody else has.
+fn applied(inputs: &Inputs<'_>, objects: &Objects, taken: &[Taken]) -> Vec<Applied> {
+    let wanted = [
+        (SERVICE, inputs.client_service()),
+        (PEERS_SERVICE, inputs.peers_service()),
+        (DISRUPTION_BUDGET, inputs.disruption_budget()),
+    ];
+    let free = wanted.into_iter().filter(|(kind, _)| taken.iter().all(|taken| taken.kind != *kind));
+    free.map(|(kind, object)| Applied { kind, object, uid: objects.uid(kind) }).collect()
+}
+
+/// Adds what is known of machines, and how long what waits has waited.
+fn add_machines(observed: &mut Observed, machines: machines::Machines, memory: &mut Memory) {
     for pod in observed.pods.values_mut() {
         let lasts = memory.lasts(&format!("deletion of pod {}", pod.version.uid), pod.deleting);
         pod.stuck = lasts > STUCK_AFTER;
@@ -217,22 +242,6 @@ pub async fn observe(
             (claim.machine, claim.home) = (place.machine, place.home);
         }
     }
-    let confirmed = crate::plan::View::of(&observed).is_some();
-    let leaderless = memory.lasts("leaderless", observed.cluster_id.is_some() && !confirmed);
-    Ok(Some(Seen {
-        name: name.to_owned(),
-        namespace: namespace.to_owned(),
-        observed,
-        addresses,
-        template,
-        update_pending,
-        size,
-        objects: applied,
-        pod_monitor,
-        leaderless,
-        pinned_image: pinned.clone(),
-        cluster,
-    }))
 }
 
 fn wanted(spec: &KvClusterSpec) -> Wanted {

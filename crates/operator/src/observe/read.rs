@@ -5,9 +5,9 @@ use k8s_openapi::api::core::v1 as core;
 use kube::{Resource, ResourceExt as _};
 
 use crate::build::{Template, bytes};
-use crate::fence::{Disk, Version};
+use crate::fence::{Disk, Retired, Version};
 use crate::names;
-use crate::observed::{Claim, Machine, Pod, Retired, StatefulSet};
+use crate::observed::{Claim, Machine, Pod, StatefulSet};
 
 pub fn stateful_set(set: &apps::StatefulSet, current: bool) -> StatefulSet {
     let spec = set.spec.as_ref();

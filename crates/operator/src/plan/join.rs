@@ -4,9 +4,9 @@ use kvorum_crd::Keep;
 
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
-use crate::fence::Disk;
+use crate::fence::{Disk, Retired};
 use crate::names::hex;
-use crate::observed::{Node, Retired};
+use crate::observed::Node;
 use crate::step::{Risky, Step};
 
 /// Writes on the members' claims whose disks they are and which image is pinned, where that is missing.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::fence::Retired;
 use crate::names::{self, hex};
-use crate::observed::{Claim, Machine, Node, Observed, Pod, Retired};
+use crate::observed::{Claim, Machine, Node, Observed, Pod};
 
 /// So many machines are named at most where all of them may be at fault.
 const NAMED_MAX: usize = 5;

@@ -1,7 +1,8 @@
 //! Below quorum: nothing is changed that could cost a disk.
 
 use super::{Decided, safe, storage, wait};
-use crate::observed::{Claim, Observed, Retired};
+use crate::fence::Retired;
+use crate::observed::{Claim, Observed};
 use crate::step::Step;
 
 /// Brings pods back that were scaled away, and grows volumes. That, and what is done before with outdated

@@ -8,9 +8,9 @@
 use super::proof::{self, Silent};
 use super::view::View;
 use super::{About, Decided, Notes, risky, safe, wait};
-use crate::fence::Token;
+use crate::fence::{Retired, Token};
 use crate::names::hex;
-use crate::observed::{Node, Observed, Retired};
+use crate::observed::{Node, Observed};
 use crate::step::{Risky, Step};
 
 /// The next step of a recovery that was asked for.

@@ -250,7 +250,7 @@ mod tests {
         }
         let mut seen = four_and_a_lost_one();
         let claim = seen.claims.get_mut(&3).unwrap();
-        claim.retired = crate::observed::Retired::Behind { incarnation: 2 };
+        claim.retired = crate::fence::Retired::Behind { incarnation: 2 };
         assert!(!repaired(&seen).0);
         seen.claims.get_mut(&3).unwrap().declared_lost = true;
         assert!(repaired(&seen).0);

@@ -6,7 +6,7 @@ use kvorum_crd::Keep;
 
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
-use crate::observed::Retired;
+use crate::fence::Retired;
 use crate::step::{Risky, Step};
 
 /// One member less: leadership, membership, pod, in this order.

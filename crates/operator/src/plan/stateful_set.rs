@@ -2,7 +2,8 @@
 
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, safe, wait};
-use crate::observed::{Observed, Retired, Taken};
+use crate::fence::Retired;
+use crate::observed::{Observed, Taken};
 use crate::step::Step;
 
 /// Makes what is missing and applies what differs.
