@@ -5,7 +5,9 @@ use std::fmt;
 
 use kvorum_crd::Keep;
 use kvorum_operator::fence::{LogId, Retired, Token, Version};
-use kvorum_operator::observed::{Claim, Machine, Membership, Monitor, Node, Observed, Pod, Role, StatefulSet, Wanted};
+use kvorum_operator::observed::{
+    Claim, Machine, Membership, Monitor, Node, Observed, Pod, Role, StatefulSet, Wanted,
+};
 use kvorum_operator::plan::{Note, Offer, View, offer};
 use kvorum_operator::step::{Risky, Step};
 use rand::RngExt as _;
