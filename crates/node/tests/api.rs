@@ -4,14 +4,17 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_imports, clippy::disallowed_methods)]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+mod fixture;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser as _;
-use kvorum_node::config::{Cli, Config};
+use fixture::*;
+use kvorum_node::config::Cli;
 use kvorum_node::machine::Machine;
 use kvorum_node::server::Node;
 use kvorum_proto::admin::v1 as admin;
@@ -25,119 +28,15 @@ use kvorum_proto::kv::v1::*;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
-
-struct Fixture {
-    node: Option<Node>,
-    kv: KvClient<Channel>,
-    channel: Channel,
-    dir: TempDir,
-}
-
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(test);
-}
 
 /// The names of this process's threads.
 fn threads() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect()
-}
-
-fn config(dir: &TempDir, more: &[&str]) -> Config {
-    let dir = dir.path().to_str().unwrap();
-    let any = "127.0.0.1:0";
-    let args = ["kvorum-node", "--data-dir", dir, "--bootstrap", "single", "--listen-client", any];
-    let args = args.into_iter().chain(["--listen-peer", any, "--listen-http", any]);
-    Cli::parse_from(args.chain(more.iter().copied())).flags.validate().unwrap()
-}
-
-async fn connect(address: SocketAddr) -> Channel {
-    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
-}
-
-impl Fixture {
-    /// On the test's own runtime, however many cores there are.
-    async fn start() -> Fixture {
-        Fixture::start_with_threads(0).await
-    }
-
-    async fn start_with_threads(client_threads: usize) -> Fixture {
-        Fixture::start_with(client_threads, &[]).await
-    }
-
-    async fn start_with(client_threads: usize, flags: &[&str]) -> Fixture {
-        let dir = TempDir::new().unwrap();
-        let config = Config { client_threads, ..config(&dir, flags) };
-        let node = Node::start(config, Machine::real()).await.unwrap();
-        let channel = connect(node.addresses.client).await;
-        let kv = KvClient::new(channel.clone()).max_decoding_message_size(64 << 20);
-        let mut fixture = Fixture { node: Some(node), kv, channel, dir };
-        let get = GetRequest { key: "k".into(), ..Default::default() };
-        fixture.kv.get(get).await.expect("a read waits for the first leader");
-        fixture
-    }
-
-    /// Ends a test: the store is closed when the stop returns, though clients are connected.
-    async fn stop(&mut self) {
-        let node = self.node.take().expect("it was not stopped yet");
-        assert!(node.stop().await.is_closed());
-    }
-
-    fn node(&self) -> &Node {
-        self.node.as_ref().expect("it was not stopped yet")
-    }
-
-    async fn set(&mut self, key: &'static str, value: impl Into<Bytes>) -> u64 {
-        let request = SetRequest { key: key.into(), value: value.into(), ..Default::default() };
-        self.kv.set(request).await.unwrap().into_inner().header.unwrap().revision
-    }
-
-    async fn get(&mut self, key: &'static str) -> GetResponse {
-        let request = GetRequest { key: key.into(), ..Default::default() };
-        self.kv.get(request).await.unwrap().into_inner()
-    }
-
-    async fn scan(&mut self, request: ScanRequest) -> Vec<ScanResponse> {
-        let mut stream = self.kv.scan(request).await.unwrap().into_inner();
-        let mut pages = Vec::new();
-        while let Some(page) = stream.message().await.unwrap() {
-            pages.push(page);
-        }
-        pages
-    }
-
-    async fn watch(&mut self, range: Option<KeyRange>, from_revision: u64) -> Streaming<WatchResponse> {
-        let request = WatchRequest { range, from_revision, previous: true };
-        self.kv.watch(request).await.unwrap().into_inner()
-    }
-
-    async fn http(&self, path: &str) -> (u16, String) {
-        let address = self.node().addresses.http;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: kvorum\r\nConnection: close\r\n\r\n");
-        let response = tokio::task::spawn_blocking(move || {
-            let mut stream = TcpStream::connect(address).unwrap();
-            stream.write_all(request.as_bytes()).unwrap();
-            let mut response = String::new();
-            stream.read_to_string(&mut response).unwrap();
-            response
-        });
-        let response = response.await.unwrap();
-        let (head, body) = response.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-    }
-}
-
-fn key_range(start: &'static str, end: &'static str, unbounded: bool) -> Option<KeyRange> {
-    Some(KeyRange { start: start.into(), end: end.into(), unbounded })
-}
-
-fn everything() -> Option<KeyRange> {
-    key_range("", "", true)
 }
 
 fn reason(status: &Status) -> String {
@@ -759,72 +658,6 @@ async fn async_a_start_that_cannot_work_says_why() {
     it.stop().await;
 }
 
-/// What this process has in memory, in bytes: node and clients.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-/// Goal: what a client asks for and does not read takes a bounded part of memory, keeps nobody else from
-/// being answered, and is all there when it reads on.
-/// Method: 1,500 scans of a value of 1 MiB on one connection.
-#[test]
-fn scans_that_nobody_reads_take_bounded_memory() {
-    run(async_scans_that_nobody_reads_take_bounded_memory());
-}
-
-async fn async_scans_that_nobody_reads_take_bounded_memory() {
-    const SCANS: usize = 1500;
-    const VALUE_BYTES: usize = 1 << 20;
-    let mut fixture = Fixture::start().await;
-    let value = Bytes::from(vec![b'v'; VALUE_BYTES]);
-    fixture.set("big", value.clone()).await;
-    let before = resident_bytes();
-    let (go, gone) = tokio::sync::watch::channel(false);
-    let mut scans = tokio::task::JoinSet::new();
-    for _ in 0..SCANS {
-        let (mut kv, mut gone, value) = (fixture.kv.clone(), gone.clone(), value.clone());
-        scans.spawn(async move {
-            let request = ScanRequest { range: everything(), ..Default::default() };
-            let mut pages = kv.scan(request).await.unwrap().into_inner();
-            gone.wait_for(|go| *go).await.unwrap();
-            let mut bytes = 0;
-            while let Some(page) = pages.message().await.unwrap() {
-                assert!(page.kvs.iter().all(|kv| kv.key == "big" && kv.value == value));
-                bytes += page.kvs.iter().map(|kv| kv.value.len()).sum::<usize>();
-            }
-            bytes
-        });
-    }
-    let mut most = 0;
-    for _ in 0..40 {
-        sleep(Duration::from_millis(100)).await;
-        most = most.max(resident_bytes().saturating_sub(before));
-    }
-    assert!(most < 200 << 20, "{} MiB for scans that nobody reads", most >> 20);
-    assert!(scans.try_join_next().is_none());
-
-    let mut other = KvClient::new(connect(fixture.node().addresses.client).await);
-    let begun = Instant::now();
-    let get = GetRequest { key: "big".into(), ..Default::default() };
-    assert!(timeout(Duration::from_secs(10), other.get(get)).await.unwrap().unwrap().into_inner().found);
-    let request = ScanRequest { range: everything(), ..Default::default() };
-    let mut pages =
-        timeout(Duration::from_secs(10), other.scan(request)).await.unwrap().unwrap().into_inner();
-    let page = timeout(Duration::from_secs(10), pages.message()).await.unwrap().unwrap().unwrap();
-    assert_eq!(page.kvs[0].value.len(), VALUE_BYTES);
-    eprintln!("{} MiB; another connection was answered after {:?}", most >> 20, begun.elapsed());
-
-    go.send_replace(true);
-    let mut done = 0;
-    while let Some(bytes) = timeout(Duration::from_secs(120), scans.join_next()).await.unwrap() {
-        assert_eq!(bytes.unwrap(), VALUE_BYTES);
-        done += 1;
-    }
-    assert_eq!(done, SCANS);
-    fixture.stop().await;
-}
-
 /// Goal: the value that a write brings back counts as waiting to be sent, as that of a read does, from when it
 /// is answered until the client has taken it.
 /// Method: a client that does not read, whose window is smaller than the value.
@@ -891,52 +724,6 @@ async fn async_a_change_that_takes_too_long_is_told_in_time() {
         break;
     }
     fixture.stop().await;
-}
-
-/// Goal: watches that are behind and are not read take a bounded part of memory, however many read the same
-/// changes at once, and all of them get all of it when they read on.
-/// Method: watches of everything on one connection, from before what the ring holds, and a small budget.
-#[test]
-fn watches_that_nobody_reads_take_bounded_memory() {
-    run(async_watches_that_nobody_reads_take_bounded_memory());
-}
-
-async fn async_watches_that_nobody_reads_take_bounded_memory() {
-    const WATCHES: usize = 60;
-    const VALUES: usize = 12;
-    let mut fixture = Fixture::start_with(0, &["--send-budget-bytes", "8MiB"]).await;
-    let value = Bytes::from(vec![b'v'; 1 << 20]);
-    let first = fixture.set("big", value.clone()).await;
-    for _ in 1..VALUES {
-        fixture.set("big", value.clone()).await;
-    }
-    let before = resident_bytes();
-    let mut watches = Vec::new();
-    for _ in 0..WATCHES {
-        let request = WatchRequest { range: everything(), from_revision: first, previous: false };
-        watches.push(fixture.kv.watch(request).await.unwrap().into_inner());
-    }
-    let mut most = 0;
-    for _ in 0..30 {
-        sleep(Duration::from_millis(100)).await;
-        most = most.max(resident_bytes().saturating_sub(before));
-    }
-    assert!(most < 40 << 20, "{} MiB for {WATCHES} watches that nobody reads", most >> 20);
-    let mut readers = tokio::task::JoinSet::new();
-    for mut watch in watches {
-        readers.spawn(async move {
-            let mut next = first;
-            while next < first + VALUES as u64 {
-                for event in watch.message().await.unwrap().unwrap().events {
-                    assert_eq!(event.kv.unwrap().mod_revision, next);
-                    next += 1;
-                }
-            }
-        });
-    }
-    while let Some(read) = timeout(Duration::from_secs(120), readers.join_next()).await.unwrap() {
-        read.unwrap();
-    }
 }
 
 /// Goal: a stream whose client takes nothing ends, and its memory is there for others; one that waits in
