@@ -15,6 +15,7 @@ use crate::options::Route;
 /// How many endpoints are kept: the configured ones and those that the cluster named. A cluster has at
 /// most seven members; the rest is room for changes of the membership and for load balancers.
 pub(crate) const ENDPOINTS_MAX: usize = 32;
+
 /// The endpoints of one cluster.
 #[derive(Debug)]
 pub(crate) struct Pool {

@@ -61,7 +61,7 @@ pub async fn forge(
     seed: u64,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Vec<Told>> {
-    let nodes = endpoints.iter().map(|address| RawClient::new(address)).collect::<Result<Vec<_>>>()?;
+    let nodes = RawClient::of_each(&endpoints)?;
     let mut rng = StdRng::seed_from_u64(seed ^ (u64::from(client) << 32));
     let mut told = Vec::new();
     while !*stop.borrow_and_update() {

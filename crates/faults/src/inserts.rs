@@ -36,7 +36,7 @@ pub async fn insert(
     next: watch::Sender<u64>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Vec<Told>> {
-    let nodes = endpoints.iter().map(|address| RawClient::new(address)).collect::<Result<Vec<_>>>()?;
+    let nodes = RawClient::of_each(&endpoints)?;
     let mut told: Vec<Told> = Vec::new();
     while !*stop.borrow_and_update() {
         sleep(PAUSE).await;

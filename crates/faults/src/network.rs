@@ -82,25 +82,26 @@ impl Network {
 
     /// From now on nothing that one host sends reaches the other. The other way is as it was.
     pub fn cut(&self, from: usize, to: usize) -> Result<()> {
-        let (source, namespace) = (self.address(from), self.namespace(to));
-        run(&[
-            "ip", "netns", "exec", &namespace, "iptables", "-w", "-A", "INPUT", "-s", &source, "-j", "DROP",
-        ])
+        self.drop_packets(from, to, &[])
     }
 
     /// From now on so many per cent of the packets between hosts are lost.
     pub fn lose(&self, percent: u8) -> Result<()> {
         let probability = format!("{:.2}", f64::from(percent) / 100.0);
+        let which = ["-m", "statistic", "--mode", "random", "--probability", &probability];
         for to in 0..self.hosts {
             for from in (0..self.hosts).filter(|from| *from != to) {
-                let (source, namespace) = (self.address(from), self.namespace(to));
-                let statistic = ["-m", "statistic", "--mode", "random", "--probability", &probability];
-                let rule =
-                    ["ip", "netns", "exec", &namespace, "iptables", "-w", "-A", "INPUT", "-s", &source];
-                run(&[&rule[..], &statistic, &["-j", "DROP"]].concat())?;
+                self.drop_packets(from, to, &which)?;
             }
         }
         Ok(())
+    }
+
+    /// Drops what comes in from a host: all of it, or what these options of iptables choose.
+    fn drop_packets(&self, from: usize, to: usize, which: &[&str]) -> Result<()> {
+        let (source, namespace) = (self.address(from), self.namespace(to));
+        let rule = ["ip", "netns", "exec", &namespace, "iptables", "-w", "-A", "INPUT", "-s", &source];
+        run(&[&rule[..], which, &["-j", "DROP"]].concat())
     }
 
     /// Everything reaches everybody again.

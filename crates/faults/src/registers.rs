@@ -93,7 +93,7 @@ impl Worker {
     /// A client with a number of its own; it begins at one node and moves on when that fails. Times are
     /// counted from `epoch`.
     pub fn new(client: u32, endpoints: &[String], seed: u64, epoch: Instant) -> Result<Worker> {
-        let nodes = endpoints.iter().map(|address| RawClient::new(address)).collect::<Result<Vec<_>>>()?;
+        let nodes = RawClient::of_each(endpoints)?;
         Ok(Worker {
             client,
             node: client as usize % nodes.len(),

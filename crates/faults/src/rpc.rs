@@ -37,6 +37,11 @@ impl RawClient {
         Ok(RawClient { kv: KvClient::new(channel(address)?) })
     }
 
+    /// A client of each of these nodes.
+    pub fn of_each(addresses: &[String]) -> Result<Vec<RawClient>> {
+        addresses.iter().map(|address| RawClient::new(address)).collect()
+    }
+
     /// Reads one key.
     pub async fn get(&self, key: Bytes, consistency: Consistency) -> Result<wire::GetResponse, Status> {
         let serializable = consistency == Consistency::Serializable;

@@ -39,7 +39,7 @@ pub async fn outlive(
     seed: u64,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Seen> {
-    let nodes = endpoints.iter().map(|address| RawClient::new(address)).collect::<Result<Vec<_>>>()?;
+    let nodes = RawClient::of_each(&endpoints)?;
     let mut rng = StdRng::seed_from_u64(seed ^ (u64::from(number) << 48));
     let mut seen = Seen::default();
     for count in 0u64.. {

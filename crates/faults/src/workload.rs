@@ -108,30 +108,21 @@ impl Workload {
 
     /// Fails as soon as a client has seen what must not be, rather than at the end of a long run.
     pub async fn check_clients(&mut self) -> Result<()> {
-        fn ended<T>(tasks: &mut Vec<JoinHandle<Result<T>>>) -> Option<JoinHandle<Result<T>>> {
-            let at = tasks.iter().position(JoinHandle::is_finished)?;
-            Some(tasks.swap_remove(at))
+        async fn check<T>(tasks: &mut Vec<JoinHandle<Result<T>>>, what: &str) -> Result<()> {
+            match tasks.iter().position(JoinHandle::is_finished) {
+                Some(at) => {
+                    let ended = tasks.swap_remove(at).await?;
+                    ended.and(Err(Failure::new(format!("a {what} ended before its time"))))
+                }
+                None => Ok(()),
+            }
         }
-        let failure = |what: &str| Failure::new(format!("a {what} ended before its time"));
-        if let Some(task) = ended(&mut self.registers) {
-            return task.await?.and(Err(failure("register client")));
-        }
-        if let Some(task) = ended(&mut self.readers) {
-            return task.await?.and(Err(failure("reader")));
-        }
-        if let Some(task) = ended(&mut self.chains) {
-            return task.await?.and(Err(failure("client of the chains")));
-        }
-        if let Some(task) = ended(&mut self.inserts) {
-            return task.await?.and(Err(failure("client of the inserts")));
-        }
-        if let Some(task) = ended(&mut self.ttls) {
-            return task.await?.and(Err(failure("client of the TTLs")));
-        }
-        match ended(&mut self.watchers) {
-            Some(task) => task.await?.and(Err(failure("watcher"))),
-            None => Ok(()),
-        }
+        check(&mut self.registers, "register client").await?;
+        check(&mut self.readers, "reader").await?;
+        check(&mut self.chains, "client of the chains").await?;
+        check(&mut self.inserts, "client of the inserts").await?;
+        check(&mut self.ttls, "client of the TTLs").await?;
+        check(&mut self.watchers, "watcher").await
     }
 
     /// Stops the clients, lets the cluster recover, and checks everything.

@@ -120,11 +120,6 @@ impl Reads {
         Reads { store, blocking, places: Arc::new(Semaphore::new(places)) }
     }
 
-    /// The store, for what is in memory.
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// Waits for a place, and reads. The place is taken until the read is over, though nobody waits for it.
     pub async fn read<T: Send + 'static>(
         &self,
@@ -161,6 +156,11 @@ impl Requests {
     /// The largest request, in bytes.
     pub fn bytes_max(&self) -> usize {
         self.0.request_bytes_max
+    }
+
+    /// The store, for what is in memory.
+    pub fn store(&self) -> &Store {
+        self.0.raft.store()
     }
 
     /// The head of an answer that tells of this revision.

@@ -85,6 +85,11 @@ impl SharedReads {
         Arc::new(SharedReads { store, blocking, state: Mutex::default() })
     }
 
+    /// The store, for what is in memory.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What comes next for a reader, with room for it in the outbox. `room` is room that he has already.
     pub async fn read(
         self: &Arc<Self>,

@@ -138,11 +138,11 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<peer::TermRequest>>,
     ) -> Result<Response<Self::TermStream>, Status> {
-        let from = request.extensions().get().map(|remote: &Remote| remote.address);
+        let from = Remote::of(request.extensions())?.address;
         let mut requests = request.into_inner();
         let first = first_of(&mut requests).await?;
         self.raft.check_envelope(first.as_ref().and_then(|first| first.envelope))?;
-        if let (Some(first), Some(from)) = (&first, from) {
+        if let Some(first) = &first {
             self.raft.dialer().learn(&first.address, from);
         }
         let raft = self.raft.clone();

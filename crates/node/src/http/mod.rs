@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -11,11 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::health::Health;
+use crate::net::listen::accept_any;
 use crate::net::network::{Listener, Stream};
-
-/// After an error of `accept`, the next attempt waits so long: out of file descriptors, it would
-/// fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The port, as axum wants it.
 struct Port(Box<dyn Listener>);
@@ -25,15 +21,7 @@ impl axum::serve::Listener for Port {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Stream, SocketAddr) {
-        loop {
-            match self.0.accept().await {
-                Ok(accepted) => return accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection to the HTTP port could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+        accept_any(&mut *self.0).await
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -1,7 +1,7 @@
 //! Ports, and the connections that come in on them.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,11 +48,18 @@ pub fn room() -> Arc<Semaphore> {
 /// Waits for room, and accepts the next connection.
 pub async fn accept(listener: &mut dyn Listener, room: &Arc<Semaphore>) -> Accepted {
     let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let (stream, from) = accept_any(listener).await;
+    Accepted { stream, from: from.ip(), permit }
+}
+
+/// Accepts the next connection, however many there are.
+pub async fn accept_any(listener: &mut dyn Listener) -> (Stream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => return Accepted { stream, from: from.ip(), permit },
+            Ok(accepted) => return accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                let port = listener.address().map_or_else(|error| error.to_string(), |at| at.to_string());
+                tracing::warn!(%error, port, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -47,6 +47,7 @@ const SEND_BUFFER_BYTES_MAX: usize = 400 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// One that does not answer within this is closed, and its watches with it.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Serves a port until `stop`, then lets the calls in flight end. Dropped, it cuts them off.
 pub async fn serve(listener: Box<dyn Listener>, router: Router, stop: impl Future<Output = ()>) {
     let incoming = stream::unfold((listener, room()), async |(mut listener, room)| {

@@ -27,7 +27,8 @@ pub(super) async fn follow(raft: Raft) {
     let (mut stopping, mut turns) = (raft.watch_stopping(), interval(PERIOD));
     loop {
         tokio::select! {
-            _ = turns.tick() => raft.observe_lags(),
+            // Who asks for it takes note of who has caught up.
+            _ = turns.tick() => drop(raft.peers_progress()),
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
     }
@@ -38,14 +39,6 @@ impl Raft {
     pub(super) fn is_live(&self, progress: &admin::Progress) -> bool {
         let silent_ms_max = PRESENT_MS.max(self.inner.options.election_timeout_ms);
         progress.silent_ms <= silent_ms_max && progress.bytes_behind <= CAUGHT_UP_BYTES
-    }
-
-    /// Takes note of which peers have caught up, where this node leads.
-    pub(super) fn observe_lags(&self) {
-        let metrics = self.inner.core.get().map(|core| core.raft.metrics().borrow_watched().clone());
-        if let Some(metrics) = metrics {
-            self.progress(&metrics);
-        }
     }
 
     /// How far each peer is, as the leader knows it; empty elsewhere.

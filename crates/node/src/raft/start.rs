@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::lag::Lags;
 use super::leadership::Leadership;
 use super::log_store::LogStore;
-use super::network::PeerNetworks;
+use super::network::{PeerNetworks, Ways};
 use super::options::RaftOptions;
 use super::read_index::ReadIndex;
 use super::reads::AskLeader;
@@ -125,7 +125,7 @@ impl Raft {
         let identity = Identity { cluster_id, incarnation, node_id };
         let commit_wanted = Arc::new(Notify::new());
         let connections = Connections::new(inner.dialer.clone(), identity, &inner.options.advertise_peer);
-        let networks = PeerNetworks {
+        let networks = PeerNetworks::new(Ways {
             dialer: inner.dialer.clone(),
             blocking: inner.blocking.clone(),
             identity,
@@ -135,8 +135,8 @@ impl Raft {
             commit_wanted: commit_wanted.clone(),
             clock: inner.clock.clone(),
             metrics: inner.metrics.clone(),
-            unreachable: Arc::default(),
-        };
+            unreachable: std::sync::Mutex::default(),
+        });
         let raft = OpenRaft::new(
             identity.node_id,
             Arc::new(openraft_config(&inner.options)?),

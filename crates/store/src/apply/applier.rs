@@ -53,6 +53,7 @@ impl<'db> Applier<'db> {
         *slot = Slot::Deleted;
         Ok(Some(delete_event(key, self.rows.next_revision(), previous)))
     }
+
     /// Ends a command that made these changes.
     pub(super) fn end_revision(&mut self, events: Vec<Event>) {
         assert_eq!(events.len(), self.rows.changes(), "watchers are told of each row that changes, once");

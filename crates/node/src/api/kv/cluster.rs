@@ -137,9 +137,9 @@ impl Cluster for ClusterService {
         let asked = overview.members.iter().map(|member| self.ask(overview.node_id, member));
         let answers = join_all(asked).await;
         let members = describe_all(&overview.members, &answers);
-        let header = header(self.requests.head(self.requests.scans().store().revision()));
+        let header = header(self.requests.head(self.requests.store().revision()));
         let leader_id = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
-        let feature_level = self.requests.scans().store().feature_level();
+        let feature_level = self.requests.store().feature_level();
         Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members, feature_level }))
     }
 }

@@ -162,7 +162,6 @@ impl Kv for KvService {
         let pb::WatchRequest { range, from_revision, previous } = request.into_inner();
         let (watcher, reads) = self.requests.watch(convert::key_range(range)?, deadline).await?;
         let source = watch::Source {
-            store: self.requests.raft().store().clone(),
             reads,
             metrics: self.requests.metrics().clone(),
             header: header(self.requests.head(0)),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::stream::unfold;
 use kvorum_proto::kv::v1 as pb;
 use kvorum_store::command::{KeyRange, Record};
-use kvorum_store::{Event, EventKind, Place, Reader, RevisionEvents, Store};
+use kvorum_store::{Event, EventKind, Place, Reader, RevisionEvents};
 use prometheus::IntGauge;
 use tokio::time::timeout;
 use tonic::Status;
@@ -37,9 +37,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a watch is answered from.
 pub struct Source {
-    /// Knows what is compacted.
-    pub store: Store,
-    /// Its record of changes serves those who are behind.
+    /// The store's record of changes serves those who are behind.
     pub reads: Arc<SharedReads>,
     /// Counts watchers and events.
     pub metrics: Arc<Metrics>,
@@ -87,7 +85,7 @@ impl Stream {
     /// Opens a watch from a revision on; 0: after the current one.
     pub fn open(source: Source, watcher: Watcher, from_revision: u64) -> Result<Stream, RequestError> {
         let current = watcher.hub().revision();
-        let compacted = source.store.compacted();
+        let compacted = source.reads.store().compacted();
         if from_revision != 0 && from_revision < compacted {
             return Err(RequestError::Compacted { requested: from_revision, compacted });
         }

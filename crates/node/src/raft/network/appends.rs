@@ -31,7 +31,7 @@ impl<'s> AppendSession<'s> {
         stream: AppendStream,
         input: BoxStream<'static, AppendRequest>,
     ) -> AppendSession<'s> {
-        let deadline = Instant::now() + network.append_timeout;
+        let deadline = Instant::now() + network.ways.append_timeout;
         AppendSession { network, stream: Some(stream), input: input.fuse(), in_flight: 0, deadline }
     }
 
@@ -47,7 +47,7 @@ impl<'s> AppendSession<'s> {
                 biased;
                 response = stream.responses.message(), if self.in_flight > 0 => {
                     self.in_flight -= 1;
-                    self.deadline = Instant::now() + self.network.append_timeout;
+                    self.deadline = Instant::now() + self.network.ways.append_timeout;
                     let result = match response {
                         Ok(Some(response)) => self.network.read_append_response(response),
                         Ok(None) => Err(unreachable_text("the peer closed the append stream")),
@@ -65,9 +65,9 @@ impl<'s> AppendSession<'s> {
                 request = self.input.next(), if self.may_send() => {
                     let Some(request) = request else { continue };
                     if self.in_flight == 0 {
-                        self.deadline = Instant::now() + self.network.append_timeout;
+                        self.deadline = Instant::now() + self.network.ways.append_timeout;
                     }
-                    let request = wire_append(request, self.network.clock.now_ms());
+                    let request = wire_append(request, self.network.ways.clock.now_ms());
                     if stream.requests.send(request).await.is_err() {
                         let error = unreachable_text("the peer closed the append stream");
                         self.network.failed(&error);
@@ -76,7 +76,7 @@ impl<'s> AppendSession<'s> {
                     self.in_flight += 1;
                 }
                 () = sleep_until(self.deadline), if self.in_flight > 0 => {
-                    let error = self.network.timeout(RPCTypes::AppendEntries, self.network.append_timeout);
+                    let error = self.network.timeout(RPCTypes::AppendEntries, self.network.ways.append_timeout);
                     self.network.failed(&error);
                     return Some((Err(error), self));
                 }

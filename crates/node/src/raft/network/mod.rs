@@ -9,16 +9,14 @@ mod appends;
 mod commits;
 mod peer;
 
-use std::collections::HashSet;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
 use kvorum_proto::peer::v1;
-use kvorum_store::log::Log;
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -26,22 +24,17 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest,
     VoteResponse,
 };
-use tokio::sync::Notify;
 use tonic::Status;
 
 use super::admit;
-use super::clock::ClusterClock;
-use super::connections::Connections;
-use super::identity::Identity;
 use super::snapshot::data::SnapshotData;
 use super::snapshot::send::send_snapshot;
 use super::types::{Address, TypeConfig, Vote, raft_vote, wire_log_id, wire_vote};
-use crate::blocking::Blocking;
-use crate::metrics::Metrics;
-use crate::net::dialer::Dialer;
 use appends::AppendSession;
 use commits::hold_commits;
 use peer::{AppendResult, PeerNetwork, RaftRpcError, unreachable_text};
+
+pub use peer::Ways;
 
 /// A peer that was not reached is tried again after so long, however often it fails: a node that
 /// comes back should not wait for the cluster.
@@ -51,26 +44,14 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotDat
 
 /// Makes a [`PeerNetwork`] for each peer.
 pub struct PeerNetworks {
-    /// How members are reached.
-    pub dialer: Dialer,
-    /// Where snapshots are read.
-    pub blocking: Blocking,
-    /// Who this node is.
-    pub identity: Identity,
-    /// A peer that does not acknowledge an append for so long is taken for unreachable.
-    pub append_timeout: Duration,
-    /// What is small goes over these.
-    pub connections: Connections,
-    /// Knows this node's term.
-    pub log: Log,
-    /// Notified when a peer waits to hear how far the cluster has committed.
-    pub commit_wanted: Arc<Notify>,
-    /// Says the leader's time with every append.
-    pub clock: Arc<ClusterClock>,
-    /// Counts what goes over the wire.
-    pub metrics: Arc<Metrics>,
-    /// The peers that are unreachable, so that it is said once of each.
-    pub unreachable: Arc<Mutex<HashSet<u64>>>,
+    ways: Arc<Ways>,
+}
+
+impl PeerNetworks {
+    /// The way to each peer with what they share.
+    pub fn new(ways: Ways) -> PeerNetworks {
+        PeerNetworks { ways: Arc::new(ways) }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
@@ -78,20 +59,11 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
 
     async fn new_client(&mut self, target: u64, node: &Address) -> PeerNetwork {
         PeerNetwork {
-            dialer: self.dialer.clone(),
-            blocking: self.blocking.clone(),
-            identity: self.identity,
+            client: self.ways.dialer.peer_client(&node.peer),
+            ways: self.ways.clone(),
             target,
-            append_timeout: self.append_timeout,
-            connections: self.connections.clone(),
-            log: self.log.clone(),
-            commit_wanted: self.commit_wanted.clone(),
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-            unreachable: self.unreachable.clone(),
             failed: false,
             address: node.peer.clone(),
-            client: self.dialer.peer_client(&node.peer),
             appends: None,
         }
     }
@@ -127,7 +99,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
             let opened = self.open_appends().await.inspect_err(|error| self.failed(error))?;
             let input = stream::iter([first]).chain(input);
-            let input = hold_commits(input, self.commit_wanted.clone());
+            let input = hold_commits(input, self.ways.commit_wanted.clone());
             let session = AppendSession::new(self, opened, input);
             Ok(stream::unfold(session, AppendSession::next).boxed())
         })
@@ -167,9 +139,15 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             RPCError::Unreachable(error) => StreamingError::Unreachable(error),
             error => StreamingError::Network(NetworkError::from_string(error)),
         })?;
-        let envelope = self.identity.envelope(self.target);
-        let send =
-            send_snapshot(client, envelope, vote, snapshot, self.metrics.clone(), self.blocking.clone());
+        let envelope = self.ways.identity.envelope(self.target);
+        let send = send_snapshot(
+            client,
+            envelope,
+            vote,
+            snapshot,
+            self.ways.metrics.clone(),
+            self.ways.blocking.clone(),
+        );
         let answered = async {
             let vote = send.await?;
             Ok::<_, Status>(raft_vote(admit::answered_vote(&self.standing(), self.target, vote)?))
@@ -189,7 +167,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<openraft::raft::TransferLeaderResponse<TypeConfig>, RaftRpcError> {
         let mut client = self.ready_client()?;
         let request = v1::TransferLeaderRequest {
-            envelope: self.identity.envelope(self.target),
+            envelope: self.ways.identity.envelope(self.target),
             from_leader: Some(wire_vote(rpc.from_leader())),
             to_node: *rpc.to_node_id(),
             last_log_id: rpc.last_log_id().map(wire_log_id),

@@ -33,19 +33,34 @@ pub type RaftRpcError = RPCError<TypeConfig>;
 /// What became of an append.
 pub type AppendResult = Result<StreamAppendResult<TypeConfig>, RaftRpcError>;
 
+/// What the ways to all peers share.
+pub struct Ways {
+    /// How members are reached.
+    pub dialer: Dialer,
+    /// Where snapshots are read.
+    pub blocking: Blocking,
+    /// Who this node is.
+    pub identity: Identity,
+    /// A peer that does not acknowledge an append for so long is taken for unreachable.
+    pub append_timeout: Duration,
+    /// What is small goes over these.
+    pub connections: Connections,
+    /// Knows this node's term.
+    pub log: Log,
+    /// Notified when a peer waits to hear how far the cluster has committed.
+    pub commit_wanted: Arc<Notify>,
+    /// Says the leader's time with every append.
+    pub clock: Arc<ClusterClock>,
+    /// Counts what goes over the wire.
+    pub metrics: Arc<Metrics>,
+    /// The peers that are unreachable, so that it is said once of each.
+    pub unreachable: Mutex<HashSet<u64>>,
+}
+
 /// The way to one peer, for one kind of traffic.
 pub struct PeerNetwork {
-    pub(super) dialer: Dialer,
-    pub(super) blocking: Blocking,
-    pub(super) identity: Identity,
+    pub(super) ways: Arc<Ways>,
     pub(super) target: u64,
-    pub(super) append_timeout: Duration,
-    pub(super) connections: Connections,
-    pub(super) log: Log,
-    pub(super) commit_wanted: Arc<Notify>,
-    pub(super) clock: Arc<ClusterClock>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) unreachable: Arc<Mutex<HashSet<u64>>>,
     /// The last append failed.
     pub(super) failed: bool,
     pub(super) address: String,
@@ -68,7 +83,7 @@ impl PeerNetwork {
 
     /// For what must not wait for a connection to be made; a member that was added just now has none yet.
     pub(super) fn ready_client(&self) -> Result<PeerClient, RaftRpcError> {
-        self.connections.client(self.target).map_or_else(|| self.client(), Ok)
+        self.ways.connections.client(self.target).map_or_else(|| self.client(), Ok)
     }
 
     /// Makes one unary call within the time that openraft gives it.
@@ -88,7 +103,7 @@ impl PeerNetwork {
 
     /// A call that took too long.
     pub(super) fn timeout(&self, action: RPCTypes, timeout: Duration) -> RaftRpcError {
-        RPCError::Timeout(Timeout { action, id: self.identity.node_id, target: self.target, timeout })
+        RPCError::Timeout(Timeout { action, id: self.ways.identity.node_id, target: self.target, timeout })
     }
 
     /// The stream of appends, opened if there is none.
@@ -98,28 +113,28 @@ impl PeerNetwork {
         }
         let (requests, queue) = mpsc::channel(APPENDS_IN_FLIGHT_MAX + 1);
         let hello =
-            peer::AppendRequest { envelope: self.identity.envelope(self.target), ..Default::default() };
+            peer::AppendRequest { envelope: self.ways.identity.envelope(self.target), ..Default::default() };
         requests.try_send(hello).map_err(|_| unreachable_text("the append stream is full"))?;
         let mut client = self.client()?;
         let open = client.append(ReceiverStream::new(queue));
-        match timeout(self.append_timeout, open).await {
+        match timeout(self.ways.append_timeout, open).await {
             Ok(Ok(response)) => Ok(AppendStream { requests, responses: response.into_inner() }),
             Ok(Err(status)) => {
                 if status.code() == Code::FailedPrecondition {
                     // Another disk is at the other end: the next attempt looks the address up anew.
-                    self.dialer.forget(&self.address);
-                    self.client = self.dialer.peer_client(&self.address);
+                    self.ways.dialer.forget(&self.address);
+                    self.client = self.ways.dialer.peer_client(&self.address);
                 }
                 Err(rpc_error(&status))
             }
-            Err(_) => Err(self.timeout(RPCTypes::AppendEntries, self.append_timeout)),
+            Err(_) => Err(self.timeout(RPCTypes::AppendEntries, self.ways.append_timeout)),
         }
     }
 
     /// Says that the peer is unreachable, once for all kinds of traffic.
     pub(super) fn failed(&mut self, error: &RaftRpcError) {
         self.failed = true;
-        if lock(&self.unreachable).insert(self.target) {
+        if lock(&self.ways.unreachable).insert(self.target) {
             let (node, address) = (format!("{:016x}", self.target), &self.address);
             tracing::warn!(node, address, %error, "a member does not answer; trying again and again");
         }
@@ -127,7 +142,7 @@ impl PeerNetwork {
 
     /// Says that the peer is reachable again.
     pub(super) fn answered(&mut self) {
-        if std::mem::take(&mut self.failed) && lock(&self.unreachable).remove(&self.target) {
+        if std::mem::take(&mut self.failed) && lock(&self.ways.unreachable).remove(&self.target) {
             tracing::info!(
                 node = format!("{:016x}", self.target),
                 address = &self.address,
@@ -138,8 +153,13 @@ impl PeerNetwork {
 
     /// What answers are compared with.
     pub(super) fn standing(&self) -> Standing {
-        let log = self.log.state();
-        Standing { node_id: self.identity.node_id, vote: log.vote, last: log.last, ..Standing::default() }
+        let log = self.ways.log.state();
+        Standing {
+            node_id: self.ways.identity.node_id,
+            vote: log.vote,
+            last: log.last,
+            ..Standing::default()
+        }
     }
 
     /// The answer to a candidate.
@@ -151,7 +171,7 @@ impl PeerNetwork {
         let vote = self.read_vote(vote)?;
         // A voter has heard of no leader of a later term than that of its vote.
         if cluster_time_ms != 0 && cluster_time_term <= vote.leader_id.term {
-            self.clock.relayed(cluster_time_term, cluster_time_ms);
+            self.ways.clock.relayed(cluster_time_term, cluster_time_ms);
         }
         Ok(VoteResponse { vote, vote_granted: granted, last_log_id: read_position(last_log_id)? })
     }
@@ -177,7 +197,7 @@ impl PeerNetwork {
     /// A candidate's request, to this peer.
     pub(super) fn vote_request(&self, rpc: VoteRequest<TypeConfig>) -> peer::VoteRequest {
         peer::VoteRequest {
-            envelope: self.identity.envelope(self.target),
+            envelope: self.ways.identity.envelope(self.target),
             vote: Some(wire_vote(&rpc.vote)),
             last_log_id: rpc.last_log_id.as_ref().map(wire_log_id),
             leadership_transfer: rpc.leadership_transfer,
