@@ -2,7 +2,11 @@
 //! value. Method: many changes of the TTL of a value of 1 MiB, under a quota of 8 MiB.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/changes.rs"]
+mod changes;
+
 use bytes::Bytes;
+use changes::changes;
 use kvorum_store::command::{
     Answer, Command, Compact, CompactStep, KeyRange, Kind, Op, OpKind, Put, RaiseFeatureLevel, Reason,
     SetQuota, SetTtl, SpaceAlarm, Write,
@@ -31,7 +35,7 @@ fn changes_of_a_ttl_do_not_copy_the_value() {
         assert_eq!((record.mod_revision, record.value == value), (revision, true));
     }
     let all = KeyRange::prefix(Bytes::new());
-    let changes = store.changes(store.revision() - 3, &all, true, 64 << 20).unwrap();
+    let changes = changes(&store, store.revision() - 3, &all, true, 64 << 20).unwrap();
     assert!(changes.events.iter().all(|it| it.events[0].previous.as_ref().unwrap().value == value));
     // What is compacted away takes no value along that is still needed.
     apply(&store, Kind::Compact(Compact { revision: store.revision() - 5 }));

@@ -11,7 +11,7 @@ use rocksdb::ReadOptions;
 use super::interests::{Interests, Place, Reader};
 use super::view::View;
 use crate::apply::{Event, EventKind, RevisionEvents, delete_event};
-use crate::command::{KeyRange, Record};
+use crate::command::Record;
 use crate::error::{ReadError, StoreError};
 use crate::layout::{CHANGES, Change, ChangeKind, change_key, decode_change_key};
 use crate::store::Store;
@@ -39,16 +39,6 @@ pub struct SharedChanges {
     pub complete: bool,
 }
 
-/// Whole revisions of changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// In order of revision; only revisions that changed something in the range.
-    pub events: Vec<Arc<RevisionEvents>>,
-    /// Everything below this revision is in `events`: the next call's `from`. Above the store's
-    /// revision: there is nothing more for now.
-    pub next: u64,
-}
-
 impl Store {
     /// The changes that concern these readers, from the first place at which one of them stands. With
     /// `previous`, events carry the record before, but for those of the compacted revision: what was
@@ -72,39 +62,6 @@ impl Store {
         let mut finding = Finding::new(readers, previous, bytes);
         let next = read(&view, from, &mut finding)?;
         Ok(SharedChanges { found: finding.finish(), next: next.unwrap_or(end), complete: next.is_none() })
-    }
-
-    /// The changes of one range from a revision on, in whole revisions, until they hold `bytes_max`
-    /// bytes or the work for one call is done.
-    pub fn changes(
-        &self,
-        from: u64,
-        range: &KeyRange,
-        previous: bool,
-        bytes_max: usize,
-    ) -> Result<Changes, ReadError> {
-        let bytes = ReadBytes { reader_max: bytes_max, all_max: bytes_max };
-        let mut reader = Reader { from: Place::before(from), range: range.clone() };
-        let mut changes = Changes { events: Vec::new(), next: from };
-        loop {
-            let read = self.changes_for(std::slice::from_ref(&reader), previous, bytes)?;
-            read.found.into_iter().flatten().for_each(|part| changes.push(part));
-            reader.from = read.next.max(reader.from);
-            changes.next = reader.from.revision;
-            if reader.from.number == 0 {
-                return Ok(changes);
-            }
-        }
-    }
-}
-
-impl Changes {
-    /// Adds a revision, or what comes next of the last one.
-    fn push(&mut self, part: Arc<RevisionEvents>) {
-        match self.events.last_mut().filter(|last| last.revision == part.revision) {
-            Some(last) => Arc::make_mut(last).events.extend_from_slice(&part.events),
-            None => self.events.push(part),
-        }
     }
 }
 

@@ -8,7 +8,7 @@ mod interests;
 mod scan;
 mod view;
 
-pub use self::changes::{Changes, ReadBytes, SharedChanges};
+pub use self::changes::{ReadBytes, SharedChanges};
 pub use self::get::Get;
 pub use self::interests::{Place, Reader};
 pub use self::scan::{Page, Scan};
