@@ -79,7 +79,9 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
             effects.apply_stateful_set(replicas, version, memory).await
         }
         Step::Grow { replicas, version } => effects.apply_stateful_set(*replicas, version, memory).await,
-        Step::RecordDisk { ordinal, version, disk } => effects.record_disk(*ordinal, version, disk).await,
+        Step::RecordDisk { ordinal, version, disk, incarnation } => {
+            effects.record_disk(*ordinal, version, disk, *incarnation).await
+        }
         Step::Retire { ordinal, version, retired } => effects.retire(*ordinal, version, *retired).await,
         Step::GrowClaim { ordinal } => effects.grow_claim(*ordinal).await,
         Step::Initialize { ordinal, node_id, cluster_id } => {
@@ -266,11 +268,18 @@ impl Effects<'_> {
         inputs.stateful_set(replicas, &self.seen.template, &self.seen.size)
     }
 
-    async fn record_disk(&self, ordinal: u32, version: &Version, disk: &Disk) -> Result<(), ApplyError> {
+    async fn record_disk(
+        &self,
+        ordinal: u32,
+        version: &Version,
+        disk: &Disk,
+        incarnation: u64,
+    ) -> Result<(), ApplyError> {
         let mut annotations = json!({
             names::CLUSTER_ID: names::hex(disk.cluster_id),
             names::NODE_ID: names::hex(disk.node_id),
             names::IMAGE: self.seen.pinned_image,
+            names::INCARNATION: incarnation.to_string(),
         });
         if disk.founder {
             annotations[names::FOUNDER] = json!("true");
@@ -283,13 +292,17 @@ impl Effects<'_> {
             Retired::Behind { incarnation } => format!("{}{incarnation}", names::RETIRED_BEHIND),
             Retired::Left | Retired::No => "true".into(),
         };
-        let disk = self.seen.observed.claims.get(&ordinal).and_then(|claim| claim.disk).unwrap_or_default();
-        let annotations = json!({
+        let claim = self.seen.observed.claims.get(&ordinal);
+        let disk = claim.and_then(|claim| claim.disk).unwrap_or_default();
+        let mut annotations = json!({
             names::CLUSTER_ID: names::hex(disk.cluster_id),
             names::NODE_ID: names::hex(disk.node_id),
             names::IMAGE: self.seen.pinned_image,
             names::RETIRED: retired,
         });
+        if let Some(claim) = claim.filter(|claim| claim.incarnation > 0) {
+            annotations[names::INCARNATION] = json!(claim.incarnation.to_string());
+        }
         self.annotate_claim(ordinal, version, annotations).await
     }
 

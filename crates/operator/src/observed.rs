@@ -177,6 +177,8 @@ pub struct Claim {
     pub deleting_for: Duration,
     /// Whose disk it is, as far as that was written on it.
     pub disk: Option<Disk>,
+    /// The incarnation that was written on it; 0: none.
+    pub incarnation: u64,
     /// The image that was written on it: a StatefulSet that is made anew begins with it.
     pub image: String,
     /// Its disk takes part no more, and is kept.
@@ -187,6 +189,8 @@ pub struct Claim {
     pub capacity_bytes: u64,
     /// A person says that its disk is gone for good.
     pub declared_lost: bool,
+    /// A person lets it go, if it is one that is kept for a person.
+    pub released: bool,
     /// The volume that it is bound to; empty while it is not.
     pub volume: String,
     /// The one machine on which the volume can be used, where there is only one.

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt as _};
-use kvorum_crd::{KvCluster, KvClusterSpec, Node};
+use kvorum_crd::{KvCluster, KvClusterSpec, KvClusterStatus, Node};
 use rand::Rng as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -26,7 +26,7 @@ use tokio::try_join;
 use crate::build::{Inputs, Template, bytes, hash};
 use crate::memory::Memory;
 use crate::names;
-use crate::observed::{Observed, Taken, Wanted};
+use crate::observed::{Claim, Observed, Taken, Wanted};
 use crate::options::Options;
 use crate::step::Risky;
 
@@ -131,8 +131,7 @@ pub async fn observe(
     let pinned = pinned_image(&objects).filter(|_| follow == Follow::No);
     let pinned = pinned.unwrap_or_else(|| options.image.clone());
     let image = cluster.spec.image.as_ref().unwrap_or(&pinned);
-    let incarnation =
-        cluster.status.as_ref().and_then(|status| status.incarnation).unwrap_or(1).max(1) as u64;
+    let incarnation = incarnation(cluster.status.as_ref(), &objects);
     let inputs = Inputs {
         cluster: &cluster,
         name,
@@ -342,6 +341,19 @@ async fn read_objects(client: &Client, namespace: &str, name: &str) -> Result<Ob
 fn by_ordinal<K: Resource>(items: Vec<K>, prefix: &str) -> BTreeMap<u32, K> {
     let ordinal = |item: &K| names::ordinal(item.meta().name.as_deref()?, prefix);
     items.into_iter().filter_map(|item| Some((ordinal(&item)?, item))).collect()
+}
+
+/// The incarnation that pods are made for: what the status says, or what is written on its cluster's claims, of which
+/// a recovery raises both.
+fn incarnation(status: Option<&KvClusterStatus>, objects: &Objects) -> u64 {
+    let cluster_id = status.and_then(|status| names::unhex(status.cluster_id.as_deref()?));
+    let ours = |claim: &Claim| {
+        let disk = claim.disk.filter(|disk| cluster_id.is_none_or(|id| id == disk.cluster_id));
+        disk.is_some() && !claim.deleting
+    };
+    let claims = objects.claims.values().map(read::claim).filter(ours).map(|claim| claim.incarnation);
+    let said = status.and_then(|status| status.incarnation).unwrap_or_default().max(0) as u64;
+    claims.chain([said]).max().unwrap_or_default().max(1)
 }
 
 /// The image that the cluster was made with.

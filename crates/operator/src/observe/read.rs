@@ -129,6 +129,8 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
     let requested = claim.spec.as_ref().and_then(|spec| storage(spec.resources.as_ref()?.requests.as_ref()));
     let capacity = claim.status.as_ref().and_then(|status| storage(status.capacity.as_ref()));
     let founder = annotation(names::FOUNDER) == Some("true");
+    // A person means this very claim, and not the next one of its name.
+    let names_uid = |key: &str| annotation(key).is_some_and(|uid| Some(uid) == claim.uid().as_deref());
     let disk = id(names::CLUSTER_ID).zip(id(names::NODE_ID));
     Claim {
         version: version(claim),
@@ -136,12 +138,13 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
         // How long anything lasts is for whoever looks again and again.
         deleting_for: std::time::Duration::ZERO,
         disk: disk.map(|(cluster_id, node_id)| Disk { cluster_id, node_id, founder }),
+        incarnation: annotation(names::INCARNATION).and_then(|text| text.parse().ok()).unwrap_or_default(),
         image: annotation(names::IMAGE).unwrap_or_default().to_owned(),
         retired: retired(annotation(names::RETIRED)),
         requested_bytes: requested.unwrap_or_default(),
         capacity_bytes: capacity.unwrap_or_default(),
-        declared_lost: annotation(names::DISK_LOST).is_some()
-            && annotation(names::DISK_LOST) == claim.uid().as_deref(),
+        declared_lost: names_uid(names::DISK_LOST),
+        released: names_uid(names::RELEASE),
         volume: claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default(),
         // Where the volume is, the claim does not know.
         home: None,

@@ -10,6 +10,7 @@ mod monitor;
 mod proof;
 mod quorum;
 mod recovery;
+mod release;
 mod repair;
 mod rollout;
 mod scale;
@@ -141,6 +142,7 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
              majority of the new or of the old voters does not answer: bring those members back.",
         );
     }
+    release::refuse(view, notes);
     recovery::over(view.observed)
         .or_else(|| stateful_set::hold_members(view))
         .or_else(|| join::record_members(view))

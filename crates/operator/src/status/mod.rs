@@ -62,7 +62,9 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
 /// It never goes back.
 fn incarnation(observed: &Observed, old: &KvClusterStatus) -> Option<i64> {
     let of_nodes = observed.nodes.values().map(|node| node.incarnation as i64).filter(|n| *n > 0);
-    of_nodes.chain(old.incarnation).max()
+    // Claims may know of one that an erased status does not.
+    let of_claims = Some(observed.incarnation as i64).filter(|n| *n > 1);
+    of_nodes.chain(of_claims).chain(old.incarnation).max()
 }
 
 fn members(seen: &Seen, view: Option<&View>) -> Vec<MemberStatus> {

@@ -53,6 +53,8 @@ pub enum Step {
         version: Version,
         /// What to write.
         disk: Disk,
+        /// And of which incarnation its cluster is.
+        incarnation: u64,
     },
     /// Write on a claim that its disk takes part no more.
     Retire {

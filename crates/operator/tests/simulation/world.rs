@@ -346,10 +346,12 @@ impl World {
                 })
             }
             Step::Grow { replicas, version } => self.change_set(version, |set| set.replicas = *replicas),
-            Step::RecordDisk { ordinal, version, disk } => self.change_claim(*ordinal, version, |claim| {
-                claim.disk = Some(*disk);
-                claim.retired = Retired::No;
-            }),
+            Step::RecordDisk { ordinal, version, disk, incarnation } => {
+                self.change_claim(*ordinal, version, |claim| {
+                    (claim.disk, claim.incarnation) = (Some(*disk), *incarnation);
+                    (claim.retired, claim.released) = (Retired::No, false);
+                })
+            }
             Step::Retire { ordinal, version, retired } => {
                 self.change_claim(*ordinal, version, |claim| claim.retired = *retired)
             }
@@ -518,7 +520,8 @@ impl World {
         let (group, claim) = (self.group.as_ref()?, self.claims.get(&ordinal)?);
         let volume = self.volumes.get(&claim.version.uid)?;
         let began = group.began.range(volume.incarnation + 1..).next().map(|(_, log)| *log)?;
-        let only = volume.cluster_id == group.cluster_id && volume.log > began && !claim.declared_lost;
+        let let_go = claim.declared_lost || claim.released;
+        let only = volume.cluster_id == group.cluster_id && volume.log > began && !let_go;
         only.then(|| format!("disk {} of before a recovery had writes that nobody else has", volume.node_id))
     }
 
@@ -714,7 +717,9 @@ impl World {
             }
             (14, _) if self.group.is_some() => {
                 (self.cluster_id, self.step, self.recovery) = (None, None, None);
-                let latest = self.running().values().map(|volume| volume.incarnation).max();
+                // The claims know it, where a node of it has ever been seen to lead.
+                let latest = self.claims.values().filter(|claim| !claim.deleting);
+                let latest = latest.map(|claim| claim.incarnation).max();
                 self.incarnation = latest.unwrap_or_default().max(1);
                 self.outdate();
                 "the status is erased".into()
@@ -846,7 +851,7 @@ impl World {
                     let retired =
                         |claim: &Claim| claim.disk.is_some_and(|disk| !members.contains_key(&disk.node_id));
                     for claim in self.claims.values_mut().filter(|claim| retired(claim)) {
-                        claim.deleting = true;
+                        claim.released = true;
                     }
                 }
                 _ => {}
