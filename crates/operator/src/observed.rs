@@ -53,6 +53,8 @@ pub struct Observed {
     pub claims: BTreeMap<u32, Claim>,
     /// What the nodes that answered said, by ordinal.
     pub nodes: BTreeMap<u32, Node>,
+    /// Disks that answer another member; known only where no leader has answered.
+    pub reached: BTreeSet<u64>,
     /// Machines that are cordoned.
     pub cordoned: Vec<String>,
     /// The operator lacks the right to read machines and volumes: whether one is gone, it cannot tell.
@@ -63,6 +65,15 @@ impl Observed {
     /// The name of an ordinal's pod, which is what people know a member by.
     pub fn pod_name(&self, ordinal: u32) -> String {
         names::pod(&self.name, ordinal)
+    }
+
+    /// The ordinal of a member that does not lead itself and has just heard that a quorum has a leader: it is the
+    /// operator that does not reach that one.
+    pub fn vouched(&self) -> Option<u32> {
+        let ours =
+            |node: &Node| Some(node.cluster_id) == self.cluster_id && node.incarnation >= self.incarnation;
+        let vouches = |node: &Node| node.confirmed && node.role != Role::Leader && ours(node);
+        self.nodes.iter().find(|(_, node)| vouches(node)).map(|(ordinal, _)| *ordinal)
     }
 
     /// The name of an ordinal's claim.
@@ -246,7 +257,8 @@ pub struct Node {
     pub role: Role,
     /// Its term.
     pub term: u64,
-    /// It leads, and a quorum has just confirmed that: what it says of the membership is the latest.
+    /// It leads, and a quorum has just confirmed that: what it says of the membership is the latest. Or it votes, and
+    /// has just heard from a leader of whom that is true; that is asked only where no leader answers.
     pub confirmed: bool,
     /// Its last log entry.
     pub last_log: LogId,
@@ -294,6 +306,11 @@ impl Claim {
 }
 
 impl Node {
+    /// It votes, as far as it knows, and stands for its cluster.
+    pub fn is_voter(&self) -> bool {
+        matches!(self.role, Role::Follower | Role::Candidate | Role::Leader)
+    }
+
     /// The token for a recovery from this node.
     pub fn token(&self) -> Token {
         Token { incarnation: self.incarnation, node_id: self.node_id, last_log: self.last_log }

@@ -32,6 +32,7 @@ use crate::step::Risky;
 
 pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;
+use nodes::Asked;
 use owner::Owner;
 pub(crate) use read::generation;
 
@@ -164,7 +165,7 @@ pub async fn observe(
         read::stateful_set(set, current)
     });
 
-    let (nodes, addresses) = nodes::ask(&objects.pods, namespace, name, memory).await;
+    let Asked { nodes, addresses, reached } = nodes::ask(&objects.pods, namespace, name, memory).await;
     let made = serde_json::from_value(template.template["spec"].clone()).unwrap_or_default();
     let silent = nodes.len() < objects.pods.len();
     let machines = machines::look(client, &objects, &made, silent, memory).await;
@@ -189,6 +190,7 @@ pub async fn observe(
         pods: objects.pods.iter().map(|(ordinal, pod)| (*ordinal, read::pod(pod))).collect(),
         claims: objects.claims.iter().map(|(ordinal, claim)| (*ordinal, read::claim(claim))).collect(),
         nodes,
+        reached,
         cordoned: machines.cordoned.clone(),
         machines_forbidden: machines.forbidden,
     };

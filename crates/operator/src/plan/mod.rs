@@ -129,7 +129,9 @@ fn decide(observed: &Observed, notes: &mut Notes) -> Decided {
         .or_else(|| rollout::broken(observed))
         .or_else(|| bootstrap::next(observed, notes))
         .or_else(|| match View::of(observed) {
-            None => recovery::next(observed, notes).or_else(|| quorum::below(observed)),
+            None => quorum::beyond_reach(observed, notes)
+                .or_else(|| recovery::next(observed, notes))
+                .or_else(|| quorum::below(observed)),
             Some(view) => with_quorum(&view, notes),
         })
 }

@@ -1,9 +1,23 @@
 //! Below quorum: nothing is changed that could cost a disk.
 
-use super::{Decided, safe, storage, wait};
+use super::{About, Decided, Notes, safe, storage, wait};
 use crate::fence::Retired;
 use crate::observed::{Claim, Observed};
 use crate::step::Step;
+
+/// Nothing is done about a quorum that is there and that only the operator does not reach.
+pub fn beyond_reach(observed: &Observed, notes: &mut Notes) -> Decided {
+    let member = observed.pod_name(observed.vouched()?);
+    if observed.recover_from.is_some() {
+        let message =
+            format!("A quorum is there, as member {member} confirms, and nothing is to be recovered.");
+        notes.add(About::Degraded, "RecoverRefused", message);
+    }
+    wait(format!(
+        "Waiting until the operator reaches the leader, which member {member} does. If this stays, look for a \
+         NetworkPolicy or a broken network between the operator and the other members."
+    ))
+}
 
 /// Brings pods back that were scaled away, and grows volumes. That, and what is done before with outdated
 /// pods that do not run, is all: a corrected spec heals what a bad one broke, and the rest waits for a

@@ -111,6 +111,14 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
     if claim.machine == Machine::Exists || pod.is_some_and(|pod| pod.running) {
         return None;
     }
+    if claim.disk.is_some_and(|disk| view.hears(disk.node_id)) {
+        let message = format!(
+            "The machine with the disk of member {member} has no Node, but the member answers its leader, and its disk is \
+             not lost. Let the machine join again, or shut it down."
+        );
+        notes.add(About::Storage, "MachineUnlisted", message);
+        return None;
+    }
     let (reason, message) = match (claim.machine, claim.standby) {
         (Machine::Gone, true) => {
             return Some(format!(
@@ -238,6 +246,18 @@ mod tests {
         assert_eq!(repaired(&seen), (false, vec!["ReplacementPending", "OneAtATime"]));
         seen.claims.get_mut(&3).unwrap().declared_lost = true;
         assert!(repaired(&seen).0, "a person knows");
+    }
+
+    /// Goal: a machine whose Node was deleted and which goes on is not gone.
+    #[test]
+    fn whoever_answers_the_leader_is_not_lost() {
+        let mut seen = four_and_a_lost_one();
+        let heard = Progress { matched: 1, ..Progress::default() };
+        seen.nodes.get_mut(&0).unwrap().progress.insert(4, heard);
+        assert_eq!(repaired(&seen), (false, vec!["MachineUnlisted"]));
+        let silent = Progress { silent_ms: 60_000, ..heard };
+        seen.nodes.get_mut(&0).unwrap().progress.insert(4, silent);
+        assert_eq!(repaired(&seen), (true, vec![]));
     }
 
     /// Goal: what others may use is not given up, nor what a recovery left behind, until a person says so.

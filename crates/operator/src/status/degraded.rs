@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::quorum::QUORUM_LOST_AFTER;
 use super::verdict::{Verdict, verdict};
 use crate::apply::ApplyError;
 use crate::names;
@@ -22,6 +23,14 @@ pub fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> V
     }
     if let Some(note) = plan.notes.iter().find(|note| note.about == About::Degraded) {
         return verdict("Degraded", true, note.reason, note.message.clone());
+    }
+    if let (Some(member), true) = (observed.vouched(), seen.leaderless > QUORUM_LOST_AFTER) {
+        let message = format!(
+            "The operator does not reach the leader, which member {} does; nothing is repaired meanwhile. Look for a \
+             NetworkPolicy or a broken network between the operator and the other members.",
+            names::pod(&seen.name, member)
+        );
+        return verdict("Degraded", true, "LeaderUnreachable", message);
     }
     let alarm = observed.nodes.iter().find(|(_, node)| !node.alarms.is_empty());
     if let Some((ordinal, node)) = alarm {

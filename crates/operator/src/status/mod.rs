@@ -223,6 +223,26 @@ mod tests {
         assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("True", "StatusOnly"));
     }
 
+    /// Goal: an operator that is cut off from some members pages nobody about a quorum that is there, and says what is
+    /// wrong. Method: a follower alone answers, of three.
+    #[test]
+    fn what_only_the_operator_does_not_reach_is_not_lost() {
+        let mut seen = seen();
+        let node = seen.observed.nodes.get_mut(&0).unwrap();
+        (node.role, node.confirmed) = (Role::Follower, false);
+        node.membership.configs = vec![[1, 2, 3].into()];
+        for ordinal in [1, 2] {
+            seen.observed.pods.insert(ordinal, Pod { running: true, ..Pod::default() });
+        }
+        seen.leaderless = Duration::from_secs(60);
+        assert_eq!(condition(&seen, &Ok(()), "QuorumLost"), said("True", "NoQuorum"));
+        seen.observed.pods.values_mut().for_each(|pod| pod.ready = true);
+        assert_eq!(condition(&seen, &Ok(()), "QuorumLost"), said("Unknown", "Unreachable"));
+        seen.observed.nodes.get_mut(&0).unwrap().confirmed = true;
+        assert_eq!(condition(&seen, &Ok(()), "QuorumLost"), said("False", "ConfirmedByMember"));
+        assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("True", "LeaderUnreachable"));
+    }
+
     /// Goal: the advice after a second loss names no disk that the first recovery left behind.
     #[test]
     fn the_best_survivor_is_of_the_latest_incarnation() {

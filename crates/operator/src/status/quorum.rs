@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::verdict::{Verdict, verdict};
 use crate::names;
 use crate::observe::Seen;
+use crate::observed::Observed;
 use crate::plan::{Offer, View, offer};
 
 /// Without a confirmed leader for so long, the quorum counts as lost: an election takes less.
@@ -24,16 +25,16 @@ pub fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
             "No leader is confirmed at the moment, as during an election.",
         );
     }
-    let ready = observed.pods.values().filter(|pod| pod.ready).count();
-    if observed.nodes.is_empty() && ready * 2 > observed.pods.len() {
-        let message = "The kubelets say that most members are ready, but the operator reaches none of them. Look for a \
-                       NetworkPolicy or a broken network between the two.";
-        return Verdict {
-            kind: "QuorumLost",
-            status: "Unknown",
-            reason: "Unreachable".into(),
-            message: message.into(),
-        };
+    if let Some(member) = observed.vouched() {
+        let message = format!(
+            "Member {} confirms that a quorum has a leader, which the operator does not reach.",
+            names::pod(&seen.name, member)
+        );
+        return verdict("QuorumLost", false, "ConfirmedByMember", message);
+    }
+    if let Some(message) = unreachable(observed) {
+        let reason = "Unreachable".into();
+        return Verdict { kind: "QuorumLost", status: "Unknown", reason, message };
     }
     let silent: Vec<String> = observed
         .pods
@@ -45,6 +46,23 @@ pub fn quorum(seen: &Seen, view: Option<&View>) -> Verdict {
         if silent.is_empty() { String::new() } else { format!(" {} do not answer.", silent.join(", ")) };
     let advice = advice(seen);
     verdict("QuorumLost", true, "NoQuorum", format!("No leader is confirmed by a quorum.{silent} {advice}"))
+}
+
+/// The kubelets say that a majority is ready, and some of it does not answer the operator, so that the quorum may well
+/// be there.
+fn unreachable(observed: &Observed) -> Option<String> {
+    let ready = || observed.pods.iter().filter(|(_, pod)| pod.ready && !pod.deleting);
+    let silent: Vec<String> = ready()
+        .filter(|(ordinal, _)| !observed.nodes.contains_key(ordinal))
+        .map(|(ordinal, _)| observed.pod_name(*ordinal))
+        .collect();
+    (!silent.is_empty() && ready().count() * 2 > observed.pods.len()).then(|| {
+        format!(
+            "The kubelets say that most members are ready, but the operator does not reach {}. Look for a NetworkPolicy or \
+             a broken network between the two.",
+            silent.join(", ")
+        )
+    })
 }
 
 /// What a person can do about a quorum that is lost.
