@@ -49,8 +49,16 @@ pub struct Observed {
     pub stateful_set: Option<StatefulSet>,
     /// Pods by ordinal.
     pub pods: BTreeMap<u32, Pod>,
+    /// Ordinals whose pod the StatefulSet has not made for a while.
+    pub unmade: BTreeSet<u32>,
+    /// Members to which the Service sends clients; `None` where that cannot be read.
+    pub endpoints: Option<usize>,
     /// Claims by ordinal.
     pub claims: BTreeMap<u32, Claim>,
+    /// Whether the volumes can grow, where the spec wants larger ones.
+    pub growth: Growth,
+    /// Why the image that the spec wants cannot run what the cluster has.
+    pub image_refused: Option<String>,
     /// What the nodes that answered said, by ordinal.
     pub nodes: BTreeMap<u32, Node>,
     /// Disks that answer another member; known only where no leader has answered.
@@ -135,6 +143,16 @@ pub enum Monitor {
     Impossible(String),
 }
 
+/// Whether the volumes can grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Growth {
+    /// As far as is known.
+    #[default]
+    Allowed,
+    /// Their class says no: why, as a sentence.
+    Refused(String),
+}
+
 /// The StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatefulSet {
@@ -169,6 +187,10 @@ pub struct Pod {
     pub machine: Option<String>,
     /// Why its container does not run, as the kubelet or the scheduler says.
     pub trouble: Option<String>,
+    /// What it waits for is what every pod waits for at first.
+    pub starts: bool,
+    /// It is not ready, and has not run as it should for longer than a start takes.
+    pub troubled: bool,
     /// It should have been gone for a while.
     pub stuck: bool,
     /// It has not run for minutes, though it was made.
@@ -198,6 +220,8 @@ pub struct Claim {
     pub requested_bytes: u64,
     /// The size that is there; 0 while it is not bound.
     pub capacity_bytes: u64,
+    /// Its volume has grown, and its file system follows only when another pod mounts it.
+    pub grows_on_restart: bool,
     /// A person says that its disk is gone for good.
     pub declared_lost: bool,
     /// A person lets it go, if it is one that is kept for a person.
@@ -270,6 +294,8 @@ pub struct Node {
     pub progress: BTreeMap<u64, Progress>,
     /// Its version.
     pub version: String,
+    /// The feature level of its cluster, as far as it knows.
+    pub feature_level: u32,
     /// Its alarms.
     pub alarms: Vec<String>,
     /// Why it answers its status and nothing else, and what to do; empty where it serves.
@@ -296,6 +322,13 @@ pub struct Progress {
     pub bytes_behind: u64,
     /// Since when it is silent.
     pub silent_ms: u64,
+}
+
+impl Pod {
+    /// Why it does not run, or what is known instead.
+    pub fn why_not_ready(&self) -> &str {
+        self.trouble.as_deref().unwrap_or("it runs again after it had stopped, and is not ready yet")
+    }
 }
 
 impl Claim {

@@ -103,6 +103,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         progress: progress.collect(),
         membership: membership(status.membership.unwrap_or_default(), namespace, name),
         version: status.version,
+        feature_level: status.feature_level.max(1),
         alarms: status.alarms,
         status_only: status.status_only,
     }

@@ -22,10 +22,10 @@ pub fn beyond_reach(observed: &Observed, notes: &mut Notes) -> Decided {
 /// Brings pods back that were scaled away, and grows volumes. That, and what is done before with outdated
 /// pods that do not run, is all: a corrected spec heals what a bad one broke, and the rest waits for a
 /// leader.
-pub fn below(observed: &Observed) -> Decided {
+pub fn below(observed: &Observed, notes: &mut Notes) -> Decided {
     let leaderless = "Waiting for a leader that a quorum confirms; nothing is changed until then that could cost a disk. \
                       If this stays, the condition QuorumLost says which members are missing and what to do.";
-    bring_back(observed).or_else(|| storage::grow(observed)).or_else(|| wait(leaderless))
+    bring_back(observed).or_else(|| storage::grow(observed, notes)).or_else(|| wait(leaderless))
 }
 
 /// The newest membership that any node knows says how many pods there must be; and so do the claims of members of

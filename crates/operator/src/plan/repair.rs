@@ -97,7 +97,8 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
         ));
     }
     let (pod, member) = (view.observed.pods.get(&ordinal), view.observed.pod_name(ordinal));
-    let unscheduled = pod.filter(|pod| pod.machine.is_none()).and_then(|pod| pod.trouble.as_ref());
+    let unscheduled = pod.filter(|pod| pod.machine.is_none() && pod.troubled);
+    let unscheduled = unscheduled.and_then(|pod| pod.trouble.as_ref());
     if let (true, Some(trouble)) = (view.observed.machines_forbidden, unscheduled) {
         let message = format!(
             "Member {member} does not run: {trouble}. The operator has no right to read Nodes and PersistentVolumes, and \
@@ -172,7 +173,7 @@ mod tests {
             last_log,
             ..Node::default()
         };
-        let pod = Pod { trouble: Some("it is not scheduled".into()), ..Pod::default() };
+        let pod = Pod { trouble: Some("it is not scheduled".into()), troubled: true, ..Pod::default() };
         let mut observed = Observed {
             cluster_id: Some(9),
             stateful_set: Some(StatefulSet { replicas: 2, ..StatefulSet::default() }),

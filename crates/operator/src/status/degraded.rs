@@ -55,15 +55,8 @@ pub fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> V
         );
         return verdict("Degraded", true, "PodStuck", message);
     }
-    let broken = observed.pods.iter().find(|(_, pod)| !pod.ready && pod.trouble.is_some());
-    if let Some((ordinal, pod)) = broken {
-        let trouble = pod.trouble.as_deref().unwrap_or_default();
-        return verdict(
-            "Degraded",
-            true,
-            "PodNotRunning",
-            format!("Pod {} does not run: {trouble}", names::pod(&seen.name, *ordinal)),
-        );
+    if let Some(broken) = without_pod(observed) {
+        return broken;
     }
     if let Some(machine) = shared_machine(observed) {
         let message = format!("Two members run on {machine}, whose loss would cost both: add machines.");
@@ -73,6 +66,21 @@ pub fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> V
         return verdict("Degraded", true, "NoPodMonitor", why.clone());
     }
     verdict("Degraded", false, "None", "No member is in trouble.")
+}
+
+/// A member whose pod does not run, or cannot be made.
+fn without_pod(observed: &Observed) -> Option<Verdict> {
+    if let Some((ordinal, pod)) = observed.pods.iter().find(|(_, pod)| !pod.ready && pod.troubled) {
+        let message = format!("Pod {} does not run: {}", observed.pod_name(*ordinal), pod.why_not_ready());
+        return Some(verdict("Degraded", true, "PodNotRunning", message));
+    }
+    let ordinal = observed.unmade.first()?;
+    let message = format!(
+        "Pod {} is not made: `kubectl describe statefulset {}` says why, a quota or an admission webhook for example.",
+        observed.pod_name(*ordinal),
+        observed.name
+    );
+    Some(verdict("Degraded", true, "PodNotMade", message))
 }
 
 fn shared_machine(observed: &Observed) -> Option<&str> {

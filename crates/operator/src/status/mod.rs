@@ -10,13 +10,14 @@ use k8s_openapi::jiff::Timestamp;
 use kvorum_crd::{KvClusterStatus, MemberStatus};
 
 use crate::apply::ApplyError;
+use crate::build::quantity;
 use crate::names::{self, CLIENT_PORT, hex};
-use crate::observe::Seen;
+use crate::observe::{Follow, Seen};
 use crate::observed::{Node, Observed, Role};
 use crate::plan::{Plan, View};
 use crate::step::Step;
 
-use conditions::verdicts;
+use conditions::{Made, verdicts};
 use verdict::Verdict;
 
 /// The new status. `outcome` is what became of the plan's step.
@@ -39,6 +40,8 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         leader: leader.map(|ordinal| names::pod(&seen.name, ordinal)),
         version: observed.nodes.values().map(|node| node.version.clone()).min().or(old.version.clone()),
         step: old.step.clone(),
+        following: following(seen, plan, &old),
+        volume_size: volume_size(observed).or(old.volume_size.clone()),
         members,
         conditions: Vec::new(),
     };
@@ -54,9 +57,28 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         Step::Forget(_) | Step::Abandon(_) if done => new.step = None,
         _ => {}
     }
-    let verdicts = verdicts(seen, plan, outcome, view.as_ref(), &new);
+    let view = view.as_ref();
+    let ready_members = new.ready_members;
+    let verdicts = verdicts(&Made { seen, plan, outcome, view, old: &old, ready_members });
     new.conditions = with_times(verdicts, &old.conditions, seen.cluster.metadata.generation, now);
     new
+}
+
+/// The image of this operator that the cluster is taking over, until all is as wanted with it: an operator that is
+/// started anew goes on with this cluster, and with no other.
+fn following(seen: &Seen, plan: &Plan, old: &KvClusterStatus) -> Option<String> {
+    match seen.follow {
+        _ if plan.step == Step::Rest && !seen.update_pending => None,
+        Follow::Yes => Some(seen.pinned_image.clone()),
+        Follow::No => old.following.clone(),
+    }
+}
+
+/// The size of the smallest volume that is bound.
+fn volume_size(observed: &Observed) -> Option<String> {
+    let set = observed.stateful_set.as_ref()?;
+    let members = observed.claims.range(..set.replicas).map(|(_, claim)| claim.capacity_bytes);
+    members.filter(|bytes| *bytes > 0).min().map(quantity)
 }
 
 /// It never goes back.
@@ -145,6 +167,7 @@ mod tests {
 
     /// One member, which leads and is ready.
     fn seen() -> Seen {
+        let pod = || Pod { running: true, ready: true, ..Pod::default() };
         let membership = Membership {
             log_id: LogId { term: 1, index: 1 },
             configs: vec![[1].into()],
@@ -166,7 +189,7 @@ mod tests {
             cluster_id: Some(9),
             objects_current: true,
             stateful_set: Some(set),
-            pods: [(0, Pod { running: true, ready: true, ..Pod::default() })].into(),
+            pods: [(0, pod())].into(),
             nodes: [(0, node)].into(),
             ..Observed::default()
         };
@@ -184,6 +207,8 @@ mod tests {
             objects: Vec::new(),
             pod_monitor: None,
             leaderless: Duration::ZERO,
+            follow: Follow::No,
+            stopped_at: None,
         }
     }
 
@@ -212,6 +237,31 @@ mod tests {
         });
         assert_eq!(condition(&seen, &refused, "Degraded"), said("True", "StepFailed"));
         assert_eq!(condition(&seen, &refused, "Ready"), said("True", "Ready"));
+    }
+
+    /// Goal: a quota that keeps pods from being made is not passed over in silence, and Ready means that the Service
+    /// answers.
+    #[test]
+    fn a_pod_that_cannot_be_made_is_said() {
+        let mut seen = seen();
+        seen.observed.unmade.insert(1);
+        assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("True", "PodNotMade"));
+        seen.observed.endpoints = Some(0);
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("False", "NoEndpoints"));
+        assert_eq!(plan(&seen.observed).step, Step::Wait, "so that it is looked at soon");
+        seen.observed.endpoints = Some(1);
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("True", "Ready"));
+    }
+
+    /// Goal: a container that is told to start is in no trouble; one that fails is until it is ready.
+    #[test]
+    fn a_start_is_no_trouble() {
+        let mut seen = seen();
+        let trouble = Some("ContainerCreating".into());
+        seen.observed.pods.insert(1, Pod { trouble, starts: true, ..Pod::default() });
+        assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("False", "None"));
+        seen.observed.pods.get_mut(&1).unwrap().troubled = true;
+        assert_eq!(condition(&seen, &Ok(()), "Degraded"), said("True", "PodNotRunning"));
     }
 
     /// Goal: a member whose disk is not the one that its cluster knows is not merely waited for.
