@@ -162,7 +162,8 @@ impl Effects<'_> {
     /// What is not ready takes nothing from the budget, and may be what keeps it spent.
     async fn remove_pod(&self, ordinal: u32, version: &Version) -> Result<(), ApplyError> {
         let name = names::pod(&self.seen.name, ordinal);
-        if !self.seen.observed.pods.get(&ordinal).is_some_and(|pod| pod.ready) {
+        let ready = self.seen.observed.pods.get(&ordinal).is_some_and(|pod| pod.ready);
+        if !ready || self.seen.observed.deleting {
             return self.delete::<Pod>(&name, version, DeleteParams::default()).await;
         }
         let delete = DeleteParams::default().preconditions(exactly(version));

@@ -344,6 +344,11 @@ impl Node {
         matches!(self.role, Role::Follower | Role::Candidate | Role::Leader)
     }
 
+    /// Its disk is where its cluster knows it: it is not a copy of another member's.
+    pub fn is_at_home(&self, ordinal: u32) -> bool {
+        self.membership.nodes.get(&self.node_id).copied().flatten().is_none_or(|home| home == ordinal)
+    }
+
     /// The token for a recovery from this node.
     pub fn token(&self) -> Token {
         Token { incarnation: self.incarnation, node_id: self.node_id, last_log: self.last_log }

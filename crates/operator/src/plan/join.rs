@@ -12,7 +12,8 @@ use crate::step::{Risky, Step};
 /// Writes on the members' claims whose disks they are and which image is pinned, where that is missing.
 pub fn record_members(view: &View) -> Decided {
     view.observed.nodes.iter().find_map(|(ordinal, node)| {
-        let member = view.membership.nodes.contains_key(&node.node_id);
+        // A copy has the id of the member that it was made of.
+        let member = view.ordinal(node.node_id) == Some(*ordinal);
         if member { record(view, *ordinal, node.node_id) } else { None }
     })
 }
@@ -256,6 +257,14 @@ mod tests {
             record_members(&View::of(&observed).expect("a leader is confirmed")).map(|(decision, _)| decision)
         };
         assert!(recorded(claim("kvorum:2")).is_none());
+        // A copy of its disk is recorded nowhere.
+        let copied = Observed {
+            cluster_id: Some(9),
+            claims: [(1, claim("kvorum:1"))].into(),
+            nodes: [(0, node.clone()), (1, Node { role: Role::StatusOnly, ..node.clone() })].into(),
+            ..Observed::default()
+        };
+        assert!(record_members(&View::of(&copied).expect("a leader is confirmed")).is_none());
         // Whoever recovers a status that was erased needs it.
         let older = recorded(Claim { incarnation: 1, ..claim("kvorum:2") });
         assert!(matches!(older, Some(super::super::Decision::Safe(Step::RecordDisk { incarnation: 2, .. }))));

@@ -16,8 +16,10 @@ use crate::step::{Risky, Step};
 /// The next step of a recovery that was asked for.
 pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     let wanted = observed.recover_from.as_deref()?;
-    let survivor =
-        observed.nodes.iter().find(|(_, node)| !node.is_blank() && node.token().to_string() == wanted);
+    let named = |(ordinal, node): &(&u32, &Node)| {
+        !node.is_blank() && node.is_at_home(**ordinal) && node.token().to_string() == wanted
+    };
+    let survivor = observed.nodes.iter().find(named);
     let Some((&ordinal, node)) = survivor else {
         if restarts(observed) || is_told(observed, wanted) {
             return wait(
@@ -119,8 +121,11 @@ pub fn offer(observed: &Observed) -> Offer {
 /// The member that has the most of the log; of the latest incarnation's, since the logs of disks that were left
 /// behind may have gone on by themselves.
 fn survivor(observed: &Observed) -> Option<&Node> {
-    let has_data = |node: &&Node| Some(node.cluster_id) == observed.cluster_id && !node.is_blank();
-    observed.nodes.values().filter(has_data).max_by_key(|node| (node.incarnation, node.last_log))
+    let has_data = |(ordinal, node): &(&u32, &Node)| {
+        Some(node.cluster_id) == observed.cluster_id && !node.is_blank() && node.is_at_home(**ordinal)
+    };
+    let survivors = observed.nodes.iter().filter(has_data).map(|(_, node)| node);
+    survivors.max_by_key(|node| (node.incarnation, node.last_log))
 }
 
 /// The step on record is a recovery, and its survivor does not answer: it restarts for that.
@@ -381,7 +386,10 @@ mod tests {
             seen.claims.get_mut(&2).unwrap().machine = Machine::Gone;
             seen.reached.insert(3);
         });
-        assert_eq!(cases, 14);
+        check(false, "a copy of it answers at another address", &|seen| {
+            seen.nodes.insert(1, Node { node_id: 3, role: Role::StatusOnly, ..seen.nodes[&0].clone() });
+        });
+        assert_eq!(cases, 15);
     }
 
     /// Goal: an operator that is cut off from the leader recovers nothing, whatever it is asked.

@@ -191,6 +191,13 @@ mod tests {
         seen.pods.get_mut(&1).unwrap().ready = false;
         assert_eq!(decided(&seen).0, Some(1));
         seen.nodes.remove(&2);
+        assert_eq!(
+            decided(&seen).0,
+            Some(1),
+            "kubelet and leader speak for whom the operator does not reach"
+        );
+        let silent = Progress { matched: 1, silent_ms: 60_000, ..Progress::default() };
+        seen.nodes.get_mut(&0).unwrap().progress.insert(3, silent);
         assert_eq!(decided(&seen).0, None, "it is needed for the majority");
         let mut seen = observed(3);
         seen.pods.get_mut(&1).unwrap().ready = false;
