@@ -66,6 +66,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [pods, persistentvolumeclaims]
   verbs: [list, watch, patch, delete]
+# Pods that are ready go by eviction, so that a disruption budget counts them.
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list]
 - apiGroups: [""]
   resources: [services]
   verbs: [get, create, patch]
@@ -87,5 +94,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   verbs: [list]
 - apiGroups: [""]
   resources: [persistentvolumes]
+  verbs: [get]
+# Whether volumes can grow.
+- apiGroups: [storage.k8s.io]
+  resources: [storageclasses]
   verbs: [get]
 {{- end -}}

@@ -8,6 +8,13 @@ use crate::pod::Pod;
 use crate::status::KvClusterStatus;
 use crate::storage::Storage;
 
+/// A size may be larger than before, or as large as every volume already is.
+const SIZE_GROWS: &str = "!has(self.spec.storage) || !has(oldSelf.spec.storage) || \
+    !has(self.spec.storage.size) || !has(oldSelf.spec.storage.size) || \
+    quantity(string(self.spec.storage.size)).compareTo(quantity(string(oldSelf.spec.storage.size))) >= 0 || \
+    (has(self.status) && has(self.status.volumeSize) && \
+    quantity(string(self.spec.storage.size)).compareTo(quantity(self.status.volumeSize)) >= 0)";
+
 /// A replicated key-value store.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[kube(
@@ -43,6 +50,10 @@ use crate::storage::Storage;
     .message(
         "metadata.name must be at most 40 lower-case letters, digits and '-', and begin with a letter: the names \
          of pods and Services are made of it"
+    ),
+    validation = Rule::new(SIZE_GROWS).field_path(".spec.storage.size").message(
+        "spec.storage.size cannot shrink; where a larger one cannot be had, it can go back to status.volumeSize, the size \
+         of the smallest volume"
     ),
 )]
 #[serde(rename_all = "camelCase")]

@@ -44,5 +44,12 @@ fn tidy(value: &mut Value, embedded: bool) {
 }
 
 /// Fields whose types are Kubernetes' own.
-const EMBEDDED: [&str; 6] =
-    ["resources", "affinity", "tolerations", "topologySpreadConstraints", "imagePullSecrets", "env"];
+const EMBEDDED: [&str; 7] = [
+    "resources",
+    "affinity",
+    "tolerations",
+    "topologySpreadConstraints",
+    "imagePullSecrets",
+    "securityContext",
+    "env",
+];

@@ -11,7 +11,7 @@ mod storage;
 
 pub use self::cluster::{KvCluster, KvClusterSpec, LogFormat, Metrics, Node};
 pub use self::definition::definition;
-pub use self::pod::{AntiAffinity, Pod};
+pub use self::pod::{AntiAffinity, Pod, RESERVED_ENV};
 pub use self::status::{KvClusterStatus, MemberStatus, StepRecord};
 pub use self::storage::{Keep, Storage};
 

@@ -24,6 +24,13 @@ pub struct KvClusterStatus {
     /// The survivor that a person named and for which the incarnation was raised, while that goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<String>,
+    /// The operator's image that the cluster is taking over, while that goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub following: Option<String>,
+    /// The size of the smallest volume: spec.storage.size may go back to it where a larger one cannot be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub volume_size: Option<String>,
     /// Pods that exist.
     pub replicas: i32,
     /// Members that take part and answer.

@@ -10,17 +10,13 @@ use serde_json::{Value, json};
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-        "message": "spec.storage.size cannot shrink",
-    },
-    {
         "rule": "has(self.storageClassName) == has(oldSelf.storageClassName) && \
                  (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
         "message": "spec.storage.storageClassName cannot change; make another cluster and move the data",
     },
 ]))]
 pub struct Storage {
-    /// The size of each disk. It can grow.
+    /// The size of each disk. It can grow, where its class lets it; where not, it can go back to what the disks have.
     #[schemars(schema_with = "size_schema")]
     pub size: Quantity,
     /// The class of the disks. Without it: the default class.

@@ -42,10 +42,30 @@ fn storage_grows_and_keeps_its_class() {
     assert!(change(storage(json!("1Gi")), storage(json!("1024Mi"))).is_empty());
     assert!(change(storage(json!(1_000_000)), storage(json!("1M"))).is_empty());
     assert!(change(storage(json!("2Gi")), storage(json!("1Gi")))[0].contains("cannot shrink"));
+    let with = |size: &str| {
+        let mut cluster = cluster("demo", storage(json!(size)));
+        cluster["status"] = json!({"volumeSize": "1Gi"});
+        cluster
+    };
+    assert!(problems(&with("1Gi"), Some(&with("2Gi"))).is_empty(), "a larger one could not be had");
+    assert!(problems(&with("1Mi"), Some(&with("2Gi")))[0].contains("cannot shrink"));
     let classed = json!({"storage": {"size": "1Gi", "storageClassName": "fast"}});
     assert!(change(storage(json!("1Gi")), classed)[0].contains("cannot change"));
     assert!(problems(&cluster("demo", storage(json!("nothing"))), None)[0].contains("such as 10Gi"));
     assert!(problems(&cluster("demo", storage(json!("0"))), None)[0].contains("above zero"));
+}
+
+/// Goal: nobody moves a node's disk or has it found a cluster of its own by an environment variable.
+#[test]
+fn reserved_variables_are_refused() {
+    let with =
+        |name: &str| cluster("demo", json!({"members": 3, "pod": {"env": [{"name": name, "value": "x"}]}}));
+    for name in RESERVED_ENV {
+        assert!(problems(&with(name), None)[0].contains("what the operator decides"), "{name}");
+    }
+    for name in ["KVORUM_LOG_LEVEL", "RUST_BACKTRACE"] {
+        assert_eq!(problems(&with(name), None), Vec::<String>::new(), "{name}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use kvorum_client::admin::{AdminClient, v1};
 use kvorum_crd::KvCluster;
@@ -19,8 +19,11 @@ use crate::memory::{Memory, peer_address};
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
 use crate::observe::{Applied, DISRUPTION_BUDGET, POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
 use crate::plan::View;
+use crate::refusal;
 use crate::step::{Risky, Step};
 
+/// The code by which an eviction is refused that a disruption budget does not allow now.
+const TOO_MANY_REQUESTS: u16 = 429;
 /// A change of the membership commits two log entries, and a new learner joins first.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// A node that is to recover asks the other voters for longer than an election takes, before and after which it
@@ -36,7 +39,7 @@ pub enum ApplyError {
     #[error("{0} has changed meanwhile")]
     Outdated(String),
     /// Kubernetes refused.
-    #[error("Kubernetes refused to {context}: {source}")]
+    #[error("Kubernetes refused to {context}: {}", refusal::said(.source))]
     Kubernetes {
         /// Verb and object.
         context: String,
@@ -51,6 +54,9 @@ pub enum ApplyError {
         /// What it said.
         source: kvorum_client::Error,
     },
+    /// It is not its turn yet: a drain has taken another member, for example.
+    #[error("{0}")]
+    Held(String),
     /// The answer was lost, as may be expected: no reason to worry anybody.
     #[error("{0}; a new look tells what came of it")]
     Unknown(String),
@@ -79,7 +85,9 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
             effects.apply_stateful_set(replicas, version, memory).await
         }
         Step::Grow { replicas, version } => effects.apply_stateful_set(*replicas, version, memory).await,
-        Step::RecordDisk { ordinal, version, disk } => effects.record_disk(*ordinal, version, disk).await,
+        Step::RecordDisk { ordinal, version, disk, incarnation } => {
+            effects.record_disk(*ordinal, version, disk, *incarnation).await
+        }
         Step::Retire { ordinal, version, retired } => effects.retire(*ordinal, version, *retired).await,
         Step::GrowClaim { ordinal } => effects.grow_claim(*ordinal).await,
         Step::Initialize { ordinal, node_id, cluster_id } => {
@@ -128,9 +136,7 @@ impl Effects<'_> {
                 let changed = self.leader()?.change_membership(voters, wire(membership)).await;
                 changed.map(drop).map_err(|source| node_error("change the voters", source))
             }
-            Risky::DeletePod { ordinal, version } => {
-                self.delete::<Pod>(&names::pod(name, *ordinal), version, DeleteParams::default()).await
-            }
+            Risky::DeletePod { ordinal, version } => self.remove_pod(*ordinal, version).await,
             Risky::DeleteClaim { ordinal, version } => {
                 let claim = names::claim(name, *ordinal);
                 self.delete::<PersistentVolumeClaim>(&claim, version, DeleteParams::background()).await
@@ -149,6 +155,28 @@ impl Effects<'_> {
             Risky::RecreateStatefulSet { version } => {
                 self.delete::<StatefulSet>(name, version, DeleteParams::orphan()).await
             }
+        }
+    }
+
+    /// Evicts a pod that is ready, so that the disruption budget lets go of one at a time, whoever asks: a drain too.
+    /// What is not ready takes nothing from the budget, and may be what keeps it spent.
+    async fn remove_pod(&self, ordinal: u32, version: &Version) -> Result<(), ApplyError> {
+        let name = names::pod(&self.seen.name, ordinal);
+        let ready = self.seen.observed.pods.get(&ordinal).is_some_and(|pod| pod.ready);
+        if !ready || self.seen.observed.deleting {
+            return self.delete::<Pod>(&name, version, DeleteParams::default()).await;
+        }
+        let delete = DeleteParams::default().preconditions(exactly(version));
+        let params = EvictParams { delete_options: Some(delete), ..EvictParams::default() };
+        match self.api::<Pod>().evict(&name, &params).await {
+            Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS => {
+                Err(ApplyError::Held(format!(
+                    "A disruption budget does not let pod {name} go now ({}). It is tried again; `kubectl get pdb` shows \
+                 which.",
+                    refusal::said(&kube::Error::Api(status))
+                )))
+            }
+            evicted => evicted.map(drop).map_err(|error| kubernetes(&format!("evict {name}"), error)),
         }
     }
 
@@ -266,11 +294,18 @@ impl Effects<'_> {
         inputs.stateful_set(replicas, &self.seen.template, &self.seen.size)
     }
 
-    async fn record_disk(&self, ordinal: u32, version: &Version, disk: &Disk) -> Result<(), ApplyError> {
+    async fn record_disk(
+        &self,
+        ordinal: u32,
+        version: &Version,
+        disk: &Disk,
+        incarnation: u64,
+    ) -> Result<(), ApplyError> {
         let mut annotations = json!({
             names::CLUSTER_ID: names::hex(disk.cluster_id),
             names::NODE_ID: names::hex(disk.node_id),
             names::IMAGE: self.seen.pinned_image,
+            names::INCARNATION: incarnation.to_string(),
         });
         if disk.founder {
             annotations[names::FOUNDER] = json!("true");
@@ -283,13 +318,17 @@ impl Effects<'_> {
             Retired::Behind { incarnation } => format!("{}{incarnation}", names::RETIRED_BEHIND),
             Retired::Left | Retired::No => "true".into(),
         };
-        let disk = self.seen.observed.claims.get(&ordinal).and_then(|claim| claim.disk).unwrap_or_default();
-        let annotations = json!({
+        let claim = self.seen.observed.claims.get(&ordinal);
+        let disk = claim.and_then(|claim| claim.disk).unwrap_or_default();
+        let mut annotations = json!({
             names::CLUSTER_ID: names::hex(disk.cluster_id),
             names::NODE_ID: names::hex(disk.node_id),
             names::IMAGE: self.seen.pinned_image,
             names::RETIRED: retired,
         });
+        if let Some(claim) = claim.filter(|claim| claim.incarnation > 0) {
+            annotations[names::INCARNATION] = json!(claim.incarnation.to_string());
+        }
         self.annotate_claim(ordinal, version, annotations).await
     }
 
@@ -349,10 +388,7 @@ impl Effects<'_> {
         version: &Version,
         params: DeleteParams,
     ) -> Result<(), ApplyError> {
-        let params = params.preconditions(Preconditions {
-            uid: Some(version.uid.clone()),
-            resource_version: Some(version.resource_version.clone()),
-        });
+        let params = params.preconditions(exactly(version));
         let deleted = self.api::<K>().delete(name, &params).await;
         deleted.map(drop).map_err(|error| kubernetes(&format!("delete {name}"), error))
     }
@@ -386,6 +422,12 @@ impl Effects<'_> {
         let leader = view.and_then(|view| view.ordinal(view.leader.node_id));
         self.node(leader.ok_or_else(|| ApplyError::Outdated("the leader".into()))?)
     }
+}
+
+/// The object in the version that was seen, and no other.
+fn exactly(version: &Version) -> Preconditions {
+    let Version { uid, resource_version } = version.clone();
+    Preconditions { uid: Some(uid), resource_version: Some(resource_version) }
 }
 
 /// The object, for the very one that was seen and no other of its name.

@@ -1,6 +1,7 @@
 //! The objects that belong to a cluster, made of its spec: pure.
 
-use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod};
+use k8s_openapi::api::core::v1::EnvVar;
+use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod, RESERVED_ENV};
 use serde_json::{Map, Value, json};
 
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
@@ -159,12 +160,8 @@ impl Inputs<'_> {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": {
-                "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-                "fsGroupChangePolicy": "OnRootMismatch",
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "affinity": pod.affinity.as_ref().map_or_else(|| self.anti_affinity(), |affinity| json!(affinity)),
+            "securityContext": security_context(pod),
+            "affinity": affinity(pod, self.anti_affinity()),
             "topologySpreadConstraints": self.spread(),
             "containers": [self.container()],
         });
@@ -191,13 +188,17 @@ impl Inputs<'_> {
         };
         let mut env =
             vec![json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})];
-        env.extend(pod.env.iter().map(|variable| json!(variable)));
+        // A KvCluster that is older than the rule against it may have them.
+        let free = |variable: &&EnvVar| !RESERVED_ENV.contains(&variable.name.as_str());
+        env.extend(pod.env.iter().filter(free).map(|variable| json!(variable)));
         let mut container = json!({
             "name": names::CONTAINER,
             "image": self.image,
             "command": ["kvorum-node"],
             "args": self.args(),
             "env": env,
+            // What a node says before it ends is what people are told of it.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "ports": [
                 {"name": "client", "containerPort": CLIENT_PORT, "protocol": "TCP"},
                 {"name": "peer", "containerPort": PEER_PORT, "protocol": "TCP"},
@@ -300,6 +301,40 @@ impl Inputs<'_> {
     }
 }
 
+/// Without a word in the spec: distroless' nonroot. What the spec says leaves ids to the platform, where it has none.
+fn security_context(pod: &Pod) -> Value {
+    let mut context = match &pod.security_context {
+        Some(given) => json!(given),
+        None => json!({"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}),
+    };
+    for (field, value) in [
+        ("runAsNonRoot", json!(true)),
+        ("fsGroupChangePolicy", json!("OnRootMismatch")),
+        ("seccompProfile", json!({"type": "RuntimeDefault"})),
+    ] {
+        if context[field].is_null() {
+            context[field] = value;
+        }
+    }
+    context
+}
+
+/// What the spec says, and our own rule against two members on one machine: that they must not share one holds whatever
+/// else the spec says; that they should not, unless the spec has such rules itself.
+fn affinity(pod: &Pod, own: Value) -> Value {
+    let Some(given) = &pod.affinity else { return own };
+    let mut affinity = json!(given);
+    if affinity["podAntiAffinity"].is_null() {
+        affinity["podAntiAffinity"] = own["podAntiAffinity"].clone();
+    } else if pod.anti_affinity == AntiAffinity::Required {
+        let required = "requiredDuringSchedulingIgnoredDuringExecution";
+        let mut terms = affinity["podAntiAffinity"][required].as_array().cloned().unwrap_or_default();
+        terms.extend(own["podAntiAffinity"][required].as_array().into_iter().flatten().cloned());
+        affinity["podAntiAffinity"][required] = json!(terms);
+    }
+    affinity
+}
+
 /// The flags of a node that a spec can change.
 fn flags(node: &Node) -> Vec<String> {
     let number = |flag: &str, value: Option<i64>| value.map(|value| format!("--{flag}={value}"));
@@ -376,6 +411,14 @@ pub fn bytes(quantity: &str) -> Option<u64> {
     digits.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| (number * factor).ceil() as u64)
 }
 
+/// A quantity of so many bytes, in the largest unit that it is a whole number of.
+pub fn quantity(bytes: u64) -> String {
+    let units = ["", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    let unit = (bytes.trailing_zeros() as usize / 10).min(units.len() - 1);
+    let unit = if bytes == 0 { 0 } else { unit };
+    format!("{}{}", bytes >> (10 * unit), units[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,6 +456,50 @@ mod tests {
         assert_eq!(hash(&json!({"a": 1})), "9c3e82dd6fcae8b1");
     }
 
+    /// Goal: an affinity of one's own costs nobody the promise that no two members share a machine.
+    #[test]
+    fn a_required_anti_affinity_stays() {
+        let required = "requiredDuringSchedulingIgnoredDuringExecution";
+        let hosts = |spec: Value, anti_affinity| {
+            let mut cluster = KvCluster::new("demo", KvClusterSpec::default());
+            cluster.spec.pod.affinity = Some(serde_json::from_value(spec).unwrap());
+            cluster.spec.pod.anti_affinity = anti_affinity;
+            let template = inputs(&cluster).template().template;
+            template["spec"]["affinity"]["podAntiAffinity"][required].as_array().map_or(0, Vec::len)
+        };
+        let term = json!({"topologyKey": "rack", "labelSelector": {}});
+        let own = json!({"podAntiAffinity": {required: [term]}});
+        let nodes = json!({"nodeAffinity": {}});
+        assert_eq!(hosts(nodes.clone(), AntiAffinity::Required), 1);
+        assert_eq!(hosts(nodes, AntiAffinity::Preferred), 0, "it is preferred only");
+        assert_eq!(hosts(own.clone(), AntiAffinity::Required), 2);
+        assert_eq!(hosts(own, AntiAffinity::Preferred), 1);
+    }
+
+    /// Goal: where the platform assigns user ids, ours are not in its way.
+    #[test]
+    fn ids_can_be_left_to_the_platform() {
+        let mut cluster = KvCluster::new("demo", KvClusterSpec::default());
+        let context =
+            |cluster: &KvCluster| inputs(cluster).template().template["spec"]["securityContext"].clone();
+        assert_eq!(context(&cluster)["runAsUser"], json!(USER));
+        cluster.spec.pod.security_context = Some(Default::default());
+        let left = context(&cluster);
+        assert!(left["runAsUser"].is_null() && left["fsGroup"].is_null(), "{left}");
+        assert_eq!(left["runAsNonRoot"], json!(true));
+    }
+
+    #[test]
+    fn reserved_variables_reach_no_pod() {
+        let mut cluster = KvCluster::new("demo", KvClusterSpec::default());
+        let variable = |name: &str| EnvVar { name: name.into(), ..EnvVar::default() };
+        cluster.spec.pod.env = vec![variable("KVORUM_BOOTSTRAP"), variable("RUST_BACKTRACE")];
+        let template = inputs(&cluster).template().template;
+        let env = template["spec"]["containers"][0]["env"].as_array().unwrap();
+        let names: Vec<_> = env.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["POD_NAME", "RUST_BACKTRACE"]);
+    }
+
     #[test]
     fn the_memory_limit_fits_the_caches() {
         let node = Node { cache_bytes: Some(1 << 30), ..Node::default() };
@@ -431,6 +518,11 @@ mod tests {
             ("1e3", 1000),
         ] {
             assert_eq!(bytes(text), Some(expected), "{text}");
+        }
+        for (number, text) in
+            [(10 << 30, "10Gi"), (1536, "1536"), (1 << 20, "1Mi"), (0, "0"), (3 << 61, "6144Pi")]
+        {
+            assert_eq!((quantity(number).as_str(), bytes(text)), (text, Some(number)));
         }
         for text in ["", "Gi", "-1", "1X", "ten"] {
             assert_eq!(bytes(text), None, "{text}");

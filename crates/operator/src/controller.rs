@@ -112,7 +112,15 @@ impl Context {
             true => Look::Settled,
             false => Look::Unsettled,
         };
-        self.upgrades().looked(key, look, Instant::now());
+        let begun = seen.cluster.status.as_ref().is_some_and(|status| status.following.is_some());
+        self.upgrades().looked(key, look, begun, Instant::now());
+    }
+
+    /// The cluster for whose upgrade all others wait in vain.
+    fn stopped_at(&self, key: &Key) -> Option<String> {
+        let upgrades = self.options.upgrade_clusters.then(|| self.upgrades())?;
+        let (namespace, name) = upgrades.stopped_at(Instant::now()).filter(|holder| *holder != key)?;
+        Some(format!("{namespace}/{name}"))
     }
 }
 
@@ -158,12 +166,13 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
     let key = (namespace.clone(), name.clone());
     let follow = context.follow(&key);
     let seen = observe(&context.client, &context.options, &namespace, &name, follow, &mut memory).await?;
-    let Some(seen) = seen else {
+    let Some(mut seen) = seen else {
         context.forget(&cluster, &namespace, &name);
         return Ok(Action::await_change());
     };
     let plan = plan(&seen.observed);
     context.looked(&key, &seen, &plan);
+    seen.stopped_at = context.stopped_at(&key);
     let outcome = match begun.elapsed() < LOOK_VALID {
         true => apply(&context.client, &seen, &plan.step, &mut memory).await,
         false => Err(ApplyError::Outdated("what was seen".into())),
@@ -179,7 +188,7 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
 fn pause(plan: &Plan, outcome: &Result<(), ApplyError>) -> Duration {
     match (outcome, &plan.step) {
         (Err(ApplyError::Outdated(_)), _) => AFTER_STEP,
-        (Err(ApplyError::Unknown(_)), _) => WHILE_WAITING,
+        (Err(ApplyError::Unknown(_) | ApplyError::Held(_)), _) => WHILE_WAITING,
         (Err(_), _) => AFTER_ERROR,
         (Ok(()), Step::Rest) => AT_REST,
         (Ok(()), Step::Wait) => WHILE_WAITING,
@@ -233,13 +242,14 @@ async fn tell(
     let said = match outcome {
         Ok(()) if plan.step.is_idle() => plan.reason.clone(),
         Ok(()) => format!("{}. {}", plan.step.done(&seen.name), plan.reason),
+        Err(ApplyError::Held(why)) => format!("{}. {why}", plan.step.begun(&seen.name)),
         Err(error @ ApplyError::Unknown(_)) => format!("{}: {error}.", plan.step.begun(&seen.name)),
         Err(error) => format!("{}: {error}. It is tried again.", plan.step.failed(&seen.name)),
     };
     if memory.told.replace(said.clone()).as_ref() == Some(&said) {
         return;
     }
-    let fine = matches!(outcome, Ok(()) | Err(ApplyError::Unknown(_)));
+    let fine = matches!(outcome, Ok(()) | Err(ApplyError::Unknown(_) | ApplyError::Held(_)));
     match outcome {
         Err(_) if !fine => tracing::warn!(cluster, step = kind, "{said}"),
         _ => tracing::info!(cluster, step = kind, "{said}"),

@@ -52,6 +52,11 @@ impl Memory {
         }
     }
 
+    /// `what` held when it was last looked at.
+    pub fn holds(&self, what: &str) -> bool {
+        self.since.contains_key(what)
+    }
+
     /// Has it that `what` has held since then.
     #[cfg(test)]
     pub fn since(&mut self, what: &str, then: Instant) {

@@ -37,6 +37,12 @@ pub const FOUNDER: &str = "kvorum.io/founder";
 pub const RETIRED: &str = "kvorum.io/retired";
 /// See [`RETIRED`].
 pub const RETIRED_BEHIND: &str = "incarnation-";
+/// On a claim: the incarnation of its cluster when that was last written on it. It outlives the status.
+pub const INCARNATION: &str = "kvorum.io/incarnation";
+/// On a claim that is kept for a person, by that person: the claim's uid; the operator may delete it.
+pub const RELEASE: &str = "kvorum.io/release";
+/// In `spec.pod.annotations`, by a person: when the members were last told to restart, one after another.
+pub const RESTARTED_AT: &str = "kvorum.io/restarted-at";
 /// On claims and on the StatefulSet: the image of a cluster whose spec names none.
 pub const IMAGE: &str = "kvorum.io/image";
 /// On a claim, by a person: the claim's uid; its disk is gone for good.

@@ -49,10 +49,20 @@ pub struct Observed {
     pub stateful_set: Option<StatefulSet>,
     /// Pods by ordinal.
     pub pods: BTreeMap<u32, Pod>,
+    /// Ordinals whose pod the StatefulSet has not made for a while.
+    pub unmade: BTreeSet<u32>,
+    /// Members to which the Service sends clients; `None` where that cannot be read.
+    pub endpoints: Option<usize>,
     /// Claims by ordinal.
     pub claims: BTreeMap<u32, Claim>,
+    /// Whether the volumes can grow, where the spec wants larger ones.
+    pub growth: Growth,
+    /// Why the image that the spec wants cannot run what the cluster has.
+    pub image_refused: Option<String>,
     /// What the nodes that answered said, by ordinal.
     pub nodes: BTreeMap<u32, Node>,
+    /// Disks that answer another member; known only where no leader has answered.
+    pub reached: BTreeSet<u64>,
     /// Machines that are cordoned.
     pub cordoned: Vec<String>,
     /// The operator lacks the right to read machines and volumes: whether one is gone, it cannot tell.
@@ -63,6 +73,15 @@ impl Observed {
     /// The name of an ordinal's pod, which is what people know a member by.
     pub fn pod_name(&self, ordinal: u32) -> String {
         names::pod(&self.name, ordinal)
+    }
+
+    /// The ordinal of a member that does not lead itself and has just heard that a quorum has a leader: it is the
+    /// operator that does not reach that one.
+    pub fn vouched(&self) -> Option<u32> {
+        let ours =
+            |node: &Node| Some(node.cluster_id) == self.cluster_id && node.incarnation >= self.incarnation;
+        let vouches = |node: &Node| node.confirmed && node.role != Role::Leader && ours(node);
+        self.nodes.iter().find(|(_, node)| vouches(node)).map(|(ordinal, _)| *ordinal)
     }
 
     /// The name of an ordinal's claim.
@@ -124,6 +143,16 @@ pub enum Monitor {
     Impossible(String),
 }
 
+/// Whether the volumes can grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Growth {
+    /// As far as is known.
+    #[default]
+    Allowed,
+    /// Their class says no: why, as a sentence.
+    Refused(String),
+}
+
 /// The StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatefulSet {
@@ -158,6 +187,10 @@ pub struct Pod {
     pub machine: Option<String>,
     /// Why its container does not run, as the kubelet or the scheduler says.
     pub trouble: Option<String>,
+    /// What it waits for is what every pod waits for at first.
+    pub starts: bool,
+    /// It is not ready, and has not run as it should for longer than a start takes.
+    pub troubled: bool,
     /// It should have been gone for a while.
     pub stuck: bool,
     /// It has not run for minutes, though it was made.
@@ -177,6 +210,8 @@ pub struct Claim {
     pub deleting_for: Duration,
     /// Whose disk it is, as far as that was written on it.
     pub disk: Option<Disk>,
+    /// The incarnation that was written on it; 0: none.
+    pub incarnation: u64,
     /// The image that was written on it: a StatefulSet that is made anew begins with it.
     pub image: String,
     /// Its disk takes part no more, and is kept.
@@ -185,8 +220,12 @@ pub struct Claim {
     pub requested_bytes: u64,
     /// The size that is there; 0 while it is not bound.
     pub capacity_bytes: u64,
+    /// Its volume has grown, and its file system follows only when another pod mounts it.
+    pub grows_on_restart: bool,
     /// A person says that its disk is gone for good.
     pub declared_lost: bool,
+    /// A person lets it go, if it is one that is kept for a person.
+    pub released: bool,
     /// The volume that it is bound to; empty while it is not.
     pub volume: String,
     /// The one machine on which the volume can be used, where there is only one.
@@ -242,7 +281,8 @@ pub struct Node {
     pub role: Role,
     /// Its term.
     pub term: u64,
-    /// It leads, and a quorum has just confirmed that: what it says of the membership is the latest.
+    /// It leads, and a quorum has just confirmed that: what it says of the membership is the latest. Or it votes, and
+    /// has just heard from a leader of whom that is true; that is asked only where no leader answers.
     pub confirmed: bool,
     /// Its last log entry.
     pub last_log: LogId,
@@ -254,6 +294,8 @@ pub struct Node {
     pub progress: BTreeMap<u64, Progress>,
     /// Its version.
     pub version: String,
+    /// The feature level of its cluster, as far as it knows.
+    pub feature_level: u32,
     /// Its alarms.
     pub alarms: Vec<String>,
     /// Why it answers its status and nothing else, and what to do; empty where it serves.
@@ -282,6 +324,13 @@ pub struct Progress {
     pub silent_ms: u64,
 }
 
+impl Pod {
+    /// Why it does not run, or what is known instead.
+    pub fn why_not_ready(&self) -> &str {
+        self.trouble.as_deref().unwrap_or("it runs again after it had stopped, and is not ready yet")
+    }
+}
+
 impl Claim {
     /// A member's disk, as far as is written on it.
     pub fn is_members(&self) -> bool {
@@ -290,6 +339,16 @@ impl Claim {
 }
 
 impl Node {
+    /// It votes, as far as it knows, and stands for its cluster.
+    pub fn is_voter(&self) -> bool {
+        matches!(self.role, Role::Follower | Role::Candidate | Role::Leader)
+    }
+
+    /// Its disk is where its cluster knows it: it is not a copy of another member's.
+    pub fn is_at_home(&self, ordinal: u32) -> bool {
+        self.membership.nodes.get(&self.node_id).copied().flatten().is_none_or(|home| home == ordinal)
+    }
+
     /// The token for a recovery from this node.
     pub fn token(&self) -> Token {
         Token { incarnation: self.incarnation, node_id: self.node_id, last_log: self.last_log }

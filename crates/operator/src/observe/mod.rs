@@ -1,5 +1,6 @@
 //! All reads: Kubernetes' objects, uncached, and every node's `admin.v1.Status`.
 
+mod growth;
 mod machines;
 mod monitor;
 mod nodes;
@@ -7,16 +8,17 @@ mod owner;
 mod read;
 mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt as _};
-use kvorum_crd::{KvCluster, KvClusterSpec, Node};
+use kvorum_crd::{KvCluster, KvClusterSpec, KvClusterStatus, Node};
 use rand::Rng as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -24,14 +26,17 @@ use std::fmt::Debug;
 use tokio::try_join;
 
 use crate::build::{Inputs, Template, bytes, hash};
+use crate::levels;
 use crate::memory::Memory;
 use crate::names;
-use crate::observed::{Observed, Taken, Wanted};
+use crate::observed::{Claim, Observed, Taken, Wanted};
 use crate::options::Options;
+use crate::refusal;
 use crate::step::Risky;
 
 pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;
+use nodes::Asked;
 use owner::Owner;
 pub(crate) use read::generation;
 
@@ -40,6 +45,13 @@ const LIST_MAX: u32 = 100;
 
 /// A pod that does not run so long after it was made finds no machine, volume or image.
 const PENDING_AFTER: Duration = Duration::from_secs(120);
+
+/// A pod that says why it does not run is in trouble after so long, and until it is ready: a container may be told to
+/// start once more, and a scheduler may think again.
+const TROUBLED_AFTER: Duration = Duration::from_secs(10);
+
+/// A pod that the StatefulSet has not made for so long cannot be made: that takes less than a second.
+const UNMADE_AFTER: Duration = Duration::from_secs(20);
 
 /// A pod that is still there so long after its deletion began is stuck: its grace period is 30 s.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
@@ -71,6 +83,10 @@ pub struct Seen {
     pub pod_monitor: Option<Applied>,
     /// How long no quorum has confirmed a leader.
     pub leaderless: Duration,
+    /// Whether it takes over this operator's own image and template now.
+    pub follow: Follow,
+    /// The cluster at which those that follow this operator have stopped, if they have.
+    pub stopped_at: Option<String>,
 }
 
 /// An object beside the StatefulSet.
@@ -95,7 +111,7 @@ pub enum Follow {
 
 /// Kubernetes could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("read {what}: {source}")]
+#[error("read {what}: {}", refusal::said(.source))]
 pub struct ObserveError {
     what: &'static str,
     source: Box<kube::Error>,
@@ -129,10 +145,10 @@ pub async fn observe(
     let owner = Owner { name, uid: &uid };
     let (objects, taken) = read_objects(client, namespace, name).await?.of(&owner);
     let pinned = pinned_image(&objects).filter(|_| follow == Follow::No);
-    let pinned = pinned.unwrap_or_else(|| options.image.clone());
+    let ran = cluster.spec.image.as_deref().filter(|image| runs(&objects, image)).map(str::to_owned);
+    let pinned = ran.or(pinned).unwrap_or_else(|| options.image.clone());
     let image = cluster.spec.image.as_ref().unwrap_or(&pinned);
-    let incarnation =
-        cluster.status.as_ref().and_then(|status| status.incarnation).unwrap_or(1).max(1) as u64;
+    let incarnation = incarnation(cluster.status.as_ref(), &objects);
     let inputs = Inputs {
         cluster: &cluster,
         name,
@@ -165,14 +181,20 @@ pub async fn observe(
         read::stateful_set(set, current)
     });
 
-    let (nodes, addresses) = nodes::ask(&objects.pods, namespace, name, memory).await;
+    let Asked { nodes, addresses, reached } = nodes::ask(&objects.pods, namespace, name, memory).await;
     let made = serde_json::from_value(template.template["spec"].clone()).unwrap_or_default();
     let silent = nodes.len() < objects.pods.len();
     let machines = machines::look(client, &objects, &made, silent, memory).await;
+    let endpoints = endpoints(client, namespace, name, &taken).await;
+    let wanted = wanted(&cluster.spec);
+    let growth = growth::allowed(client, objects.claims.values(), wanted.storage_bytes).await;
+    let level = nodes.values().map(|node| node.feature_level).max().unwrap_or_default();
     let status = cluster.status.clone().unwrap_or_default();
     let mut observed = Observed {
         name: name.to_owned(),
-        wanted: wanted(&cluster.spec),
+        wanted,
+        growth,
+        image_refused: levels::too_old(image, level),
         cluster_id: status.cluster_id.as_deref().and_then(names::unhex),
         step: status.step.as_ref().and_then(Risky::read),
         deleting: cluster.metadata.deletion_timestamp.is_some(),
@@ -189,11 +211,16 @@ pub async fn observe(
         stateful_set,
         pods: objects.pods.iter().map(|(ordinal, pod)| (*ordinal, read::pod(pod))).collect(),
         claims: objects.claims.iter().map(|(ordinal, claim)| (*ordinal, read::claim(claim))).collect(),
+        unmade: BTreeSet::new(),
+        endpoints,
         nodes,
+        reached,
         cordoned: machines.cordoned.clone(),
         machines_forbidden: machines.forbidden,
     };
     add_machines(&mut observed, machines, memory);
+    add_growth(&mut observed, &objects, memory);
+    observed.unmade = unmade(&observed, memory);
     let confirmed = crate::plan::View::of(&observed).is_some();
     let leaderless = memory.lasts("leaderless", observed.cluster_id.is_some() && !confirmed);
     Ok(Some(Seen {
@@ -207,6 +234,8 @@ pub async fn observe(
         objects: applied,
         pod_monitor,
         leaderless,
+        follow,
+        stopped_at: None,
         pinned_image: pinned.clone(),
         cluster,
     }))
@@ -223,6 +252,29 @@ fn applied(inputs: &Inputs<'_>, objects: &Objects, taken: &[Taken]) -> Vec<Appli
     free.map(|(kind, object)| Applied { kind, object, uid: objects.uid(kind) }).collect()
 }
 
+/// Ordinals whose pod should be there, and has not been for a while.
+fn unmade(observed: &Observed, memory: &mut Memory) -> BTreeSet<u32> {
+    let set = observed.stateful_set.as_ref().filter(|set| !set.deleting && !observed.deleting);
+    let wanted = 0..set.map_or(0, |set| set.replicas);
+    let mut lasts = |ordinal: &u32| {
+        let absent = !observed.pods.contains_key(ordinal);
+        memory.lasts(&format!("absence of pod {ordinal}"), absent) > UNMADE_AFTER
+    };
+    wanted.filter(|ordinal| lasts(ordinal)).collect()
+}
+
+/// Adds which file systems wait for another pod, where they have had the time to do without.
+fn add_growth(observed: &mut Observed, objects: &Objects, memory: &mut Memory) {
+    for (ordinal, claim) in &mut observed.claims {
+        let waits = objects
+            .claims
+            .get(ordinal)
+            .is_some_and(|claim| growth::waits_for_next_pod(claim, objects.pods.get(ordinal)));
+        let what = format!("growth of claim {}", claim.version.uid);
+        claim.grows_on_restart = memory.lasts(&what, waits) > growth::GROWS_WITHIN;
+    }
+}
+
 /// Adds what is known of machines, and how long what waits has waited.
 fn add_machines(observed: &mut Observed, machines: machines::Machines, memory: &mut Memory) {
     for pod in observed.pods.values_mut() {
@@ -230,6 +282,10 @@ fn add_machines(observed: &mut Observed, machines: machines::Machines, memory: &
         pod.stuck = lasts > STUCK_AFTER;
         let waits = !pod.running && !pod.deleting;
         pod.pending = memory.lasts(&format!("start of pod {}", pod.version.uid), waits) > PENDING_AFTER;
+        let what = format!("trouble of pod {}", pod.version.uid);
+        let says = (pod.trouble.is_some() && !pod.starts) || memory.holds(&what);
+        let troubled = memory.lasts(&what, says && !pod.ready && !pod.deleting) > TROUBLED_AFTER;
+        pod.troubled = troubled || pod.pending;
         pod.machine_ready = pod.machine.as_ref().is_some_and(|machine| machines.ready.contains(machine));
     }
     for (ordinal, claim) in &mut observed.claims {
@@ -339,9 +395,52 @@ async fn read_objects(client: &Client, namespace: &str, name: &str) -> Result<Ob
     })
 }
 
+/// Members to which the Service sends clients. Not every operator may read that, and nothing but the condition Ready
+/// needs it; a Service of somebody else says nothing of this cluster.
+async fn endpoints(client: &Client, namespace: &str, name: &str, taken: &[Taken]) -> Option<usize> {
+    if taken.iter().any(|taken| taken.kind == SERVICE) {
+        return None;
+    }
+    let of_service =
+        ListParams::default().labels(&format!("kubernetes.io/service-name={name}")).limit(LIST_MAX);
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace).list(&of_service).await.ok()?;
+    let endpoints = slices.items.iter().flat_map(|slice| &slice.endpoints);
+    // Not known counts as ready there.
+    let ready = |endpoint: &&Endpoint| endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+    Some(endpoints.filter(ready).count())
+}
+
 fn by_ordinal<K: Resource>(items: Vec<K>, prefix: &str) -> BTreeMap<u32, K> {
     let ordinal = |item: &K| names::ordinal(item.meta().name.as_deref()?, prefix);
     items.into_iter().filter_map(|item| Some((ordinal(&item)?, item))).collect()
+}
+
+/// The incarnation that pods are made for: what the status says, or what is written on its cluster's claims, of which
+/// a recovery raises both.
+fn incarnation(status: Option<&KvClusterStatus>, objects: &Objects) -> u64 {
+    let cluster_id = status.and_then(|status| names::unhex(status.cluster_id.as_deref()?));
+    let ours = |claim: &Claim| {
+        let disk = claim.disk.filter(|disk| cluster_id.is_none_or(|id| id == disk.cluster_id));
+        disk.is_some() && !claim.deleting
+    };
+    let claims = objects.claims.values().map(read::claim).filter(ours).map(|claim| claim.incarnation);
+    let said = status.and_then(|status| status.incarnation).unwrap_or_default().max(0) as u64;
+    claims.chain([said]).max().unwrap_or_default().max(1)
+}
+
+/// All members run this image, and are ready: from then on it is what a spec without an image means, so that whoever
+/// takes `spec.image` out goes back to nothing older.
+fn runs(objects: &Objects, image: &str) -> bool {
+    let Some(set) = &objects.set else { return false };
+    let Some(template) = read::template(set) else { return false };
+    let containers = template.template["spec"]["containers"].as_array();
+    let node = containers.into_iter().flatten().find(|container| container["name"] == names::CONTAINER);
+    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default().max(0) as u32;
+    let member = |ordinal: u32| {
+        let pod = objects.pods.get(&ordinal).map(read::pod);
+        pod.is_some_and(|pod| pod.ready && !pod.deleting && pod.template == template.hash)
+    };
+    node.is_some_and(|node| node["image"] == image) && replicas > 0 && (0..replicas).all(member)
 }
 
 /// The image that the cluster was made with.

@@ -1,23 +1,34 @@
-//! What every node says of itself.
+//! What every node says of itself; and, where no leader is reached, what it says of the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
+use kvorum_client::Client;
 use kvorum_client::admin::{AdminClient, v1};
 
 use crate::fence::LogId;
-use crate::memory::Memory;
-use crate::names;
+use crate::memory::{Memory, host_port};
+use crate::names::{self, CLIENT_PORT};
 use crate::observed::{Membership, Node, Progress, Role};
 
-/// Asks all pods that have an address, at the same time; and has whoever leads confirm it.
-pub async fn ask(
-    pods: &BTreeMap<u32, Pod>,
-    namespace: &str,
-    name: &str,
-    memory: &mut Memory,
-) -> (BTreeMap<u32, Node>, BTreeMap<u32, String>) {
+/// How long a member may take to find out which others it reaches; it gives each a second.
+const REACH_MAX: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct Asked {
+    /// What the nodes that answered said, by ordinal.
+    pub nodes: BTreeMap<u32, Node>,
+    /// The pods' addresses.
+    pub addresses: BTreeMap<u32, String>,
+    /// Disks that answer a member. Asked only where no leader has answered.
+    pub reached: BTreeSet<u64>,
+}
+
+/// Asks all pods that have an address, at the same time; and has whoever leads confirm it. Where nobody who leads is
+/// reached, the others are asked whether they know of a quorum, and whom they reach.
+pub async fn ask(pods: &BTreeMap<u32, Pod>, namespace: &str, name: &str, memory: &mut Memory) -> Asked {
     let address = |pod: &Pod| pod.status.as_ref()?.pod_ip.clone().filter(|address| !address.is_empty());
     let addresses: BTreeMap<u32, String> =
         pods.iter().filter_map(|(ordinal, pod)| Some((*ordinal, address(pod)?))).collect();
@@ -26,8 +37,35 @@ pub async fn ask(
         let node = memory.node(address);
         async move { Some((*ordinal, read(status(node?).await?, namespace, name))) }
     });
-    let nodes = join_all(asked).await.into_iter().flatten().collect();
-    (nodes, addresses)
+    let mut nodes: BTreeMap<u32, Node> = join_all(asked).await.into_iter().flatten().collect();
+    let mut reached = BTreeSet::new();
+    if !nodes.values().any(|node| node.confirmed) {
+        let members = nodes.iter_mut().filter(|(_, node)| node.is_voter()).filter_map(|(ordinal, node)| {
+            let address = addresses.get(ordinal)?;
+            Some((node, memory.node(address)?, address))
+        });
+        let told = members.map(async |(node, admin, address)| {
+            let (confirmed, theirs) = tokio::join!(confirms(admin), reached_by(address));
+            node.confirmed = confirmed;
+            theirs
+        });
+        reached = join_all(told).await.into_iter().flatten().collect();
+    }
+    Asked { nodes, addresses, reached }
+}
+
+/// A member that does not lead hears from its leader that a quorum is there.
+async fn confirms(node: &AdminClient) -> bool {
+    node.confirmed_status().await.is_ok_and(|status| status.confirmed)
+}
+
+/// The members that answer this one.
+async fn reached_by(address: &str) -> BTreeSet<u64> {
+    let endpoint = host_port(address, CLIENT_PORT);
+    let client = Client::builder([endpoint]).without_leader_search().timeout(REACH_MAX).connect_lazy();
+    let Ok(client) = client else { return BTreeSet::new() };
+    let Ok(told) = client.members().await else { return BTreeSet::new() };
+    told.members.into_iter().filter(|member| member.reachable).map(|member| member.node_id).collect()
 }
 
 async fn status(node: &AdminClient) -> Option<v1::StatusResponse> {
@@ -65,6 +103,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         progress: progress.collect(),
         membership: membership(status.membership.unwrap_or_default(), namespace, name),
         version: status.version,
+        feature_level: status.feature_level.max(1),
         alarms: status.alarms,
         status_only: status.status_only,
     }

@@ -9,6 +9,9 @@ use crate::fence::{Disk, Retired, Version};
 use crate::names;
 use crate::observed::{Claim, Machine, Pod, StatefulSet};
 
+/// More of what a process said last is not put into a condition.
+const SAID_MAX: usize = 400;
+
 pub fn stateful_set(set: &apps::StatefulSet, current: bool) -> StatefulSet {
     let spec = set.spec.as_ref();
     StatefulSet {
@@ -66,6 +69,9 @@ pub fn pod(pod: &core::Pod) -> Pod {
         })
     };
     let waits = || node.filter(|container| waits_for_others(container)).and_then(trouble);
+    let trouble = of_node.or_else(of_others).or_else(waits);
+    let starts =
+        trouble.is_some() && containers_of(pod).all(|container| is_fine(container) || starts(container));
     Pod {
         version: version(pod),
         deleting: pod.metadata.deletion_timestamp.is_some(),
@@ -74,12 +80,34 @@ pub fn pod(pod: &core::Pod) -> Pod {
         template: pod.annotations().get(names::TEMPLATE).cloned().unwrap_or_default(),
         machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         // How long anything lasts is for whoever looks again and again.
+        troubled: false,
         stuck: false,
         pending: false,
         // Neither does the pod know its machine's state.
         machine_ready: false,
-        trouble: of_node.or_else(of_others).or_else(waits).or_else(unscheduled),
+        starts,
+        trouble: trouble.or_else(unscheduled),
     }
+}
+
+/// All of them, and those that come before.
+fn containers_of(pod: &core::Pod) -> impl Iterator<Item = &core::ContainerStatus> {
+    let status = pod.status.as_ref();
+    let init = status.and_then(|status| status.init_container_statuses.as_ref());
+    init.into_iter().chain(status.and_then(|status| status.container_statuses.as_ref())).flatten()
+}
+
+/// It runs, or has done what it was to do.
+fn is_fine(container: &core::ContainerStatus) -> bool {
+    has_succeeded(container) || container.state.as_ref().is_some_and(|state| state.running.is_some())
+}
+
+/// It waits for what every container waits for at first: its volume, its image, and those before it.
+fn starts(container: &core::ContainerStatus) -> bool {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+    let ended = container.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+    matches!(reason, Some("ContainerCreating" | "PodInitializing")) && !ended
 }
 
 /// It is one that has to end before the others begin, and has.
@@ -94,6 +122,12 @@ fn waits_for_others(container: &core::ContainerStatus) -> bool {
     waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("PodInitializing"))
 }
 
+/// The last of what a process said, as much of it as fits a condition.
+fn last_line(message: Option<&str>) -> Option<String> {
+    let line = message?.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    Some(line.chars().take(SAID_MAX).collect())
+}
+
 /// Why a container does not run.
 fn trouble(container: &core::ContainerStatus) -> Option<String> {
     let state = container.state.as_ref()?;
@@ -104,7 +138,7 @@ fn trouble(container: &core::ContainerStatus) -> Option<String> {
     let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
     match (&state.waiting, &state.terminated, last) {
         (Some(waiting), _, Some(last)) => {
-            let ended = said(&last.reason, &None);
+            let ended = said(&last.reason, &last_line(last.message.as_deref()));
             Some(format!(
                 "{} (it ended last with {ended}, code {})",
                 said(&waiting.reason, &waiting.message),
@@ -113,7 +147,8 @@ fn trouble(container: &core::ContainerStatus) -> Option<String> {
         }
         (Some(waiting), _, None) => Some(said(&waiting.reason, &waiting.message)),
         (None, Some(ended), _) => {
-            Some(format!("it ended with {}, code {}", said(&ended.reason, &ended.message), ended.exit_code))
+            let message = last_line(ended.message.as_deref());
+            Some(format!("it ended with {}, code {}", said(&ended.reason, &message), ended.exit_code))
         }
         _ => None,
     }
@@ -129,6 +164,8 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
     let requested = claim.spec.as_ref().and_then(|spec| storage(spec.resources.as_ref()?.requests.as_ref()));
     let capacity = claim.status.as_ref().and_then(|status| storage(status.capacity.as_ref()));
     let founder = annotation(names::FOUNDER) == Some("true");
+    // A person means this very claim, and not the next one of its name.
+    let names_uid = |key: &str| annotation(key).is_some_and(|uid| Some(uid) == claim.uid().as_deref());
     let disk = id(names::CLUSTER_ID).zip(id(names::NODE_ID));
     Claim {
         version: version(claim),
@@ -136,12 +173,14 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
         // How long anything lasts is for whoever looks again and again.
         deleting_for: std::time::Duration::ZERO,
         disk: disk.map(|(cluster_id, node_id)| Disk { cluster_id, node_id, founder }),
+        incarnation: annotation(names::INCARNATION).and_then(|text| text.parse().ok()).unwrap_or_default(),
         image: annotation(names::IMAGE).unwrap_or_default().to_owned(),
         retired: retired(annotation(names::RETIRED)),
         requested_bytes: requested.unwrap_or_default(),
         capacity_bytes: capacity.unwrap_or_default(),
-        declared_lost: annotation(names::DISK_LOST).is_some()
-            && annotation(names::DISK_LOST) == claim.uid().as_deref(),
+        grows_on_restart: false,
+        declared_lost: names_uid(names::DISK_LOST),
+        released: names_uid(names::RELEASE),
         volume: claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default(),
         // Where the volume is, the claim does not know.
         home: None,
@@ -202,6 +241,12 @@ mod tests {
             seen(&[("init", running())], &[("node", waits())]),
             (false, Some("PodInitializing".into()))
         );
+        let begins = |state: Value| {
+            let status = json!({"containerStatuses": [container(&("node", state))]});
+            pod(&from_value(json!({"status": status})).unwrap()).starts
+        };
+        assert!(begins(json!({"waiting": {"reason": "ContainerCreating"}})) && begins(waits()));
+        assert!(!begins(crashed()) && !begins(running()));
         assert_eq!(seen(&[("sidecar", running())], &[("node", running())]), (true, None), "a native sidecar");
     }
 }

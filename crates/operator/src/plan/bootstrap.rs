@@ -75,7 +75,8 @@ fn choose_founder(observed: &Observed) -> Decided {
         return wait(deleted_claim(observed, 0, "the cluster is founded on a new one"));
     }
     let disk = Disk { cluster_id: observed.fresh_id, node_id: node.node_id, founder: true };
-    let step = Step::RecordDisk { ordinal: 0, version: claim.version.clone(), disk };
+    let (version, incarnation) = (claim.version.clone(), observed.incarnation);
+    let step = Step::RecordDisk { ordinal: 0, version, disk, incarnation };
     safe(step, "All members wait to be told their cluster, and it is founded on the disk of this claim only.")
 }
 

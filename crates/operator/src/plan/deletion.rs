@@ -62,6 +62,11 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
                 "The KvCluster is being deleted, and its policy whenDeleted is Delete.",
             );
         }
+        // A StatefulSet that was deleted without its pods left them to nobody, and they hold their claims.
+        if let Some((ordinal, pod)) = observed.pods.iter().find(|(_, pod)| !pod.deleting) {
+            let step = crate::step::Risky::DeletePod { ordinal: *ordinal, version: pod.version.clone() };
+            return super::risky(step, "The KvCluster is being deleted, and the pod's StatefulSet is gone.");
+        }
         return claims_stay(observed, notes).or_else(|| {
             safe(Step::RemoveFinalizer, "Nothing is left to delete, or it is held by others for ten minutes.")
         });
@@ -90,6 +95,24 @@ mod tests {
     use super::*;
     use crate::observed::{Claim, Wanted};
     use crate::plan::plan;
+
+    /// Goal: pods that nobody owns hold no claim for ever.
+    #[test]
+    fn pods_without_a_stateful_set_go_too() {
+        let claim = Claim { deleting: true, ..Claim::default() };
+        let mut observed = Observed {
+            wanted: Wanted { when_deleted: Keep::Delete, ..Wanted::default() },
+            deleting: true,
+            finalizer: true,
+            pods: [(0, crate::observed::Pod::default())].into(),
+            claims: [(0, claim)].into(),
+            ..Observed::default()
+        };
+        let step = plan(&observed).step;
+        assert!(matches!(step, Step::Record(crate::step::Risky::DeletePod { ordinal: 0, .. })), "{step:?}");
+        observed.pods.get_mut(&0).unwrap().deleting = true;
+        assert_eq!(plan(&observed).step, Step::Wait);
+    }
 
     /// Goal: a KvCluster goes after its claims, so that the next of its name does not meet them; but not never.
     #[test]

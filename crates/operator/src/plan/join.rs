@@ -3,7 +3,7 @@
 use kvorum_crd::Keep;
 
 use super::view::View;
-use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
+use super::{About, Decided, Notes, deleted_claim, release, risky, safe, wait};
 use crate::fence::{Disk, Retired};
 use crate::names::hex;
 use crate::observed::Node;
@@ -12,7 +12,8 @@ use crate::step::{Risky, Step};
 /// Writes on the members' claims whose disks they are and which image is pinned, where that is missing.
 pub fn record_members(view: &View) -> Decided {
     view.observed.nodes.iter().find_map(|(ordinal, node)| {
-        let member = view.membership.nodes.contains_key(&node.node_id);
+        // A copy has the id of the member that it was made of.
+        let member = view.ordinal(node.node_id) == Some(*ordinal);
         if member { record(view, *ordinal, node.node_id) } else { None }
     })
 }
@@ -20,14 +21,18 @@ pub fn record_members(view: &View) -> Decided {
 fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let claim = view.observed.claims.get(&ordinal)?;
     let there = claim.disk.filter(|disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id));
-    if claim.deleting
-        || (there.is_some() && claim.retired == Retired::No && claim.image == view.observed.pinned_image)
-    {
+    let incarnation = view.leader.incarnation;
+    let told = (claim.retired, claim.incarnation) == (Retired::No, incarnation);
+    if claim.deleting || (there.is_some() && told && claim.image == view.observed.pinned_image) {
         return None;
     }
     let disk = there.unwrap_or(Disk { cluster_id: view.cluster_id, node_id, founder: false });
-    let step = Step::RecordDisk { ordinal, version: claim.version.clone(), disk };
-    safe(step, format!("That disk {} belongs to the cluster, and its image, is not on record.", hex(node_id)))
+    let step = Step::RecordDisk { ordinal, version: claim.version.clone(), disk, incarnation };
+    let disk = hex(node_id);
+    safe(
+        step,
+        format!("That disk {disk} belongs to the cluster, its image and incarnation are not on record."),
+    )
 }
 
 /// The next step of the first member that is not a voter yet.
@@ -120,30 +125,37 @@ fn voters_missing(view: &View, then: &str) -> String {
 
 /// A disk whose id was removed never takes part again: another must come in its place.
 fn retired_disk(view: &View, ordinal: u32, node_id: u64, notes: &mut Notes) -> Decided {
-    if view.observed.wanted.when_scaled == Keep::Retain {
+    let claim = view.observed.claims.get(&ordinal)?;
+    if view.observed.wanted.when_scaled == Keep::Retain && !claim.released {
         notes.add(
             About::Storage,
             "RetiredDisk",
             format!(
                 "The disk of member {} ({}) was removed from the cluster and is kept, since whenScaled is Retain. To let \
-                 a new disk take its place, delete its claim: kubectl delete pvc {}",
+                 a new disk take its place: {}",
                 view.observed.pod_name(ordinal),
                 hex(node_id),
-                view.observed.claim_name(ordinal)
+                release::how(view.observed, ordinal, claim)
             ),
         );
         return None;
     }
-    let lost = view.voters_at(ordinal);
-    if !view.quorum_without(&lost) {
-        let then = format!("claim {}, whose disk was removed, is deleted", view.observed.claim_name(ordinal));
-        return wait(voters_missing(view, &then));
+    let reason =
+        format!("Its disk {} was removed from the cluster and never takes part again.", hex(node_id));
+    give_up(view, ordinal, reason)
+}
+
+/// Deletes the claim of a disk that takes part no more, once a majority has caught up without it.
+fn give_up(view: &View, ordinal: u32, reason: String) -> Decided {
+    if !view.quorum_without(&view.voters_at(ordinal)) {
+        let claim = view.observed.claim_name(ordinal);
+        return wait(voters_missing(
+            view,
+            &format!("claim {claim}, whose disk takes part no more, is deleted"),
+        ));
     }
     let version = view.observed.claims.get(&ordinal)?.version.clone();
-    risky(
-        Risky::DeleteClaim { ordinal, version },
-        format!("Its disk {} was removed from the cluster and never takes part again.", hex(node_id)),
-    )
+    risky(Risky::DeleteClaim { ordinal, version }, reason)
 }
 
 /// A disk that a recovery left behind may have what no other has: it stays until a person lets it go.
@@ -160,13 +172,16 @@ fn left_behind(view: &View, ordinal: u32, notes: &mut Notes) -> Decided {
             "A recovery left its disk behind, and only a person lets it go.",
         );
     }
-    let (member, name) = (view.observed.pod_name(ordinal), view.observed.claim_name(ordinal));
+    if claim.released {
+        return give_up(view, ordinal, release::granted(view.observed, ordinal));
+    }
+    let (member, how) = (view.observed.pod_name(ordinal), release::how(view.observed, ordinal, claim));
     notes.add(
         About::Storage,
         "LeftBehind",
         format!(
             "The disk of member {member} was left behind by a recovery and may have writes that the survivor lacked. It \
-             is kept, and until it goes no new disk comes in its place; to let it go: kubectl delete pvc {name}"
+             is kept, and until it goes no new disk comes in its place; to let it go: {how}"
         ),
     );
     None
@@ -222,13 +237,15 @@ mod tests {
         let node = Node {
             node_id: 1,
             cluster_id: 9,
+            incarnation: 2,
             role: Role::Leader,
             confirmed: true,
             membership,
             ..Node::default()
         };
         let disk = Disk { cluster_id: 9, node_id: 1, founder: true };
-        let claim = |image: &str| Claim { disk: Some(disk), image: image.into(), ..Claim::default() };
+        let claim =
+            |image: &str| Claim { disk: Some(disk), image: image.into(), incarnation: 2, ..Claim::default() };
         let recorded = |claim: Claim| {
             let observed = Observed {
                 cluster_id: Some(9),
@@ -240,6 +257,17 @@ mod tests {
             record_members(&View::of(&observed).expect("a leader is confirmed")).map(|(decision, _)| decision)
         };
         assert!(recorded(claim("kvorum:2")).is_none());
+        // A copy of its disk is recorded nowhere.
+        let copied = Observed {
+            cluster_id: Some(9),
+            claims: [(1, claim("kvorum:1"))].into(),
+            nodes: [(0, node.clone()), (1, Node { role: Role::StatusOnly, ..node.clone() })].into(),
+            ..Observed::default()
+        };
+        assert!(record_members(&View::of(&copied).expect("a leader is confirmed")).is_none());
+        // Whoever recovers a status that was erased needs it.
+        let older = recorded(Claim { incarnation: 1, ..claim("kvorum:2") });
+        assert!(matches!(older, Some(super::super::Decision::Safe(Step::RecordDisk { incarnation: 2, .. }))));
         let step = recorded(claim("kvorum:1"));
         assert!(
             matches!(step, Some(super::super::Decision::Safe(Step::RecordDisk { disk: d, .. })) if d == disk)

@@ -10,6 +10,7 @@ mod monitor;
 mod proof;
 mod quorum;
 mod recovery;
+mod release;
 mod repair;
 mod rollout;
 mod scale;
@@ -22,6 +23,7 @@ use crate::step::{Risky, Step};
 
 pub use proof::Silent;
 pub use recovery::{Offer, offer};
+pub use rollout::is_rolling;
 pub use view::View;
 
 /// What to do next, and what a person should know.
@@ -128,7 +130,9 @@ fn decide(observed: &Observed, notes: &mut Notes) -> Decided {
         .or_else(|| rollout::broken(observed))
         .or_else(|| bootstrap::next(observed, notes))
         .or_else(|| match View::of(observed) {
-            None => recovery::next(observed, notes).or_else(|| quorum::below(observed)),
+            None => quorum::beyond_reach(observed, notes)
+                .or_else(|| recovery::next(observed, notes))
+                .or_else(|| quorum::below(observed, notes)),
             Some(view) => with_quorum(&view, notes),
         })
 }
@@ -141,6 +145,7 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
              majority of the new or of the old voters does not answer: bring those members back.",
         );
     }
+    release::refuse(view, notes);
     recovery::over(view.observed)
         .or_else(|| stateful_set::hold_members(view))
         .or_else(|| join::record_members(view))
@@ -155,6 +160,17 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
         .or_else(|| scale::up(view, notes))
         .or_else(|| monitor::next(view.observed))
         .or_else(|| absent(view))
+        .or_else(|| unserved(view.observed))
+}
+
+/// All members are there, and clients are sent to none of them yet.
+fn unserved(observed: &Observed) -> Decided {
+    (observed.endpoints == Some(0)).then_some(())?;
+    wait(format!(
+        "Waiting until Service {0} sends clients to the members. If this stays, `kubectl get endpointslices -l \
+         kubernetes.io/service-name={0}` shows whom it knows.",
+        observed.name
+    ))
 }
 
 /// All that can be done is done, and still a member is missing.

@@ -20,12 +20,16 @@ pub struct Silent {
 }
 
 /// Disks that may have what the survivor lacks: of everybody whom a membership or a claim names, those that
-/// neither answer nor are proven lost.
+/// neither answer nor are proven lost. Who answers another member is not lost, whatever the operator sees.
 pub fn unproven(observed: &Observed, survivor: &Node) -> Vec<Silent> {
-    let answers = |id: &u64| observed.nodes.values().any(|node| node.node_id == *id);
-    let silent = concerned(observed, survivor).into_iter().filter(|(id, _)| !answers(id));
+    // A copy of a disk does not answer for it: the disk itself may have more.
+    let answers = |id: u64, home: Option<u32>| {
+        let mut nodes = observed.nodes.iter().filter(|(_, node)| node.node_id == id);
+        nodes.any(|(ordinal, _)| home.is_none_or(|home| home == *ordinal))
+    };
+    let silent = concerned(observed, survivor).into_iter().filter(|(id, home)| !answers(*id, *home));
     let silent = silent.map(|(node_id, ordinal)| Silent { node_id, ordinal });
-    silent.filter(|silent| !is_lost(observed, silent)).collect()
+    silent.filter(|silent| observed.reached.contains(&silent.node_id) || !is_lost(observed, silent)).collect()
 }
 
 /// Everybody who has ever been asked to keep what the survivor's incarnation acknowledged. A claim names its disk
@@ -92,6 +96,12 @@ impl Silent {
         let Some(claim) = observed.claims.get(&ordinal) else {
             return format!("Member {member} (node {node_id}) has no claim.");
         };
+        if observed.reached.contains(&self.node_id) {
+            return format!(
+                "Member {member} (node {node_id}) answers other members and not the operator: look at the network between \
+                 the two."
+            );
+        }
         let pod = observed.pods.get(&ordinal);
         let volume = if claim.volume.is_empty() { "not bound" } else { &claim.volume };
         let machine = claim.home.as_deref().or(pod.and_then(|pod| pod.machine.as_deref()));

@@ -1,17 +1,31 @@
 //! Below quorum: nothing is changed that could cost a disk.
 
-use super::{Decided, safe, storage, wait};
+use super::{About, Decided, Notes, safe, storage, wait};
 use crate::fence::Retired;
 use crate::observed::{Claim, Observed};
 use crate::step::Step;
 
+/// Nothing is done about a quorum that is there and that only the operator does not reach.
+pub fn beyond_reach(observed: &Observed, notes: &mut Notes) -> Decided {
+    let member = observed.pod_name(observed.vouched()?);
+    if observed.recover_from.is_some() {
+        let message =
+            format!("A quorum is there, as member {member} confirms, and nothing is to be recovered.");
+        notes.add(About::Degraded, "RecoverRefused", message);
+    }
+    wait(format!(
+        "Waiting until the operator reaches the leader, which member {member} does. If this stays, look for a \
+         NetworkPolicy or a broken network between the operator and the other members."
+    ))
+}
+
 /// Brings pods back that were scaled away, and grows volumes. That, and what is done before with outdated
 /// pods that do not run, is all: a corrected spec heals what a bad one broke, and the rest waits for a
 /// leader.
-pub fn below(observed: &Observed) -> Decided {
+pub fn below(observed: &Observed, notes: &mut Notes) -> Decided {
     let leaderless = "Waiting for a leader that a quorum confirms; nothing is changed until then that could cost a disk. \
                       If this stays, the condition QuorumLost says which members are missing and what to do.";
-    bring_back(observed).or_else(|| storage::grow(observed)).or_else(|| wait(leaderless))
+    bring_back(observed).or_else(|| storage::grow(observed, notes)).or_else(|| wait(leaderless))
 }
 
 /// The newest membership that any node knows says how many pods there must be; and so do the claims of members of

@@ -16,8 +16,10 @@ use crate::step::{Risky, Step};
 /// The next step of a recovery that was asked for.
 pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     let wanted = observed.recover_from.as_deref()?;
-    let survivor =
-        observed.nodes.iter().find(|(_, node)| !node.is_blank() && node.token().to_string() == wanted);
+    let named = |(ordinal, node): &(&u32, &Node)| {
+        !node.is_blank() && node.is_at_home(**ordinal) && node.token().to_string() == wanted
+    };
+    let survivor = observed.nodes.iter().find(named);
     let Some((&ordinal, node)) = survivor else {
         if restarts(observed) || is_told(observed, wanted) {
             return wait(
@@ -119,8 +121,11 @@ pub fn offer(observed: &Observed) -> Offer {
 /// The member that has the most of the log; of the latest incarnation's, since the logs of disks that were left
 /// behind may have gone on by themselves.
 fn survivor(observed: &Observed) -> Option<&Node> {
-    let has_data = |node: &&Node| Some(node.cluster_id) == observed.cluster_id && !node.is_blank();
-    observed.nodes.values().filter(has_data).max_by_key(|node| (node.incarnation, node.last_log))
+    let has_data = |(ordinal, node): &(&u32, &Node)| {
+        Some(node.cluster_id) == observed.cluster_id && !node.is_blank() && node.is_at_home(**ordinal)
+    };
+    let survivors = observed.nodes.iter().filter(has_data).map(|(_, node)| node);
+    survivors.max_by_key(|node| (node.incarnation, node.last_log))
 }
 
 /// The step on record is a recovery, and its survivor does not answer: it restarts for that.
@@ -333,7 +338,9 @@ mod tests {
                 Offer::Silent(silent) => {
                     assert!(!lost && silent == [Silent { node_id: 3, ordinal: Some(2) }], "{why}");
                     let said = silent[0].said(&seen);
-                    for name in ["0000000000000003", "data--2", "pv-2", "kvorum.io/disk-lost=uid-2"] {
+                    let reached = seen.reached.contains(&3);
+                    let names = ["0000000000000003", "data--2", "pv-2", "kvorum.io/disk-lost=uid-2"];
+                    for name in names.into_iter().take(if reached { 1 } else { 4 }) {
                         assert!(said.contains(name), "{why}: {said}");
                     }
                 }
@@ -375,7 +382,27 @@ mod tests {
         check(true, "it had left before", &|seen| {
             seen.claims.get_mut(&2).unwrap().retired = Retired::Left;
         });
-        assert_eq!(cases, 13);
+        check(false, "its machine is gone, and it answers another member", &|seen| {
+            seen.claims.get_mut(&2).unwrap().machine = Machine::Gone;
+            seen.reached.insert(3);
+        });
+        check(false, "a copy of it answers at another address", &|seen| {
+            seen.nodes.insert(1, Node { node_id: 3, role: Role::StatusOnly, ..seen.nodes[&0].clone() });
+        });
+        assert_eq!(cases, 15);
+    }
+
+    /// Goal: an operator that is cut off from the leader recovers nothing, whatever it is asked.
+    #[test]
+    fn a_quorum_that_a_member_confirms_is_not_lost() {
+        let mut seen = Observed { objects_current: true, ..observed() };
+        seen.stateful_set.as_mut().unwrap().current = true;
+        (seen.claims, seen.pods) = Default::default();
+        assert!(matches!(plan(&seen).step, Step::RaiseIncarnation { .. }), "all others are lost");
+        let node = seen.nodes.get_mut(&0).unwrap();
+        (node.role, node.confirmed) = (Role::Follower, true);
+        let refused = plan(&seen);
+        assert_eq!((refused.step, refused.notes[0].reason), (Step::Wait, "RecoverRefused"));
     }
 
     /// Goal: what a recovery leaves behind is on record as that before the survivor is told.

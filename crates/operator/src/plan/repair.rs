@@ -97,7 +97,8 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
         ));
     }
     let (pod, member) = (view.observed.pods.get(&ordinal), view.observed.pod_name(ordinal));
-    let unscheduled = pod.filter(|pod| pod.machine.is_none()).and_then(|pod| pod.trouble.as_ref());
+    let unscheduled = pod.filter(|pod| pod.machine.is_none() && pod.troubled);
+    let unscheduled = unscheduled.and_then(|pod| pod.trouble.as_ref());
     if let (true, Some(trouble)) = (view.observed.machines_forbidden, unscheduled) {
         let message = format!(
             "Member {member} does not run: {trouble}. The operator has no right to read Nodes and PersistentVolumes, and \
@@ -109,6 +110,14 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
         notes.add(About::Storage, "MachinesForbidden", message);
     }
     if claim.machine == Machine::Exists || pod.is_some_and(|pod| pod.running) {
+        return None;
+    }
+    if claim.disk.is_some_and(|disk| view.hears(disk.node_id)) {
+        let message = format!(
+            "The machine with the disk of member {member} has no Node, but the member answers its leader, and its disk is \
+             not lost. Let the machine join again, or shut it down."
+        );
+        notes.add(About::Storage, "MachineUnlisted", message);
         return None;
     }
     let (reason, message) = match (claim.machine, claim.standby) {
@@ -164,7 +173,7 @@ mod tests {
             last_log,
             ..Node::default()
         };
-        let pod = Pod { trouble: Some("it is not scheduled".into()), ..Pod::default() };
+        let pod = Pod { trouble: Some("it is not scheduled".into()), troubled: true, ..Pod::default() };
         let mut observed = Observed {
             cluster_id: Some(9),
             stateful_set: Some(StatefulSet { replicas: 2, ..StatefulSet::default() }),
@@ -238,6 +247,18 @@ mod tests {
         assert_eq!(repaired(&seen), (false, vec!["ReplacementPending", "OneAtATime"]));
         seen.claims.get_mut(&3).unwrap().declared_lost = true;
         assert!(repaired(&seen).0, "a person knows");
+    }
+
+    /// Goal: a machine whose Node was deleted and which goes on is not gone.
+    #[test]
+    fn whoever_answers_the_leader_is_not_lost() {
+        let mut seen = four_and_a_lost_one();
+        let heard = Progress { matched: 1, ..Progress::default() };
+        seen.nodes.get_mut(&0).unwrap().progress.insert(4, heard);
+        assert_eq!(repaired(&seen), (false, vec!["MachineUnlisted"]));
+        let silent = Progress { silent_ms: 60_000, ..heard };
+        seen.nodes.get_mut(&0).unwrap().progress.insert(4, silent);
+        assert_eq!(repaired(&seen), (true, vec![]));
     }
 
     /// Goal: what others may use is not given up, nor what a recovery left behind, until a person says so.

@@ -14,21 +14,21 @@ pub fn broken(observed: &Observed) -> Decided {
     risky(Risky::DeletePod { ordinal, version }, "It was made from an older template and does not run.")
 }
 
-/// The next outdated pod that runs.
+/// The next pod to be replaced that runs.
 pub fn next(view: &View, notes: &mut Notes) -> Decided {
-    outdated(view.observed).next()?;
+    due(view.observed).next()?;
     let leader = view.ordinal(view.leader.node_id);
     // First what runs and does not get ready: as it should be, it may.
     let unready = |(ordinal, pod): &(&u32, &Pod)| !pod.ready && !pod.deleting && may_restart(view, **ordinal);
-    let (ordinal, pod) = match outdated(view.observed).find(unready) {
+    let (ordinal, pod) = match due(view.observed).find(unready) {
         Some((ordinal, pod)) => (*ordinal, pod),
         None => {
             if let Some(unready) = wait_for_ready(view, notes) {
                 return Some(unready);
             }
             // Then followers, from the highest ordinal down.
-            let follower = outdated(view.observed).rev().find(|(ordinal, _)| Some(**ordinal) != leader);
-            let (&ordinal, pod) = follower.or_else(|| outdated(view.observed).next())?;
+            let follower = due(view.observed).rev().find(|(ordinal, _)| Some(**ordinal) != leader);
+            let (&ordinal, pod) = follower.or_else(|| due(view.observed).next())?;
             (ordinal, pod)
         }
     };
@@ -53,7 +53,7 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
             };
             risky(
                 Risky::DeletePod { ordinal, version },
-                format!("It was made from an older template.{interrupts}"),
+                format!("{}{interrupts}", why(view.observed, ordinal, pod)),
             )
         }
     }
@@ -74,7 +74,8 @@ fn wait_for_ready(view: &View, notes: &mut Notes) -> Decided {
         };
         if pod.deleting || !pod.ready {
             let name = view.observed.pod_name(ordinal);
-            if let Some(trouble) = &pod.trouble {
+            if pod.troubled {
+                let trouble = pod.why_not_ready();
                 let message = format!(
                     "The rolling change stops until pod {name} is ready: {trouble}. Correct the spec if it is to blame; \
                      pods that do not run are then replaced first."
@@ -96,6 +97,38 @@ fn may_restart(view: &View, ordinal: u32) -> bool {
     match view.voters.len() {
         0..=2 => view.fit_among(&view.voters) == view.voters.len(),
         _ => view.quorum_without(&view.voters_at(ordinal)),
+    }
+}
+
+/// Pods are being replaced, one after another.
+pub fn is_rolling(observed: &Observed) -> bool {
+    due(observed).next().is_some()
+}
+
+/// Pods that are to be replaced: they are outdated, or keep their volume from growing.
+fn due(observed: &Observed) -> impl DoubleEndedIterator<Item = (&u32, &Pod)> {
+    let set = observed.stateful_set.as_ref();
+    let due = move |(ordinal, pod): &(&u32, &Pod)| {
+        let wanted = set.is_some_and(|set| **ordinal < set.replicas);
+        wanted && (is_outdated(observed, pod) || grows_on_restart(observed, **ordinal))
+    };
+    observed.pods.iter().filter(due)
+}
+
+fn is_outdated(observed: &Observed, pod: &Pod) -> bool {
+    observed.stateful_set.as_ref().is_some_and(|set| pod.template != set.template)
+}
+
+fn grows_on_restart(observed: &Observed, ordinal: u32) -> bool {
+    observed.claims.get(&ordinal).is_some_and(|claim| claim.grows_on_restart)
+}
+
+fn why(observed: &Observed, ordinal: u32, pod: &Pod) -> &'static str {
+    match is_outdated(observed, pod) {
+        false if grows_on_restart(observed, ordinal) => {
+            "Its volume has grown, and its file system follows when the next pod mounts it."
+        }
+        _ => "It was made from an older template.",
     }
 }
 
@@ -158,11 +191,36 @@ mod tests {
         seen.pods.get_mut(&1).unwrap().ready = false;
         assert_eq!(decided(&seen).0, Some(1));
         seen.nodes.remove(&2);
+        assert_eq!(
+            decided(&seen).0,
+            Some(1),
+            "kubelet and leader speak for whom the operator does not reach"
+        );
+        let silent = Progress { matched: 1, silent_ms: 60_000, ..Progress::default() };
+        seen.nodes.get_mut(&0).unwrap().progress.insert(3, silent);
         assert_eq!(decided(&seen).0, None, "it is needed for the majority");
         let mut seen = observed(3);
         seen.pods.get_mut(&1).unwrap().ready = false;
         seen.pods.get_mut(&1).unwrap().template = "new".into();
         assert_eq!(decided(&seen).0, None, "it is as it should be, and comes");
+    }
+
+    /// Goal: volumes whose file system grows only when they are mounted restart one member at a time, the leader last.
+    #[test]
+    fn a_volume_grows_by_a_restart_of_its_own() {
+        let mut seen = observed(3);
+        seen.stateful_set.as_mut().unwrap().template = "old".into();
+        assert!(!is_rolling(&seen));
+        let claim = crate::observed::Claim { grows_on_restart: true, ..Default::default() };
+        seen.claims = (0..3).map(|ordinal| (ordinal, claim.clone())).collect();
+        let (first, reason) = decided(&seen);
+        assert_eq!(first, Some(2));
+        assert!(reason.contains("file system"), "{reason}");
+        seen.claims.get_mut(&2).unwrap().grows_on_restart = false;
+        seen.pods.get_mut(&2).unwrap().ready = false;
+        assert_eq!(decided(&seen).0, None, "one at a time");
+        seen.pods.get_mut(&2).unwrap().ready = true;
+        assert_eq!(decided(&seen).0, Some(1));
     }
 
     /// Goal: who has one or two members is told that a restart interrupts.

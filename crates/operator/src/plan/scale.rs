@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kvorum_crd::Keep;
 
 use super::view::View;
-use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
+use super::{About, Decided, Notes, deleted_claim, release, risky, safe, wait};
 use crate::fence::Retired;
 use crate::step::{Risky, Step};
 
@@ -52,13 +52,19 @@ pub fn retire(view: &View) -> Decided {
         let behind = matches!(claim.retired, Retired::Behind { .. });
         let left = claim.retired == Retired::Left;
         let kept = behind || (left && view.observed.wanted.when_scaled == Keep::Retain);
+        let kept = kept && !claim.released;
         ours && !kept && !claim.deleting && !view.observed.pods.contains_key(ordinal)
     });
     let (&ordinal, claim) = left?;
     let version = claim.version.clone();
+    let released = claim.released && claim.retired != Retired::No;
     match view.observed.wanted.when_scaled {
         // What it holds may not be on a majority of the others yet.
         Keep::Delete if !view.quorum_of(&view.voters) => None,
+        Keep::Retain if released && !view.quorum_of(&view.voters) => None,
+        _ if released => {
+            risky(Risky::DeleteClaim { ordinal, version }, release::granted(view.observed, ordinal))
+        }
         Keep::Delete => risky(
             Risky::DeleteClaim { ordinal, version },
             format!(
@@ -100,9 +106,10 @@ pub fn up(view: &View, notes: &mut Notes) -> Decided {
                 About::Storage,
                 "RetiredClaim",
                 format!(
-                    "Claim {0} holds the disk of a member that left, which never takes part again. To scale up, delete \
-                     the claim: kubectl delete pvc {0}",
-                    view.observed.claim_name(next)
+                    "Claim {} holds the disk of a member that left, which never takes part again. To scale up, let it \
+                     go: {}",
+                    view.observed.claim_name(next),
+                    release::how(view.observed, next, claim)
                 ),
             );
             return None;

@@ -37,6 +37,10 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
             "The volumes are larger than spec.storage.size, and volumes cannot shrink: set it back to their size.",
         );
     }
+    if let Some(refused) = &observed.image_refused {
+        notes.add(About::Degraded, "ImageTooOld", refused.clone());
+        return None;
+    }
     if !set.current {
         return safe(
             Step::UpdateStatefulSet { version: set.version.clone() },
@@ -79,4 +83,29 @@ pub fn hold_members(view: &View) -> Decided {
         step,
         "The StatefulSet has fewer pods than the cluster has members; to scale the cluster, change spec.members.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::StatefulSet;
+
+    /// Goal: an image that refuses the disks reaches no pod, and a condition says which is needed.
+    #[test]
+    fn an_image_that_is_too_old_is_not_rolled_out() {
+        let mut observed = Observed {
+            cluster_id: Some(9),
+            objects_current: true,
+            stateful_set: Some(StatefulSet { replicas: 3, ..StatefulSet::default() }),
+            ..Observed::default()
+        };
+        let step = |observed: &Observed| {
+            let mut notes = Notes::default();
+            let step = next(observed, &mut notes).is_some();
+            (step, notes.0.first().map(|note| note.reason))
+        };
+        assert_eq!(step(&observed), (true, None));
+        observed.image_refused = Some("It is too old.".into());
+        assert_eq!(step(&observed), (false, Some("ImageTooOld")));
+    }
 }

@@ -60,12 +60,24 @@ impl<'a> View<'a> {
         self.membership.nodes.values().flatten().max().map_or(0, |highest| highest + 1)
     }
 
-    /// The member answers, stays, and lacks next to nothing.
+    /// The member answers, stays, and lacks next to nothing. Where the operator does not reach it, its kubelet and the
+    /// leader speak for it.
     pub fn fit(&self, node_id: u64) -> bool {
         let Some(ordinal) = self.ordinal(node_id) else { return false };
-        let answers = self.observed.nodes.get(&ordinal).is_some_and(|node| node.node_id == node_id);
-        let stays = self.observed.pods.get(&ordinal).is_some_and(|pod| !pod.deleting);
-        answers && stays && self.caught_up(node_id)
+        let Some(pod) = self.observed.pods.get(&ordinal) else { return false };
+        let answers = match self.observed.nodes.get(&ordinal) {
+            Some(node) => node.node_id == node_id,
+            None => pod.ready,
+        };
+        answers && !pod.deleting && self.caught_up(node_id)
+    }
+
+    /// The leader hears of the member, wherever Kubernetes believes it to be.
+    pub fn hears(&self, node_id: u64) -> bool {
+        let of = self.leader.progress.get(&node_id);
+        of.is_some_and(|progress| {
+            progress.matched > 0 && progress.silent_ms <= self.observed.wanted.silent_ms_max
+        })
     }
 
     fn caught_up(&self, node_id: u64) -> bool {

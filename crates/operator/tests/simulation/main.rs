@@ -5,9 +5,11 @@
 //! pods die, disks are emptied, machines vanish, operators crash before a step or come back with a
 //! stale one. After each step of the operator the invariants are checked. Then the faults stop, and
 //! within a bounded number of steps all must be as wanted. `PROPTEST_CASES=N` makes more histories.
+mod conditions;
 mod raft;
 mod world;
 
+use kvorum_operator::observed::Observed;
 use kvorum_operator::plan::{Plan, plan};
 use kvorum_operator::step::Step;
 use proptest::prelude::*;
@@ -72,6 +74,9 @@ fn every_kind_of_step_is_taken() {
         "RaiseIncarnation",
         "Recover",
         "DropToken",
+        "AddFinalizer",
+        "RemoveFinalizer",
+        "DeleteStatefulSet",
     ];
     for kind in kinds {
         assert!(taken.contains(kind), "{kind} was never taken: {taken:?}");
@@ -103,7 +108,12 @@ impl History {
     fn round(&mut self, faults: Faults) {
         if faults == Faults::Yes {
             if self.rng.random_bool(0.3) {
+                let lives = self.world.lives;
                 let fault = self.world.fault(&mut self.rng);
+                if self.world.lives != lives {
+                    // Its uid fences the one that is gone.
+                    self.stale = None;
+                }
                 if self.world.recorded().is_none() {
                     // Whoever erases the status erases the fence of a step that is about to be taken.
                     self.stale = self.stale.take().filter(|step| !matches!(step, Step::Act(_)));
@@ -117,6 +127,7 @@ impl History {
         self.world.tick(&mut self.rng, faults == Faults::Yes);
         let observed = self.world.observe(&mut self.rng, faults == Faults::Yes);
         let plan = plan(&observed);
+        self.check_recovery(&observed, &plan);
         if faults == Faults::No {
             self.world.heed(&observed, &plan.notes);
         }
@@ -151,7 +162,11 @@ impl History {
     }
 
     fn apply(&mut self, step: &Step, who: &str) -> bool {
+        let lives = self.world.lives;
         let done = self.world.apply(step);
+        if self.world.lives != lives {
+            self.stale = None;
+        }
         if done {
             self.taken.insert(step.kind());
         }
@@ -180,6 +195,19 @@ impl History {
             }
         }
         self.fail(&format!("it did not settle: {:?}", self.world.unwanted()));
+    }
+
+    /// Whoever is cut off from a leader, and hears of it by another member, recovers nothing.
+    fn check_recovery(&self, observed: &Observed, plan: &Plan) {
+        use kvorum_operator::step::Risky;
+        let recovers = match &plan.step {
+            Step::RaiseIncarnation { .. } => true,
+            Step::Record(step) | Step::Act(step) => matches!(step, Risky::Recover { .. }),
+            _ => false,
+        };
+        if recovers && observed.vouched().is_some() {
+            self.fail(&format!("{:?} while a quorum is there", plan.step));
+        }
     }
 
     /// What people are told is a sentence, with the names that `kubectl` knows.

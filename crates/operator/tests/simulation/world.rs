@@ -50,6 +50,15 @@ pub struct World {
     recovery: Option<String>,
     /// What a person asks for.
     recover_from: Option<String>,
+    /// The operator does not reach these.
+    cut_off: BTreeSet<u32>,
+    /// Pods, by uid, whose machines do not say that they have ended.
+    stuck: BTreeSet<String>,
+    /// The KvCluster is being deleted, and carries the finalizer.
+    deleting: bool,
+    finalizer: bool,
+    /// How often the KvCluster was made again.
+    pub lives: u32,
     /// For so many rounds there has been no quorum.
     without_quorum: u32,
     group: Option<Group>,
@@ -94,6 +103,11 @@ impl World {
             incarnation: 1,
             recovery: None,
             recover_from: None,
+            cut_off: BTreeSet::new(),
+            stuck: BTreeSet::new(),
+            deleting: false,
+            finalizer: false,
+            lives: 1,
             without_quorum: 0,
             group: None,
             founded: Vec::new(),
@@ -147,7 +161,20 @@ impl World {
     /// Clusters of one or two members cannot be restarted without an interruption.
     pub fn may_interrupt(&self, step: &Step) -> bool {
         let few = self.group.as_ref().is_none_or(|group| group.voters().len() <= 2);
-        few && matches!(step, Step::Act(Risky::DeletePod { .. }))
+        self.deleting || few && matches!(step, Step::Act(Risky::DeletePod { .. }))
+    }
+
+    /// Somebody changes what pods are made of.
+    pub fn change_template(&mut self) {
+        self.template += 1;
+        self.outdate();
+    }
+
+    /// A cluster of so many members that nothing has happened to yet.
+    pub fn of(members: u32, rng: &mut StdRng) -> World {
+        let mut world = World::new(rng);
+        world.wanted.members = members;
+        world
     }
 
     /// The step on record.
@@ -194,8 +221,8 @@ impl World {
 
     fn keep_pods(&mut self, rng: &mut StdRng, faulty: bool) {
         let replicas = self.set.as_ref().filter(|set| !set.deleting).map_or(0, |set| set.replicas);
-        // Pods go at once, and what held on to them goes with them.
-        self.pods.retain(|_, pod| !pod.deleting);
+        // Pods go at once, unless nobody says that they have ended, and what held on to them goes with them.
+        self.pods.retain(|_, pod| !pod.deleting || self.stuck.contains(&pod.version.uid));
         let held: BTreeSet<u32> = self.pods.keys().copied().collect();
         let gone: Vec<String> = self
             .claims
@@ -230,7 +257,7 @@ impl World {
         }
         for (i, pod) in &mut self.pods {
             let on_machine = self.claims.get(i).is_some_and(|claim| claim.machine == Machine::Exists);
-            let able = on_machine && !self.blocked && !pod.template.starts_with(BROKEN);
+            let able = on_machine && !pod.deleting && !self.blocked && !pod.template.starts_with(BROKEN);
             let starts = !pod.running && able && (!faulty || rng.random_bool(0.5));
             pod.running |= starts;
         }
@@ -281,7 +308,16 @@ impl World {
         };
         let running = self.running();
         let nodes = running.iter().map(|(i, volume)| (*i, node(*i, volume)));
-        let nodes: BTreeMap<u32, Node> = nodes.filter(|_| !rng.random_bool(silent)).collect();
+        let nodes = nodes.filter(|(i, _)| !self.cut_off.contains(i) && !rng.random_bool(silent));
+        let mut nodes: BTreeMap<u32, Node> = nodes.collect();
+        // Where no leader answers, the others say what they know.
+        let mut reached = BTreeSet::new();
+        if !nodes.values().any(|node| node.confirmed) {
+            for node in nodes.values_mut().filter(|node| alive.contains(&node.node_id) && node.is_voter()) {
+                node.confirmed = leader.is_some();
+                reached.extend(alive.iter().copied());
+            }
+        }
         // The status follows the nodes.
         let latest = nodes.values().map(|node| node.incarnation).max().unwrap_or_default();
         if latest > self.incarnation {
@@ -297,6 +333,9 @@ impl World {
             name: "demo".into(),
             wanted: self.wanted.clone(),
             cluster_id: self.cluster_id,
+            reached,
+            deleting: self.deleting,
+            finalizer: self.finalizer,
             step: self.step.clone(),
             fresh_id: rng.random_range(1..u64::MAX),
             objects_current: self.objects_current,
@@ -315,8 +354,26 @@ impl World {
     /// What a step does, where its fences let it. False: it was refused.
     pub fn apply(&mut self, step: &Step) -> bool {
         match step {
-            Step::Rest | Step::Wait | Step::AddFinalizer | Step::RemoveFinalizer => true,
-            Step::DeleteStatefulSet { .. } => false,
+            Step::Rest | Step::Wait => true,
+            Step::AddFinalizer => {
+                self.finalizer = true;
+                true
+            }
+            Step::RemoveFinalizer => {
+                self.finalizer = false;
+                if self.deleting {
+                    self.make_again();
+                }
+                true
+            }
+            Step::DeleteStatefulSet { version } => {
+                let seen = self.deleting && self.set.as_ref().is_some_and(|set| set.version == *version);
+                if seen {
+                    self.set = None;
+                    self.pods.clear();
+                }
+                seen
+            }
             Step::RaiseIncarnation { to, token } => {
                 let later = *to > self.incarnation;
                 if later {
@@ -346,10 +403,12 @@ impl World {
                 })
             }
             Step::Grow { replicas, version } => self.change_set(version, |set| set.replicas = *replicas),
-            Step::RecordDisk { ordinal, version, disk } => self.change_claim(*ordinal, version, |claim| {
-                claim.disk = Some(*disk);
-                claim.retired = Retired::No;
-            }),
+            Step::RecordDisk { ordinal, version, disk, incarnation } => {
+                self.change_claim(*ordinal, version, |claim| {
+                    (claim.disk, claim.incarnation) = (Some(*disk), *incarnation);
+                    (claim.retired, claim.released) = (Retired::No, false);
+                })
+            }
             Step::Retire { ordinal, version, retired } => {
                 self.change_claim(*ordinal, version, |claim| claim.retired = *retired)
             }
@@ -380,6 +439,23 @@ impl World {
                 self.forget(risky)
             }
         }
+    }
+
+    /// The KvCluster is gone with all that it owned, and somebody makes it again.
+    fn make_again(&mut self) {
+        (self.deleting, self.finalizer, self.objects_current) = (false, false, false);
+        (self.cluster_id, self.step, self.recovery, self.recover_from) = (None, None, None, None);
+        self.set = None;
+        self.pods.clear();
+        self.lives += 1;
+        let of_group = |group: &Group| self.volumes.values().any(|v| v.cluster_id == group.cluster_id);
+        if !self.group.as_ref().is_some_and(of_group) {
+            // All of its data was deleted with it.
+            self.group = None;
+            self.founded.clear();
+        }
+        let kept = self.claims.values().filter(|claim| !claim.deleting && claim.disk.is_some());
+        self.incarnation = kept.map(|claim| claim.incarnation).max().unwrap_or_default().max(1);
     }
 
     fn forget(&mut self, risky: &Risky) -> bool {
@@ -445,6 +521,14 @@ impl World {
                 let claim = claim.filter(|claim| claim.version == *version && !claim.deleting);
                 let Some(claim) = claim else { return false };
                 claim.deleting = true;
+                let uid = claim.version.uid.clone();
+                if let (true, Some(group), Some(volume)) =
+                    (self.deleting, &mut self.group, self.volumes.get(&uid))
+                {
+                    // That is what whenDeleted: Delete asks for.
+                    group.taken.insert(volume.node_id);
+                    return true;
+                }
                 self.broken_promise = self.broken_promise.take().or(self.misses(*ordinal));
                 true
             }
@@ -518,7 +602,8 @@ impl World {
         let (group, claim) = (self.group.as_ref()?, self.claims.get(&ordinal)?);
         let volume = self.volumes.get(&claim.version.uid)?;
         let began = group.began.range(volume.incarnation + 1..).next().map(|(_, log)| *log)?;
-        let only = volume.cluster_id == group.cluster_id && volume.log > began && !claim.declared_lost;
+        let let_go = claim.declared_lost || claim.released;
+        let only = volume.cluster_id == group.cluster_id && volume.log > began && !let_go;
         only.then(|| format!("disk {} of before a recovery had writes that nobody else has", volume.node_id))
     }
 
@@ -640,7 +725,7 @@ impl World {
 
     /// Something goes wrong, or somebody wants something.
     pub fn fault(&mut self, rng: &mut StdRng) -> String {
-        let kind = rng.random_range(0..24);
+        let kind = rng.random_range(0..29);
         let someone = self.someone(rng);
         match (kind, someone) {
             (0 | 1, _) => {
@@ -714,7 +799,9 @@ impl World {
             }
             (14, _) if self.group.is_some() => {
                 (self.cluster_id, self.step, self.recovery) = (None, None, None);
-                let latest = self.running().values().map(|volume| volume.incarnation).max();
+                // The claims know it, where a node of it has ever been seen to lead.
+                let latest = self.claims.values().filter(|claim| !claim.deleting);
+                let latest = latest.map(|claim| claim.incarnation).max();
                 self.incarnation = latest.unwrap_or_default().max(1);
                 self.outdate();
                 "the status is erased".into()
@@ -751,6 +838,34 @@ impl World {
                 let claim = self.claims.get_mut(&i).expect("it was chosen");
                 claim.declared_lost = claim.machine == Machine::Gone;
                 format!("the disk of {i} is declared lost: {}", claim.declared_lost)
+            }
+            (24, _) => {
+                self.cut_off = (0..5).filter(|_| rng.random_bool(0.4)).collect();
+                format!("the operator is cut off from {:?}", self.cut_off)
+            }
+            (25, _) => {
+                self.cut_off.clear();
+                "the operator reaches all".into()
+            }
+            (26, Some((i, _))) => {
+                if let Some(pod) = self.pods.get_mut(&i) {
+                    (pod.running, pod.ready, pod.deleting) = (false, false, true);
+                    self.stuck.insert(pod.version.uid.clone());
+                }
+                format!("pod {i} is deleted, and its machine does not say that it has ended")
+            }
+            (27, _) if !self.deleting => {
+                self.wanted.when_deleted = if rng.random_bool(0.5) { Keep::Delete } else { Keep::Retain };
+                self.stuck.clear();
+                format!("whenDeleted: {:?}", self.wanted.when_deleted)
+            }
+            (28, _) if self.finalizer => {
+                self.deleting = true;
+                "the KvCluster is deleted".into()
+            }
+            (28, _) => {
+                self.make_again();
+                "the KvCluster is deleted, and made again over its claims".into()
             }
             _ => "nothing".into(),
         }
@@ -819,6 +934,8 @@ impl World {
     /// A person corrects a spec that cannot work.
     pub fn correct(&mut self) {
         (self.blocked, self.recover_from) = (false, None);
+        self.cut_off.clear();
+        self.stuck.clear();
         if std::mem::take(&mut self.broken)
             && let Some(set) = &mut self.set
         {
@@ -826,27 +943,36 @@ impl World {
         }
     }
 
+    /// A person deletes a cluster without data, with its claims, and makes it again.
+    fn give_up(&mut self) {
+        assert!(self.group.is_none(), "a person is told to give up a cluster that has data");
+        (self.cluster_id, self.step) = (None, None);
+        self.pods.clear();
+        self.claims.clear();
+    }
+
     /// A person does what the notes ask for.
     pub fn heed(&mut self, observed: &Observed, notes: &[Note]) {
         if self.cluster_id.is_some() {
             self.ask_for_recovery(observed);
         }
+        // All of its data went with an earlier life, and the condition QuorumLost says that nothing is left.
+        let waited = self.without_quorum > PATIENCE && self.cluster_id.is_some();
+        let founds = self.claims.values().any(|claim| claim.disk.is_some_and(|disk| disk.founder));
+        if waited && !founds && self.group.is_none() && offer(observed) == Offer::Nothing {
+            self.give_up();
+        }
         for note in notes {
             match note.reason {
                 "MachineGone" => self.standby = true,
-                "FounderLost" => {
-                    assert!(self.group.is_none(), "a person is told to give up a cluster that has data");
-                    (self.cluster_id, self.step) = (None, None);
-                    self.pods.clear();
-                    self.claims.clear();
-                }
+                "FounderLost" => self.give_up(),
                 "RetiredClaim" | "RetiredDisk" | "LeftBehind" => {
                     let members =
                         self.group.as_ref().map(|group| group.membership.nodes.clone()).unwrap_or_default();
                     let retired =
                         |claim: &Claim| claim.disk.is_some_and(|disk| !members.contains_key(&disk.node_id));
                     for claim in self.claims.values_mut().filter(|claim| retired(claim)) {
-                        claim.deleting = true;
+                        claim.released = true;
                     }
                 }
                 _ => {}
@@ -874,6 +1000,7 @@ impl World {
         let members = self.wanted.members;
         let ids: BTreeSet<u64> = self.running().values().map(|volume| volume.node_id).collect();
         want(self.step.is_none(), "no step is under way");
+        want(!self.deleting, "the KvCluster");
         want(self.monitor == Monitor::AsWanted, "the PodMonitor");
         want(self.set.as_ref().is_some_and(|set| set.replicas == members && set.current), "replicas");
         want(self.set.as_ref().is_some_and(|set| set.storage_bytes == self.wanted.storage_bytes), "storage");
