@@ -303,7 +303,9 @@ impl Node {
     /// quick. Takes less than 10 s whatever happens. Only where something does not let go of the store in
     /// time is it still open then, and closed with the runtime.
     pub async fn stop(self) -> Closing {
-        let Node { raft, hub, leaving, stopping, gone, stop_clients, stop_peers, mut clients, others, .. } = self;
+        let Node {
+            raft, hub, leaving, stopping, gone, stop_clients, stop_peers, mut clients, others, ..
+        } = self;
         let closing = Closing(Arc::downgrade(raft.metrics()));
         leaving.store(true, Ordering::SeqCst);
         // Clients are served all through the transfer: once there is a new leader, what they ask

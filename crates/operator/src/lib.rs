@@ -20,3 +20,4 @@ pub mod plan;
 pub mod status;
 pub mod step;
 pub mod upgrade;
+pub mod version;

@@ -13,6 +13,7 @@ use crate::observe::Seen;
 use crate::observed::{Monitor, Node, Observed, Role};
 use crate::plan::{About, Offer, Plan, View, offer};
 use crate::step::Step;
+use crate::version::lowest;
 
 /// Without a confirmed leader for so long, the quorum counts as lost: an election takes less.
 const QUORUM_LOST_AFTER: Duration = Duration::from_secs(15);
@@ -43,7 +44,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         selector: Some(names::selector_text(&seen.name)),
         endpoint: Some(format!("{}.{}.svc:{CLIENT_PORT}", seen.name, seen.namespace)),
         leader: leader.map(|ordinal| names::pod(&seen.name, ordinal)),
-        version: observed.nodes.values().map(|node| node.version.clone()).min().or(old.version.clone()),
+        version: lowest(observed.nodes.values().map(|node| node.version.as_str())).or(old.version.clone()),
         step: old.step.clone(),
         members,
         conditions: Vec::new(),

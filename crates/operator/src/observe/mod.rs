@@ -6,6 +6,7 @@ mod nodes;
 mod owner;
 mod read;
 mod schedule;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;
 use owner::Owner;
 pub(crate) use read::generation;
+pub use watch::Nodes;
 
 /// A namespace has at most so many pods and claims of one cluster: members, and some that left.
 const LIST_MAX: u32 = 100;
@@ -116,6 +118,7 @@ pub(crate) const DISRUPTION_BUDGET: &str = "PodDisruptionBudget";
 pub async fn observe(
     client: &Client,
     options: &Options,
+    machines: &Nodes,
     namespace: &str,
     name: &str,
     follow: Follow,
@@ -168,7 +171,7 @@ pub async fn observe(
     let (nodes, addresses) = nodes::ask(&objects.pods, namespace, name, memory).await;
     let made = serde_json::from_value(template.template["spec"].clone()).unwrap_or_default();
     let silent = nodes.len() < objects.pods.len();
-    let machines = machines::look(client, &objects, &made, silent, memory).await;
+    let machines = machines::look(client, machines, &objects, &made, silent, memory).await;
     let status = cluster.status.clone().unwrap_or_default();
     let mut observed = Observed {
         name: name.to_owned(),
