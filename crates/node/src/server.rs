@@ -295,6 +295,7 @@ impl Node {
     pub async fn leave(&self) {
         let until = Instant::now() + self.shutdown_delay;
         self.leaving.store(true, Ordering::SeqCst);
+        self.raft.stand_no_more();
         self.raft.hand_over(HAND_OVER_MAX).await;
         sleep_until(until).await;
     }
