@@ -97,7 +97,7 @@ fn each_release_and_watch_has_a_lease_of_its_own() {
         let mut helm = Command::new("helm");
         helm.args(["template", release, CHART, "--kube-version", "1.34.0", "--namespace", "system"]);
         let rendered = objects(&output(helm.args(["--set-json", &format!("watchNamespaces={namespaces}")])));
-        let of = |kind: &str| rendered.iter().filter(move |object| object["kind"] == kind);
+        let of = |kind: &'static str| rendered.iter().filter(move |object| object["kind"] == kind);
         let deployment = of("Deployment").next().expect("there is an operator");
         let arguments: Vec<&str> = list(&deployment["spec"]["template"]["spec"]["containers"][0]["args"])
             .filter_map(Value::as_str)

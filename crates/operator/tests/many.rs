@@ -67,7 +67,7 @@ fn many_clusters_and_machines_fit_into_the_operators_memory() {
 
 /// Runs the operator's loop, and answers what it asked for and what it counted.
 async fn operate(url: &str) -> (Value, String) {
-    let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+    let client = Client::try_from(Config::new(url.parse().expect("it is a URL"))).expect("it needs no more");
     let options = Options {
         image: "kvorum:test".into(),
         pull_policy: None,
@@ -77,12 +77,12 @@ async fn operate(url: &str) -> (Value, String) {
     let metrics = Metrics::new();
     let context = Context::new(client.clone(), options, metrics.clone());
     run(context, sleep(WORKS_FOR)).await;
-    let counts = client.request_text(http_request("/counts")).await.unwrap();
-    (serde_json::from_str(&counts).unwrap(), metrics.encode())
+    let counts = client.request_text(http_request("/counts")).await.expect("the other process answers");
+    (serde_json::from_str(&counts).expect("it is JSON"), metrics.encode())
 }
 
 fn http_request(path: &str) -> axum::http::Request<Vec<u8>> {
-    axum::http::Request::get(path).body(Vec::new()).unwrap()
+    axum::http::Request::get(path).body(Vec::new()).expect("it is a path")
 }
 
 type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
@@ -90,15 +90,15 @@ type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
 /// The API server.
 #[expect(clippy::print_stdout, reason = "the other process reads the address")]
 async fn serve() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("\nserves http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the other process answers");
+    println!("\nserves http://{}", listener.local_addr().expect("it listens"));
     let router = Router::new().fallback(answer).with_state(Counts::default());
-    axum::serve(listener, router).await.unwrap();
+    axum::serve(listener, router).await.expect("the other process answers");
 }
 
 async fn answer(State(counts): State<Counts>, method: Method, uri: Uri, body: Bytes) -> Response {
     if uri.path() == "/counts" {
-        return json_of(&json!(*counts.lock().unwrap()));
+        return json_of(&json!(*counts.lock().expect("nobody panics while he counts")));
     }
     let query: BTreeMap<String, String> = uri
         .query()
@@ -121,7 +121,7 @@ async fn answer(State(counts): State<Counts>, method: Method, uri: Uri, body: By
         (&Method::GET, None) => "LIST",
         (other, _) => other.as_str(),
     };
-    *counts.lock().unwrap().entry(format!("{verb} {kind}")).or_default() += 1;
+    *counts.lock().expect("nobody panics while he counts").entry(format!("{verb} {kind}")).or_default() += 1;
     match verb {
         "WATCH" => {
             // Nothing ever happens.
