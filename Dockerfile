@@ -7,9 +7,14 @@
 #
 # Binaries that were built outside, for this platform and Debian 12's C library or an older one, save
 # the compilation: --build-arg BINARIES=prebuilt --build-arg BINARIES_DIR=target/image
+#
+# The images that it begins with are tags, which their makers move. Who wants the same bytes again names a digest:
+#   --build-arg RUNTIME_IMAGE=gcr.io/distroless/cc-debian12@sha256:…
 ARG BINARIES=build
+ARG BUILD_IMAGE=rust:1.95-bookworm
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
-FROM rust:1.95-bookworm AS build
+FROM ${BUILD_IMAGE} AS build
 RUN apt-get update && apt-get install -y --no-install-recommends clang libclang-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -23,7 +28,7 @@ COPY ${BINARIES_DIR}/ /binaries/
 
 FROM ${BINARIES} AS binaries
 
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${RUNTIME_IMAGE}
 ARG VERSION=dev
 ARG REVISION=unknown
 ARG SOURCE=https://github.com/kvorum/kvorum

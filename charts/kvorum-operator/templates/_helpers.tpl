@@ -42,9 +42,26 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* The namespaces that are watched, each once; without any: all. */}}
+{{- define "kvorum-operator.namespaces" -}}
+{{- .Values.watchNamespaces | sortAlpha | uniq | join "," -}}
+{{- end -}}
+
+{{/* The Lease that one of the release's operators holds. Another release in the same namespace has another one;
+     and so has this one after its watch was changed, as nobody who watches something else may keep it waiting. */}}
+{{- define "kvorum-operator.lease" -}}
+{{- $name := include "kvorum-operator.name" . -}}
+{{- $namespaces := include "kvorum-operator.namespaces" . -}}
+{{- if $namespaces -}}
+{{- printf "%s-%s" $name (sha256sum $namespaces | trunc 8) -}}
+{{- else -}}
+{{- $name -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The namespace of the clusters that `helm test` makes and that NOTES.txt speaks of. */}}
 {{- define "kvorum-operator.clusterNamespace" -}}
-{{- .Values.watchNamespace | default .Release.Namespace -}}
+{{- .Values.watchNamespaces | sortAlpha | first | default .Release.Namespace -}}
 {{- end -}}
 
 {{/* What the operator does to the objects of clusters, and no more: it has no right to read Secrets,
@@ -91,7 +108,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "kvorum-operator.machineRules" -}}
 - apiGroups: [""]
   resources: [nodes]
-  verbs: [list]
+  verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [persistentvolumes]
   verbs: [get]

@@ -10,6 +10,7 @@
 //! | [`cluster`] | a KvCluster, as `kubectl` and the API server show it |
 //! | [`doors`] | the way from here to each member's client port, whatever address its pod has |
 //! | [`load`] | clients at work throughout a test, and the check of all that they were told |
+//! | [`stock`] | clients that know nothing of Kvorum but its `.proto` file |
 //! | [`operator`] | the operator: installed with Helm, or run here so that it can be killed at a point |
 //! | [`machines`] | faults of whole machines |
 //! | [`rollout`] | rolling changes, whatever the number of members |
@@ -30,6 +31,7 @@ pub mod operator;
 pub mod prometheus;
 pub mod rollout;
 pub mod settings;
+pub mod stock;
 pub mod test;
 
 pub use cluster::Cluster;

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`cluster`], [`process`], [`ports`] | nodes: started, founded into a cluster, killed, restarted |
 //! | [`program`] | the tool, and nodes that are expected not to start |
+//! | [`balancer`] | one address in front of all nodes, whose list of them is late |
 //! | [`disk`] | a file system in a file, whose power can be cut, and which can be small |
 //! | [`slow_disk`] | disks that hang, or are slow, beneath a node that runs |
 //! | [`network`] | hosts whose connections can be cut one way, and lose packets |
@@ -21,6 +22,7 @@
 //! the side of the test, and compared with what the cluster holds at the end.
 #![forbid(unsafe_code)]
 
+pub mod balancer;
 pub mod binary;
 pub mod chains;
 pub mod cluster;

@@ -23,6 +23,9 @@ const ELECTION_TIMEOUT_MS_FLOOR: u64 = 100;
 /// A longer one leaves the cluster without a leader for minutes.
 const ELECTION_TIMEOUT_MS_CEILING: u64 = 60_000;
 
+/// Whoever sends clients here follows within this, or never does.
+const SHUTDOWN_DELAY_CEILING: Duration = Duration::from_secs(600);
+
 /// A member of a Kvorum cluster.
 #[derive(Debug, Parser)]
 #[command(name = "kvorum-node", version, about, args_conflicts_with_subcommands = true)]
@@ -133,6 +136,12 @@ pub struct Flags {
           value_parser = parse_duration)]
     pub compare_interval: Duration,
 
+    /// How long a node that was told to stop goes on serving clients, old and new ones, while /readyz says
+    /// that it is not ready: as long as load balancers may take to follow; at most 10m
+    #[arg(long, env = "KVORUM_SHUTDOWN_DELAY", value_name = "DURATION", default_value = "0",
+          value_parser = parse_duration)]
+    pub shutdown_delay: Duration,
+
     /// The highest feature level that this node takes part in, as if it were of an older release: for tests
     #[arg(long, env = "KVORUM_FEATURE_LEVEL_MAX", value_name = "N", default_value_t = FEATURE_LEVEL_MAX,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(FEATURE_LEVEL_MAX)), hide = true)]
@@ -212,6 +221,8 @@ pub struct Config {
     pub log_retain_bytes: u64,
     /// How often the leader begins to compare what members hold; zero: never.
     pub compare_interval: Duration,
+    /// How long it goes on serving after it was told to stop.
+    pub shutdown_delay: Duration,
     /// The highest feature level that this node takes part in.
     pub feature_level_max: u32,
     /// Bytes that may wait to be sent to clients.
@@ -248,6 +259,12 @@ impl Flags {
                 "--cluster-id cannot be 0; leave it out to take any cluster's disk".into(),
             ));
         }
+        if self.shutdown_delay > SHUTDOWN_DELAY_CEILING {
+            return Err(ConfigError(format!(
+                "--shutdown-delay {:?} must be at most {SHUTDOWN_DELAY_CEILING:?}",
+                self.shutdown_delay
+            )));
+        }
         let retention = self.auto_compaction_retention;
         Ok(Config {
             data_dir: self.data_dir,
@@ -267,6 +284,7 @@ impl Flags {
             quota_bytes: self.quota_bytes,
             log_retain_bytes: self.log_retain_bytes,
             compare_interval: self.compare_interval,
+            shutdown_delay: self.shutdown_delay,
             feature_level_max: self.feature_level_max,
             send_budget_bytes: self.send_budget_bytes as usize,
             send_patience: self.send_patience,
@@ -481,6 +499,7 @@ mod tests {
             (&["--heartbeat-interval-ms", "0"], "must be from 1 to "),
             (&["--request-bytes-max", "1GiB"], "--request-bytes-max 1073741824 must be from"),
             (&["--cache-bytes", "1024"], "--cache-bytes 1024 must be at least"),
+            (&["--shutdown-delay", "11m"], "--shutdown-delay 660s must be at most 600s"),
             (&["--cluster-id", "0"], "--cluster-id cannot be 0"),
         ];
         for (args, expected) in table {

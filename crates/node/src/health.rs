@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvorum_proto::admin::v1 as admin;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::place::{Overview, Positions};
 use crate::raft::Raft;
@@ -20,19 +20,41 @@ const LAG_ENTRIES_MAX: u64 = 20_000;
 /// With committed entries to apply and none applied for so long, the node hangs.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
+/// Between two attempts to find out whether a node that was just started serves.
+const FIRST_READ_PAUSE: Duration = Duration::from_millis(100);
+/// How long each of them may take.
+const FIRST_READ_MAX: Duration = Duration::from_secs(2);
+
 /// Answers for a node's health; clones share what they know.
 #[derive(Clone)]
 pub struct Health {
     raft: Raft,
-    stopping: Arc<AtomicBool>,
+    leaving: Arc<AtomicBool>,
+    /// Set once a read was answered through the leader, which is when clients can be sent here.
+    serves: Arc<AtomicBool>,
     progress: Arc<Mutex<Progress>>,
 }
 
 impl Health {
-    /// The health of a node, which is not ready once `stopping` is set.
-    pub fn new(raft: Raft, stopping: Arc<AtomicBool>) -> Health {
+    /// The health of a node, which is not ready once `leaving` is set, nor before it serves.
+    pub fn new(raft: Raft, leaving: Arc<AtomicBool>) -> Health {
         let progress = Progress { applied: 0, since: Instant::now() };
-        Health { raft, stopping, progress: Arc::new(Mutex::new(progress)) }
+        Health { raft, leaving, serves: Arc::default(), progress: Arc::new(Mutex::new(progress)) }
+    }
+
+    /// Finds out when this node, which was just started, serves: it knows the leader, reaches it, and has
+    /// applied all that was committed by then. Returns then, or when the node stops.
+    pub async fn watch_start(self, stop: impl Future<Output = ()>) {
+        let served = async {
+            while self.raft.read_barrier(Instant::now() + FIRST_READ_MAX).await.is_err() {
+                sleep(FIRST_READ_PAUSE).await;
+            }
+            self.serves.store(true, Ordering::Relaxed);
+        };
+        tokio::select! {
+            () = served => {}
+            () = stop => {}
+        }
     }
 
     /// The node's part in consensus.
@@ -42,13 +64,17 @@ impl Health {
 
     /// Whether clients should be sent here, else why not.
     pub fn ready(&self) -> Result<(), String> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.leaving.load(Ordering::Relaxed) {
             return Err("this node is shutting down".into());
         }
         if let Some(stall) = self.raft.stalled() {
             return Err(format!("{stall}; this node is not ready until that has changed"));
         }
-        ready(&self.raft.overview(), self.raft.positions(), Instant::now())
+        ready(&self.raft.overview(), self.raft.positions(), Instant::now())?;
+        if !self.serves.load(Ordering::Relaxed) {
+            return Err("this node was just started and has not caught up with the leader yet".into());
+        }
+        Ok(())
     }
 
     /// Whether the process makes progress, else what hangs.

@@ -16,7 +16,7 @@ use kvorum_store::{Limits, OpenError, Store, StoreOptions};
 use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic_health::server::health_reporter;
 
 use crate::api::admin::AdminService;
@@ -95,6 +95,10 @@ pub enum StartError {
 pub struct Node {
     raft: Raft,
     hub: Arc<WatchHub>,
+    /// Set when clients should go elsewhere, while they are still served.
+    leaving: Arc<AtomicBool>,
+    /// For how long that is.
+    shutdown_delay: Duration,
     /// Set when clients are no longer served.
     stopping: Arc<AtomicBool>,
     /// Set when members are no longer served.
@@ -129,7 +133,7 @@ pub async fn run(
     let node = Node::start(config, machine).await?;
     let mut restart = node.raft.watch_restart();
     tokio::select! {
-        () = stop => {}
+        () = stop => node.leave().await,
         _ = restart.wait_for(|restart| *restart) => {}
     }
     Ok(node.stop().await)
@@ -226,14 +230,15 @@ impl Node {
         listeners: Listeners,
         addresses: Addresses,
     ) -> Result<Node, StartError> {
-        let (stopping, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (leaving, stopping, gone) = <(Arc<AtomicBool>, Arc<AtomicBool>, Arc<AtomicBool>)>::default();
         let (stop_clients, clients_stop) = watch::channel(false);
         let (stop_peers, peers_stop) = watch::channel(false);
-        let health = Health::new(raft.clone(), stopping.clone());
+        let health = Health::new(raft.clone(), leaving.clone());
         let limit = config.request_bytes_max;
 
         let (reporter, health_service) = health_reporter();
         let reporting = tokio::spawn(report_health(reporter, health.clone(), peers_stop.clone()));
+        let starting = tokio::spawn(health.clone().watch_start(stopped(peers_stop.clone())));
         tokio::spawn(hub.clone().dispatch());
         tokio::spawn(end_watches_of_corrupt(raft.clone(), hub.clone()));
         let requests = Requests::new(raft.clone(), hub.clone(), limit);
@@ -264,8 +269,21 @@ impl Node {
         let peers =
             tokio::spawn(transport::serve(listeners.peer, router.build(), stopped(peers_stop.clone())));
         let http = tokio::spawn(serve_http(listeners.http, health, peers_stop));
-        let others = [reporting, peers, http].iter().map(JoinHandle::abort_handle).collect();
-        Ok(Node { raft, hub, stopping, gone, stop_clients, stop_peers, clients, others, addresses })
+        let others = [reporting, starting, peers, http].iter().map(JoinHandle::abort_handle).collect();
+        let shutdown_delay = config.shutdown_delay;
+        Ok(Node {
+            raft,
+            hub,
+            leaving,
+            shutdown_delay,
+            stopping,
+            gone,
+            stop_clients,
+            stop_peers,
+            clients,
+            others,
+            addresses,
+        })
     }
 
     /// This node's part in consensus.
@@ -273,19 +291,34 @@ impl Node {
         &self.raft
     }
 
+    /// The node is not ready from now on, and serves all the same, new connections too, for as long as whoever
+    /// sends clients here may take to follow. Leadership goes first: other members are asked the sooner.
+    pub async fn leave(&self) {
+        let until = Instant::now() + self.shutdown_delay;
+        self.leaving.store(true, Ordering::SeqCst);
+        self.raft.stand_no_more();
+        self.raft.hand_over(HAND_OVER_MAX).await;
+        sleep_until(until).await;
+    }
+
     /// Hands leadership over, ends clients' calls, and closes the store, flushed, so that the next start is
     /// quick. Takes less than 10 s whatever happens. Only where something does not let go of the store in
     /// time is it still open then, and closed with the runtime.
     pub async fn stop(self) -> Closing {
-        let Node { raft, hub, stopping, gone, stop_clients, stop_peers, mut clients, others, .. } = self;
+        let Node {
+            raft, hub, leaving, stopping, gone, stop_clients, stop_peers, mut clients, others, ..
+        } = self;
         let closing = Closing(Arc::downgrade(raft.metrics()));
+        leaving.store(true, Ordering::SeqCst);
         // Clients are served all through the transfer: once there is a new leader, what they ask
         // for here is forwarded, and nobody sees an error.
         raft.hand_over(HAND_OVER_MAX).await;
-        stopping.store(true, Ordering::SeqCst);
         hub.stop();
+        // Each connection is told to go away. What its client sends before it has heard that is still served:
+        // not every client would try a refused call again.
         stop_clients.send_replace(true);
         if timeout(DRAIN_MAX, &mut clients).await.is_err() {
+            stopping.store(true, Ordering::SeqCst);
             raft.stop_waiting();
             if timeout(LAST_ANSWERS_MAX, &mut clients).await.is_err() {
                 tracing::warn!("some clients' calls did not end in time and are cut off");

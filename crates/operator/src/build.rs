@@ -11,8 +11,14 @@ const DATA_DIR: &str = "/var/lib/kvorum/data";
 const VOLUME: &str = "/var/lib/kvorum";
 /// distroless' nonroot.
 const USER: i64 = 65532;
-/// A node hands over, drains and flushes within 10 s of SIGTERM.
+/// For so long a node serves on after SIGTERM, until the Service sends its clients elsewhere.
+const SHUTDOWN_DELAY_SECONDS: i64 = 5;
+/// What says so to a node. An older release, which has no such flag, would not start with one; it passes over a
+/// variable.
+const SHUTDOWN_DELAY: &str = "KVORUM_SHUTDOWN_DELAY";
+/// After that it hands over, drains and flushes within 10 s; and as much again for a busy machine.
 const GRACE_SECONDS: i64 = 30;
+const _: () = assert!(GRACE_SECONDS >= SHUTDOWN_DELAY_SECONDS + 2 * 10);
 /// A start may replay a long log; an hour is longer than any.
 const STARTUP_SECONDS: i64 = 3600;
 /// The node's own default for --cache-bytes.
@@ -190,7 +196,12 @@ impl Inputs<'_> {
             vec![json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})];
         // A KvCluster that is older than the rule against it may have them.
         let free = |variable: &&EnvVar| !RESERVED_ENV.contains(&variable.name.as_str());
-        env.extend(pod.env.iter().filter(free).map(|variable| json!(variable)));
+        let given: Vec<&EnvVar> = pod.env.iter().filter(free).collect();
+        // A name stands there once: Kubernetes would take the last, and refuses two where they are applied.
+        if !given.iter().any(|variable| variable.name == SHUTDOWN_DELAY) {
+            env.push(json!({"name": SHUTDOWN_DELAY, "value": format!("{SHUTDOWN_DELAY_SECONDS}s")}));
+        }
+        env.extend(given.into_iter().map(|variable| json!(variable)));
         let mut container = json!({
             "name": names::CONTAINER,
             "image": self.image,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
@@ -16,13 +17,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use kvorum_crd::{KvCluster, KvClusterStatus};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::apply::{ApplyError, apply, kubernetes};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names;
-use crate::observe::{Follow, ObserveError, Seen, observe};
+use crate::observe::{Follow, Nodes, ObserveError, Seen, observe};
 use crate::options::Options;
 use crate::plan::{Plan, plan};
 use crate::status::status;
@@ -46,6 +47,7 @@ pub struct Context {
     options: Options,
     metrics: Metrics,
     events: Recorder,
+    machines: Nodes,
     /// Held for a moment only; each cluster's memory is locked while that cluster is looked at, so that
     /// none waits for another.
     clusters: std::sync::Mutex<Memories>,
@@ -76,7 +78,16 @@ impl Context {
     pub fn new(client: Client, options: Options, metrics: Metrics) -> Context {
         let events = Recorder::new(client.clone(), names::FIELD_MANAGER.into());
         let upgrades = std::sync::Mutex::new(Upgrades::new(Instant::now()));
-        Context { client, options, metrics, events, clusters: std::sync::Mutex::default(), upgrades }
+        let machines = Nodes::watch(client.clone());
+        Context {
+            client,
+            options,
+            metrics,
+            events,
+            machines,
+            clusters: std::sync::Mutex::default(),
+            upgrades,
+        }
     }
 
     fn memory(&self, namespace: &str, name: &str) -> Arc<Mutex<Memory>> {
@@ -126,8 +137,26 @@ impl Context {
 
 /// Watches until `stop`, and then lets what is under way come to its end.
 pub async fn run(context: Context, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let client = context.client.clone();
-    let namespace = context.options.namespace.clone();
+    let context = Arc::new(context);
+    let (told, stopped) = watch::channel(false);
+    let namespaces = context.options.namespaces.clone();
+    let ended = async {
+        match namespaces.as_slice() {
+            [] => watch_all(&context, None, stopped).await,
+            some => {
+                join_all(some.iter().map(|name| watch_all(&context, Some(name), stopped.clone()))).await;
+            }
+        }
+    };
+    let tell = async {
+        stop.await;
+        told.send_replace(true);
+    };
+    tokio::join!(ended, tell);
+}
+
+/// Watches one namespace, or all.
+async fn watch_all(context: &Arc<Context>, namespace: Option<&str>, mut stop: watch::Receiver<bool>) {
     fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
@@ -137,14 +166,17 @@ pub async fn run(context: Context, stop: impl Future<Output = ()> + Send + Sync 
             None => Api::all(client.clone()),
         }
     }
-    let namespace = namespace.as_deref();
+    let client = &context.client;
     let ours = watcher::Config::default().labels(&format!("{}=kvorum", names::LABEL_NAME));
-    Controller::new(api::<Watched>(&client, namespace), watcher::Config::default())
-        .owns(api::<StatefulSet>(&client, namespace), ours.clone())
-        .watches(api::<Pod>(&client, namespace), ours.clone(), |pod| cluster_of(pod.meta()))
-        .watches(api::<PersistentVolumeClaim>(&client, namespace), ours, |claim| cluster_of(claim.meta()))
-        .graceful_shutdown_on(stop)
-        .run(reconcile, after_error, Arc::new(context))
+    Controller::new(api::<Watched>(client, namespace), watcher::Config::default())
+        .owns(api::<StatefulSet>(client, namespace), ours.clone())
+        .watches(api::<Pod>(client, namespace), ours.clone(), |pod| cluster_of(pod.meta()))
+        .watches(api::<PersistentVolumeClaim>(client, namespace), ours, |claim| cluster_of(claim.meta()))
+        .graceful_shutdown_on(async move {
+            // A sender that is gone means that the operator ends.
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
+        .run(reconcile, after_error, context.clone())
         .for_each(async |_| {})
         .await;
 }
@@ -165,7 +197,10 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
     let mut memory = memory.lock().await;
     let key = (namespace.clone(), name.clone());
     let follow = context.follow(&key);
-    let seen = observe(&context.client, &context.options, &namespace, &name, follow, &mut memory).await?;
+    let seen =
+        observe(&context.client, &context.options, &context.machines, &namespace, &name, follow, &mut memory)
+            .await?;
+    memory.forget_what_nobody_asks();
     let Some(mut seen) = seen else {
         context.forget(&cluster, &namespace, &name);
         return Ok(Action::await_change());

@@ -8,8 +8,8 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The Lease's name.
-const LEASE: &str = "kvorum-operator";
+/// The Lease's name where none is given.
+pub const LEASE: &str = "kvorum-operator";
 /// For how long nobody else takes over from an operator that is silent.
 const DURATION_SECONDS: u64 = 15;
 /// So long before that it is renewed.
@@ -22,13 +22,14 @@ pub struct Election {
 }
 
 impl Election {
-    /// Begins to take part.
+    /// Begins to take part. Operators that are to work beside each other have Leases of different names.
     pub async fn begin(
         client: Client,
         namespace: &str,
+        lease: &str,
         identity: &str,
     ) -> Result<Election, LeaseManagerError> {
-        let manager = LeaseManagerBuilder::new(client, LEASE)
+        let manager = LeaseManagerBuilder::new(client, lease)
             .with_namespace(namespace)
             .with_identity(identity)
             .with_duration(DURATION_SECONDS)

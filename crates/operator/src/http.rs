@@ -1,7 +1,6 @@
 //! The operator's own port: `/metrics`, `/livez`, `/readyz`, `/version`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,17 +8,59 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
 /// What the port tells.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Health {
     /// Counted so far.
     pub metrics: Metrics,
-    /// The API server has been reached; set once, and taken back on the way out. A replica that waits
-    /// for the lease is ready: it takes over at any time.
-    pub ready: Arc<AtomicBool>,
+    duty: watch::Sender<Duty>,
+}
+
+/// What the operator does at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// It has not reached the API server yet.
+    Starts,
+    /// Another one holds the Lease of this name. It is ready: it takes over at any time.
+    StandsBy {
+        /// Namespace and name.
+        lease: String,
+    },
+    /// It holds the Lease.
+    Works,
+    /// It is on its way out.
+    Stops,
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Duty::Starts => f.write_str("the API server was not reached yet"),
+            Duty::StandsBy { lease } => {
+                write!(f, "ok: it stands by, another operator holds the Lease {lease}")
+            }
+            Duty::Works => f.write_str("ok: it holds the Lease and works"),
+            Duty::Stops => f.write_str("it stops"),
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health { metrics: Metrics::new(), duty: watch::Sender::new(Duty::Starts) }
+    }
+}
+
+impl Health {
+    /// From now on it does this.
+    pub fn does(&self, duty: Duty) {
+        self.metrics.holds_lease(duty == Duty::Works);
+        self.duty.send_replace(duty);
+    }
 }
 
 /// Serves the port until `stop`.
@@ -42,10 +83,12 @@ async fn metrics(State(health): State<Health>) -> Response {
 }
 
 async fn ready(State(health): State<Health>) -> Response {
-    match health.ready.load(Ordering::Relaxed) {
-        true => "ok\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the API server was not reached yet\n").into_response(),
-    }
+    let duty = health.duty.borrow().clone();
+    let code = match duty {
+        Duty::StandsBy { .. } | Duty::Works => StatusCode::OK,
+        Duty::Starts | Duty::Stops => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, format!("{duty}\n")).into_response()
 }
 
 async fn version() -> Response {

@@ -22,3 +22,4 @@ pub mod refusal;
 pub mod status;
 pub mod step;
 pub mod upgrade;
+pub mod version;

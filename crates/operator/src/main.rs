@@ -2,13 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::Client;
 use kvorum_operator::controller::{Context, run};
-use kvorum_operator::elect::Election;
-use kvorum_operator::http::{Health, serve};
+use kvorum_operator::elect::{Election, LEASE};
+use kvorum_operator::http::{Duty, Health, serve};
 use kvorum_operator::options::Options;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,9 +43,18 @@ struct Flags {
     #[arg(long, env = "KVORUM_IMAGE_PULL_POLICY")]
     image_pull_policy: Option<String>,
 
-    /// Watch this namespace only [default: all]
-    #[arg(long, env = "KVORUM_WATCH_NAMESPACE")]
-    watch_namespace: Option<String>,
+    /// Watch these namespaces only; several with commas in between, or the flag again [default: all]
+    #[arg(
+        long = "watch-namespace",
+        env = "KVORUM_WATCH_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ','
+    )]
+    watch_namespaces: Vec<String>,
+
+    /// The name of the Lease that one of several operators with the same task holds
+    #[arg(long, env = "KVORUM_LEASE_NAME", default_value = LEASE)]
+    lease_name: String,
 
     /// Where the Lease is that one of several operators holds [default: the operator's own namespace]
     #[arg(long, env = "KVORUM_LEASE_NAMESPACE")]
@@ -139,16 +147,18 @@ async fn operate(flags: Flags) -> Result<ExitCode, StartError> {
     let namespace = flags.lease_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     // Two operators that were given one name are two all the same.
     let identity = format!("{}-{:08x}", flags.identity, rand::random::<u32>());
-    let mut election = Election::begin(client.clone(), &namespace, &identity).await?;
-    health.ready.store(true, Ordering::Relaxed);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, "waiting for the lease");
+    let lease = format!("{namespace}/{}", flags.lease_name);
+    let mut election = Election::begin(client.clone(), &namespace, &flags.lease_name, &identity).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity, lease, "waiting for the lease");
+    health.does(Duty::StandsBy { lease });
     let lost = tokio::select! {
         () = election.won() => {
             tracing::info!("this operator holds the lease and works");
+            health.does(Duty::Works);
             let options = Options {
                 image: flags.image,
                 pull_policy: flags.image_pull_policy,
-                namespace: flags.watch_namespace,
+                namespaces: flags.watch_namespaces,
                 upgrade_clusters: flags.upgrade_clusters,
             };
             let (lost, told) = (election.lost(), wait(stopped.clone()));
@@ -163,7 +173,7 @@ async fn operate(flags: Flags) -> Result<ExitCode, StartError> {
         }
         () = wait(stopped.clone()) => false,
     };
-    health.ready.store(false, Ordering::Relaxed);
+    health.does(Duty::Stops);
     election.resign().await;
     stop.send_replace(true);
     // The port has ended by then, or it never could be served.

@@ -13,17 +13,31 @@ use crate::names::PEER_PORT;
 /// How long a node may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// What nobody has asked about in so many looks is over: pods and claims have a name of their own each time that
+/// they are made. A few looks may fail half-way and ask about nothing.
+const UNASKED_LOOKS_MAX: u64 = 10;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// For each object that was applied, its hash and the version it had then.
     applied: BTreeMap<&'static str, (String, String)>,
     /// Since when something has been so without a break.
-    since: BTreeMap<String, Instant>,
+    since: BTreeMap<String, Lasting>,
+    /// Looks so far.
+    looks: u64,
     /// Connections, by pod address.
     nodes: BTreeMap<String, AdminClient>,
     /// Events that were published, so that a wait is told once.
     pub(crate) told: Option<String>,
+}
+
+/// Something that holds.
+#[derive(Clone, Copy, Debug)]
+struct Lasting {
+    since: Instant,
+    /// The last look that asked about it.
+    asked: u64,
 }
 
 impl Memory {
@@ -43,10 +57,14 @@ impl Memory {
             self.since.remove(what);
             return Duration::ZERO;
         }
-        match self.since.get(what) {
-            Some(since) => since.elapsed(),
+        let asked = self.looks;
+        match self.since.get_mut(what) {
+            Some(lasting) => {
+                lasting.asked = asked;
+                lasting.since.elapsed()
+            }
             None => {
-                self.since.insert(what.to_owned(), Instant::now());
+                self.since.insert(what.to_owned(), Lasting { since: Instant::now(), asked });
                 Duration::ZERO
             }
         }
@@ -57,10 +75,17 @@ impl Memory {
         self.since.contains_key(what)
     }
 
+    /// A look is over. Forgets what nobody asks about any more, such as a pod that is gone.
+    pub fn forget_what_nobody_asks(&mut self) {
+        self.looks += 1;
+        let looks = self.looks;
+        self.since.retain(|_, lasting| looks - lasting.asked <= UNASKED_LOOKS_MAX);
+    }
+
     /// Has it that `what` has held since then.
     #[cfg(test)]
     pub fn since(&mut self, what: &str, then: Instant) {
-        self.since.insert(what.to_owned(), then);
+        self.since.insert(what.to_owned(), Lasting { since: then, asked: self.looks });
     }
 
     /// Lets go of connections to pods that are gone.
@@ -91,5 +116,23 @@ pub fn host_port(address: &str, port: impl Display) -> String {
     match address.parse() {
         Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
         _ => format!("{address}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a cluster whose pods come and go for months costs no more memory than one that was just made.
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut memory = Memory::default();
+        for pod in 0..1000 {
+            memory.lasts(&format!("deletion of pod {pod}"), true);
+            memory.lasts("leaderless", true);
+            memory.forget_what_nobody_asks();
+            assert!(memory.since.len() as u64 <= UNASKED_LOOKS_MAX + 2, "{} are kept", memory.since.len());
+        }
+        assert!(memory.since.contains_key("leaderless"), "it lasts");
     }
 }

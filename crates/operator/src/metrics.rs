@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kvorum_crd::KvClusterStatus;
 use prometheus::{
-    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::observe::Seen;
@@ -17,6 +17,7 @@ const BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    leader: IntGauge,
     reconciles: IntCounterVec,
     seconds: HistogramVec,
     steps: IntCounterVec,
@@ -68,7 +69,14 @@ impl Metrics {
         registry.register(Box::new(leaderless.clone())).expect("each is registered once");
         let build = gauge("kvorum_operator_build_info", "The operator's version", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let leader = IntGauge::new(
+            "kvorum_operator_is_leader",
+            "1 on the operator that holds the Lease and works, 0 on those that stand by",
+        )
+        .expect("the name is valid");
+        registry.register(Box::new(leader.clone())).expect("each is registered once");
         Metrics {
+            leader,
             reconciles: counter("kvorum_operator_reconciles_total", "Looks at a cluster", &["result"]),
             steps: counter("kvorum_operator_steps_total", "Steps that were taken", &["kind", "result"]),
             members: gauge("kvorum_operator_cluster_members", "Members that the spec wants", &cluster),
@@ -82,6 +90,11 @@ impl Metrics {
             leaderless,
             registry,
         }
+    }
+
+    /// Whether this operator is the one that works.
+    pub fn holds_lease(&self, holds: bool) {
+        self.leader.set(i64::from(holds));
     }
 
     /// A look ended.

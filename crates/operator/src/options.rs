@@ -7,8 +7,8 @@ pub struct Options {
     pub image: String,
     /// Its pull policy.
     pub pull_policy: Option<String>,
-    /// Only this namespace; `None`: all.
-    pub namespace: Option<String>,
+    /// Only these namespaces; without any: all.
+    pub namespaces: Vec<String>,
     /// Existing clusters follow the operator's own image and template.
     pub upgrade_clusters: bool,
 }

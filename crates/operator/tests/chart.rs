@@ -12,6 +12,7 @@ use std::process::Command;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kvorum_crd::{KvCluster, KvClusterSpec};
@@ -63,12 +64,77 @@ fn the_chart_refuses_values_that_it_does_not_have() {
     if !at_hand("helm", &["version"]) {
         return;
     }
-    for set in ["replica=2", "image.pullPolicy=Sometimes", "replicas=-1", "metrics.podMonitor.enable=true"] {
+    for set in [
+        "replica=2",
+        "image.pullPolicy=Sometimes",
+        "replicas=-1",
+        "metrics.podMonitor.enable=true",
+        "watchNamespaces={A}",
+        "watchNamespace=a",
+    ] {
         let mut helm = Command::new("helm");
         helm.args(["template", "kvorum", CHART, "--kube-version", "1.34.0", "--set", set]);
         let refused = helm.current_dir(root()).output().unwrap();
         assert!(!refused.status.success(), "--set {set} is taken");
     }
+}
+
+/// Goal: two releases beside each other, or one whose watch was changed, do not wait for each other; and an operator
+/// has a right to its own Lease and no other, wherever it watches.
+#[test]
+fn each_release_and_watch_has_a_lease_of_its_own() {
+    if !at_hand("helm", &["version"]) {
+        return;
+    }
+    let mut leases = BTreeSet::new();
+    for (release, namespaces) in [
+        ("kvorum-operator", "[]"),
+        ("a", "[]"),
+        ("a", "[team-a]"),
+        ("a", "[team-b,team-a]"),
+        ("b", "[team-a]"),
+    ] {
+        let mut helm = Command::new("helm");
+        helm.args(["template", release, CHART, "--kube-version", "1.34.0", "--namespace", "system"]);
+        let rendered = objects(&output(helm.args(["--set-json", &format!("watchNamespaces={namespaces}")])));
+        let of = |kind: &'static str| rendered.iter().filter(move |object| object["kind"] == kind);
+        let deployment = of("Deployment").next().expect("there is an operator");
+        let arguments: Vec<&str> = list(&deployment["spec"]["template"]["spec"]["containers"][0]["args"])
+            .filter_map(Value::as_str)
+            .collect();
+        let flag = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));
+        let lease = flag("--lease-name=").expect("it is told its Lease");
+        assert!(leases.insert(lease.to_owned()), "{release} that watches {namespaces} shares {lease}");
+        let named =
+            of("Role").flat_map(|role| list(&role["rules"])).filter(|rule| rule["resourceNames"].is_array());
+        let named: Vec<&Value> = named.map(|rule| &rule["resourceNames"][0]).collect();
+        assert_eq!(named, [lease]);
+        let roles = of("Role").filter(|role| role["metadata"]["namespace"] != "system").count();
+        let watched = flag("--watch-namespace=").map_or(0, |names| names.split(',').count());
+        assert_eq!(roles, watched, "a Role for each namespace that is watched");
+    }
+    assert!(leases.contains("kvorum-operator"), "the Lease of releases before this one: {leases:?}");
+}
+
+/// Goal: `helm test` passes where images are pulled with a secret.
+#[test]
+fn the_test_cluster_pulls_with_the_operators_secrets() {
+    if !at_hand("helm", &["version"]) {
+        return;
+    }
+    let mut helm = Command::new("helm");
+    helm.args([
+        "template",
+        "kvorum",
+        CHART,
+        "--kube-version",
+        "1.34.0",
+        "--set",
+        "image.pullSecrets[0].name=mine",
+    ]);
+    let rendered = objects(&output(&mut helm));
+    let cluster = rendered.iter().find(|object| object["kind"] == "KvCluster").expect("the test makes one");
+    assert_eq!(cluster["spec"]["pod"]["imagePullSecrets"][0]["name"], "mine");
 }
 
 /// The alerts read one set of labels, whoever has the members scraped.
@@ -200,6 +266,7 @@ fn check(object: &Value, file: &Path) {
         "KvCluster" => again::<KvCluster>(object),
         "Namespace" => again::<Namespace>(object),
         "Pod" => again::<Pod>(object),
+        "PodDisruptionBudget" => again::<PodDisruptionBudget>(object),
         "Role" => again::<Role>(object),
         "RoleBinding" => again::<RoleBinding>(object),
         "Service" => again::<Service>(object),

@@ -11,3 +11,4 @@ mod repair;
 mod rollout;
 mod scale;
 mod specs;
+mod stock;

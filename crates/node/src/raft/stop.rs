@@ -17,6 +17,15 @@ impl Raft {
         }
     }
 
+    /// From now on this node does not stand for election: it is about to go. One that was taken out of the cluster
+    /// hears of no leader any more, and would forget the one it knows, to whom it still forwards what its last
+    /// clients ask for.
+    pub fn stand_no_more(&self) {
+        if let Ok(core) = self.core() {
+            core.raft.runtime_config().elect(false);
+        }
+    }
+
     /// From now on nobody waits for a leader here.
     pub fn stop_waiting(&self) {
         self.inner.stopping.send_replace(true);

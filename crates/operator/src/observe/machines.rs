@@ -8,6 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
 use super::schedule::{fits_any, home, is_bound_to_one, is_cordoned, is_ready, lets_on};
+use super::watch::{Known, Nodes, PAGE_NODES};
 use super::{Objects, all};
 use crate::memory::Memory;
 use crate::observed::Machine;
@@ -44,6 +45,7 @@ pub struct Place {
 /// of from now on.
 pub async fn look(
     client: &Client,
+    nodes: &Nodes,
     objects: &Objects,
     made: &PodSpec,
     silent: bool,
@@ -56,9 +58,10 @@ pub async fn look(
     if unused.is_empty() && !silent {
         return unknown;
     }
-    let nodes = match Api::<Node>::all(client.clone()).list(&ListParams::default()).await {
-        Ok(nodes) => nodes.items,
-        Err(error) => return Machines { forbidden: is_forbidden(&error), ..unknown },
+    let nodes = match nodes.known().await {
+        Known::All(nodes) => nodes,
+        Known::Forbidden => return Machines { forbidden: true, ..unknown },
+        Known::Nothing => return unknown,
     };
     let api: Api<PersistentVolume> = Api::all(client.clone());
     let volumes = unused.iter().map(|(ordinal, volume)| {
@@ -69,16 +72,43 @@ pub async fn look(
         Ok(volumes) => volumes,
         Err(error) => return Machines { forbidden: is_forbidden(&error), ..unknown },
     };
-    let of_claims = volumes.into_iter().filter_map(|(ordinal, volume)| {
-        let volume = volume?;
-        Some((ordinal, place(&volume, &nodes, objects.claims.get(&ordinal), memory)))
-    });
+    let standby: BTreeSet<u32> =
+        objects.claims.keys().copied().filter(|i| stands_by(objects, made, *i, &nodes)).collect();
+    let mut of_claims = BTreeMap::new();
+    for (ordinal, volume) in volumes {
+        let Some(volume) = volume else { continue };
+        let mut place = place(&volume, &nodes, objects.claims.get(&ordinal), memory);
+        // A disk may be given up for that: then a watch that is late is not enough.
+        if place.machine == Machine::Gone && standby.contains(&ordinal) && !is_gone(client, &volume).await {
+            place.machine = Machine::Missing;
+        }
+        of_claims.insert(ordinal, place);
+    }
     Machines {
-        of_claims: of_claims.collect(),
-        standby: objects.claims.keys().copied().filter(|i| stands_by(objects, made, *i, &nodes)).collect(),
+        of_claims,
+        standby,
         ready: nodes.iter().filter(|node| is_ready(node)).map(|node| node.name_any()).collect(),
         cordoned: nodes.iter().filter(|node| is_cordoned(node)).map(|node| node.name_any()).collect(),
         forbidden: false,
+    }
+}
+
+/// Asks Kubernetes itself whether the volume's machine is gone. What cannot be asked is not gone.
+async fn is_gone(client: &Client, volume: &PersistentVolume) -> bool {
+    let api: Api<Node> = Api::all(client.clone());
+    if let Some(home) = home(volume) {
+        return matches!(api.get_metadata_opt(&home).await, Ok(None));
+    }
+    let mut page = ListParams::default().limit(PAGE_NODES);
+    loop {
+        let Ok(nodes) = api.list(&page).await else { return false };
+        if fits_any(volume, &nodes.items) {
+            return false;
+        }
+        match nodes.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return true,
+        }
     }
 }
 

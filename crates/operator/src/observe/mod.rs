@@ -7,6 +7,7 @@ mod nodes;
 mod owner;
 mod read;
 mod schedule;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use monitor::PodMonitor;
 use nodes::Asked;
 use owner::Owner;
 pub(crate) use read::generation;
+pub use watch::Nodes;
 
 /// A namespace has at most so many pods and claims of one cluster: members, and some that left.
 const LIST_MAX: u32 = 100;
@@ -132,6 +134,7 @@ pub(crate) const DISRUPTION_BUDGET: &str = "PodDisruptionBudget";
 pub async fn observe(
     client: &Client,
     options: &Options,
+    machines: &Nodes,
     namespace: &str,
     name: &str,
     follow: Follow,
@@ -184,7 +187,7 @@ pub async fn observe(
     let Asked { nodes, addresses, reached } = nodes::ask(&objects.pods, namespace, name, memory).await;
     let made = serde_json::from_value(template.template["spec"].clone()).unwrap_or_default();
     let silent = nodes.len() < objects.pods.len();
-    let machines = machines::look(client, &objects, &made, silent, memory).await;
+    let machines = machines::look(client, machines, &objects, &made, silent, memory).await;
     let endpoints = endpoints(client, namespace, name, &taken).await;
     let wanted = wanted(&cluster.spec);
     let growth = growth::allowed(client, objects.claims.values(), wanted.storage_bytes).await;

@@ -15,6 +15,7 @@ use crate::names::{self, CLIENT_PORT, hex};
 use crate::observe::{Follow, Seen};
 use crate::observed::{Node, Observed, Role};
 use crate::plan::{Plan, View};
+use crate::version::lowest;
 use crate::step::Step;
 
 use conditions::{Made, verdicts};
@@ -38,7 +39,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         selector: Some(names::selector_text(&seen.name)),
         endpoint: Some(format!("{}.{}.svc:{CLIENT_PORT}", seen.name, seen.namespace)),
         leader: leader.map(|ordinal| names::pod(&seen.name, ordinal)),
-        version: observed.nodes.values().map(|node| node.version.clone()).min().or(old.version.clone()),
+        version: lowest(observed.nodes.values().map(|node| node.version.as_str())).or(old.version.clone()),
         step: old.step.clone(),
         following: following(seen, plan, &old),
         volume_size: volume_size(observed).or(old.volume_size.clone()),
