@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use kvorum_store as store;
+
 use crate::blocking::{Blocking, ThreadPool};
 use crate::net::network::Net;
 use crate::net::tcp::Tcp;
@@ -14,11 +16,14 @@ pub struct Machine {
     pub net: Net,
     /// Does what may wait for the disk.
     pub blocking: Blocking,
+    /// Its disk, and what works beside its callers.
+    pub store: store::Machine,
 }
 
 impl Machine {
-    /// The one that the process runs on: its TCP, and the threads of its runtimes.
+    /// The one that the process runs on: its TCP, the threads of its runtimes and of its own, its disk.
     pub fn real() -> Machine {
-        Machine { net: Arc::new(Tcp), blocking: Blocking::new(ThreadPool) }
+        let (net, blocking) = (Arc::new(Tcp), Blocking::new(ThreadPool));
+        Machine { net, blocking, store: store::Machine::system() }
     }
 }

@@ -199,7 +199,7 @@ impl Node {
     pub async fn start(config: Config, machine: Machine) -> Result<Node, StartError> {
         let (listeners, addresses) = Listeners::bind(&config, &machine).await?;
         let metrics = Arc::new(Metrics::new());
-        let parts = open_data(&config, addresses, metrics.clone(), machine)?;
+        let parts = open_data(&config, addresses, metrics.clone(), machine).await?;
         let hub = parts.hub.clone();
         let raft = Raft::start(parts, raft_options(&config, addresses)).await?;
         // A crash may have come between the two halves of founding.
@@ -310,41 +310,43 @@ impl Node {
 }
 
 /// Opens what is on disk, in the order in which a mistake is told best.
-fn open_data(
+async fn open_data(
     config: &Config,
     addresses: Addresses,
     metrics: Arc<Metrics>,
     machine: Machine,
 ) -> Result<Parts, StartError> {
+    let Machine { net, blocking, store: on } = machine;
     let dir = &config.data_dir;
-    let data_dir = DataDir::open(dir)?;
+    let data_dir = DataDir::open_on(&on, dir)?;
     let identity = data_dir.create_identity(rand::rng().next_u64().max(1))?;
     check_cluster(config, &identity)?;
-    let space = Space::open_for_disk(dir)
+    let space = Space::open_for_disk_on(&on, dir)
         .map_err(|error| StartError::System("reserve space in the data directory", error))?;
     let options = LogOptions {
         segment_bytes: space.options().segment_bytes(),
         observer: Some(metrics.clone()),
         space: Some(space.clone()),
+        machine: on.clone(),
         ..LogOptions::default()
     };
-    restore::take_state(config)?;
+    restore::take_state(&*on.files, config)?;
     let log = Log::open(dir, identity.node_id, options)?;
     let options = StoreOptions {
         cache_bytes: config.cache_bytes,
         compaction_bytes: space.options().compaction_bytes(),
         feature_level_max: config.feature_level_max,
         limits: Limits::default(),
-        ..StoreOptions::default()
+        machine: on.clone(),
     };
     let store = Store::open(dir, options)?;
     let RaftOptions { advertise_peer, advertise_client, .. } = raft_options(config, addresses);
     let advertise = (&*advertise_peer, &*advertise_client);
-    restore::found(config, &data_dir, &log, &store, advertise, identity)?;
-    recover::carry_out(dir, &data_dir, &log, &store, advertise, identity)?;
+    restore::found(&*on.files, config, &data_dir, &log, &store, advertise, identity).await?;
+    recover::carry_out(&data_dir, &log, &store, advertise, identity).await?;
     let hub = WatchHub::new(store.revision());
-    let Machine { net, blocking } = machine;
-    Ok(Parts { data_dir, store, log, space, hub, metrics, dialer: Dialer::new(net), blocking })
+    let (dialer, threads) = (Dialer::new(net), on.threads);
+    Ok(Parts { data_dir, store, log, space, hub, metrics, dialer, blocking, threads })
 }
 
 /// Refuses a disk of another cluster than the wanted one.

@@ -1,7 +1,7 @@
 //! Watches: one bounded ring of what was applied lately, which all watchers read, and an index that
 //! says whom a change concerns.
 //!
-//! The apply thread only appends to the ring. One task, [`WatchHub::dispatch`], matches new changes
+//! The apply worker only appends to the ring. One task, [`WatchHub::dispatch`], matches new changes
 //! against the index and wakes the watchers concerned, so a watcher costs nothing while others'
 //! keys change. There is no queue per watcher: one that is slow finds its place in the ring again
 //! by revision, and one that fell out of the ring reads from disk until it has caught up. A revision that

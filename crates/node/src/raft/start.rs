@@ -6,6 +6,7 @@ use kvorum_store::Store;
 use kvorum_store::data_dir::{self, DataDir};
 use kvorum_store::log::Log;
 use kvorum_store::space::Space;
+use kvorum_store::threads::Threads;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use super::apply::{self, Applier};
@@ -54,21 +55,24 @@ pub struct Parts {
     pub dialer: Dialer,
     /// Does what may wait for the disk.
     pub blocking: Blocking,
+    /// Runs the apply worker.
+    pub threads: Arc<dyn Threads>,
 }
 
 impl Raft {
     /// Starts this node's part: at once if its disk has joined a cluster, else when it is told to.
     pub async fn start(parts: Parts, options: RaftOptions) -> Result<Raft, StartError> {
-        let Parts { data_dir, store, log, space, hub, metrics, dialer, blocking } = parts;
+        let Parts { data_dir, store, log, space, hub, metrics, dialer, blocking, threads } = parts;
         recovery::check_positions(&store, &log)?;
         let clock = Arc::new(ClusterClock::new(store.cluster_time_ms()));
-        let applier = Applier::start(apply::Parts {
+        let applied_by = apply::Parts {
             store: store.clone(),
             log: log.clone(),
             clock: clock.clone(),
             hub,
             metrics: metrics.clone(),
-        })?;
+        };
+        let applier = Applier::start(&*threads, applied_by)?;
         let identity = data_dir
             .identity()
             .ok_or_else(|| StartError::Inconsistent("the data directory has no identity yet".into()))?;
