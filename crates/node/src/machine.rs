@@ -8,6 +8,7 @@ use kvorum_store as store;
 use crate::blocking::{Blocking, ThreadPool};
 use crate::net::network::Net;
 use crate::net::tcp::Tcp;
+use crate::observer::Observer;
 
 /// A machine. Clones are the same one.
 #[derive(Clone)]
@@ -18,12 +19,14 @@ pub struct Machine {
     pub blocking: Blocking,
     /// Its disk, and what works beside its callers.
     pub store: store::Machine,
+    /// Who looks on at what the node does; in production nobody.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Machine {
     /// The one that the process runs on: its TCP, the threads of its runtimes and of its own, its disk.
     pub fn real() -> Machine {
         let (net, blocking) = (Arc::new(Tcp), Blocking::new(ThreadPool));
-        Machine { net, blocking, store: store::Machine::system() }
+        Machine { net, blocking, store: store::Machine::system(), observer: None }
     }
 }

@@ -12,7 +12,7 @@ use kvorum_proto::peer::v1::peer_server::PeerServer;
 use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
 use kvorum_store::log::{Log, LogError, LogOptions};
 use kvorum_store::space::Space;
-use kvorum_store::{Limits, OpenError, Store, StoreOptions};
+use kvorum_store::{OpenError, Store, StoreOptions};
 use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -316,7 +316,7 @@ async fn open_data(
     metrics: Arc<Metrics>,
     machine: Machine,
 ) -> Result<Parts, StartError> {
-    let Machine { net, blocking, store: on } = machine;
+    let Machine { net, blocking, store: on, observer } = machine;
     let dir = &config.data_dir;
     let data_dir = DataDir::open_on(&on, dir)?;
     let identity = data_dir.create_identity(rand::rng().next_u64().max(1))?;
@@ -328,7 +328,9 @@ async fn open_data(
         observer: Some(metrics.clone()),
         space: Some(space.clone()),
         machine: on.clone(),
-        ..LogOptions::default()
+        cache_bytes: config.limits.log_cache_bytes,
+        queue_bytes: config.limits.log_queue_bytes,
+        limits: config.limits.store,
     };
     restore::take_state(&*on.files, config)?;
     let log = Log::open(dir, identity.node_id, options)?;
@@ -336,7 +338,7 @@ async fn open_data(
         cache_bytes: config.cache_bytes,
         compaction_bytes: space.options().compaction_bytes(),
         feature_level_max: config.feature_level_max,
-        limits: Limits::default(),
+        limits: config.limits.store,
         machine: on.clone(),
     };
     let store = Store::open(dir, options)?;
@@ -344,9 +346,9 @@ async fn open_data(
     let advertise = (&*advertise_peer, &*advertise_client);
     restore::found(&*on.files, config, &data_dir, &log, &store, advertise, identity).await?;
     recover::carry_out(&data_dir, &log, &store, advertise, identity).await?;
-    let hub = WatchHub::new(store.revision());
+    let hub = WatchHub::new(store.revision(), config.limits.ring_bytes_max);
     let (dialer, threads) = (Dialer::new(net), on.threads);
-    Ok(Parts { data_dir, store, log, space, hub, metrics, dialer, blocking, threads })
+    Ok(Parts { data_dir, store, log, space, hub, metrics, dialer, blocking, threads, observer })
 }
 
 /// Refuses a disk of another cluster than the wanted one.
@@ -375,6 +377,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
         quota_bytes: config.quota_bytes,
         auto_compaction_retention: config.auto_compaction_retention.unwrap_or_default(),
         feature_level_max: config.feature_level_max,
+        limits: config.limits,
     }
 }
 

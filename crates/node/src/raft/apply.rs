@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::clock::ClusterClock;
 use crate::metrics::Metrics;
+use crate::observer::{AppliedRun, Observer};
 use crate::watch::WatchHub;
 
 /// Runs that may wait: openraft sends the next only when the last is applied.
@@ -75,6 +76,8 @@ pub struct Parts {
     pub hub: Arc<WatchHub>,
     /// Told of every run.
     pub metrics: Arc<Metrics>,
+    /// Told of every run too, where there is one.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Applier {
@@ -157,7 +160,7 @@ impl Worker for ApplyWorker {
 
 impl ApplyWorker {
     fn apply(&self, Run { entries, done }: Run) {
-        let Parts { store, clock, hub, metrics, .. } = &self.parts;
+        let Parts { store, clock, hub, metrics, observer, .. } = &self.parts;
         self.work.begun.fetch_add(1, Ordering::Release);
         let begun = Instant::now();
         let run = match store.apply(&entries) {
@@ -169,14 +172,21 @@ impl ApplyWorker {
         metrics.applied(begun.elapsed(), entries.len());
         clock.applied(stamped_term(&entries), store.cluster_time_ms());
         hub.publish(run.events, store.revision());
+        if let Some(observer) = observer {
+            let (outcomes, commands_before) = (&run.outcomes, run.commands_before);
+            observer.applied(&AppliedRun { entries: &entries, outcomes, commands_before, store });
+        }
         // Nobody waits for a run that is applied again after a restart.
         let _ = done.send(run.outcomes);
     }
 
     fn follow_snapshot(&self, Run { done, .. }: Run) {
-        let Parts { store, clock, hub, .. } = &self.parts;
+        let Parts { store, clock, hub, observer, .. } = &self.parts;
         clock.applied(None, store.cluster_time_ms());
         hub.reset(store.revision());
+        if let Some(observer) = observer {
+            observer.applied(&AppliedRun { entries: &[], outcomes: &[], commands_before: 0, store });
+        }
         let _ = done.send(Vec::new());
     }
 }

@@ -22,6 +22,8 @@ pub struct Run {
     pub outcomes: Vec<Vec<Outcome>>,
     /// What changed, in order of revision.
     pub events: Vec<Arc<RevisionEvents>>,
+    /// So many commands of the first entry were applied before a crash, and have no outcome here.
+    pub commands_before: u32,
 }
 
 /// Applies entries in order, and writes what they lead to.
@@ -29,6 +31,7 @@ pub(crate) fn apply(state: &State, run: &[Entry]) -> Result<Run, StoreError> {
     let mut recent = lock(&state.writer);
     let published = state.published().clone();
     let published_applied = published.head.applied;
+    let commands_before = published.head.commands_applied;
     check_order(published_applied, run)?;
     let payloads = run.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
 
@@ -42,7 +45,7 @@ pub(crate) fn apply(state: &State, run: &[Entry]) -> Result<Run, StoreError> {
     applier.commit()?;
     let last = run.last().map(|entry| entry.log_id).or(published_applied);
     assert_eq!(state.head().applied, last, "what is published is the run's end");
-    Ok(Run { outcomes, events: applier.events })
+    Ok(Run { outcomes, events: applier.events, commands_before })
 }
 
 /// Entries are applied once each and without a gap; anything else would make this replica differ.
