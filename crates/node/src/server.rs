@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::Duration;
 
 use kvorum_proto::admin::v1::admin_server::AdminServer;
@@ -146,19 +145,6 @@ impl Closing {
     /// Whether the store is closed.
     pub fn is_closed(&self) -> bool {
         self.0.strong_count() == 0
-    }
-
-    /// Waits until the store is closed; false when that takes too long. For when the runtime has ended, and
-    /// with it whoever did not let go before.
-    pub fn wait(&self, within: Duration) -> bool {
-        let looks = within.as_millis() / CLOSE_POLL.as_millis();
-        (0..looks).any(|_| {
-            let closed = self.is_closed();
-            if !closed {
-                thread::sleep(CLOSE_POLL);
-            }
-            closed
-        })
     }
 
     async fn closed(&self) {

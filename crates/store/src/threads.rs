@@ -74,6 +74,7 @@ struct SystemThread {
 type CpuTime = Arc<OnceLock<Option<File>>>;
 
 impl Threads for SystemThreads {
+    #[expect(clippy::disallowed_methods, reason = "these are the threads of its own that the system has")]
     fn start(&self, name: &str, worker: Box<dyn Worker>) -> io::Result<Box<dyn Running>> {
         let cpu_time = CpuTime::default();
         let own = cpu_time.clone();
@@ -101,6 +102,7 @@ impl Running for SystemThread {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "here a worker has a thread of its own")]
 fn run(mut worker: Box<dyn Worker>) {
     let bell = Arc::new(Bell { rung: AtomicBool::new(false), thread: thread::current() });
     let waker = Waker::from(bell.clone());

@@ -13,7 +13,7 @@ use kvorum_store::entry::{Entry, PayloadKind};
 use kvorum_store::fatal::stop_process;
 use kvorum_store::log::Log;
 use kvorum_store::threads::{Next, Running, Threads, Worker};
-use kvorum_store::{Store, command::Outcome};
+use kvorum_store::{Applying, Attempt, Store, command::Outcome};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -86,7 +86,8 @@ impl Applier {
         let (runs, queue) = mpsc::channel(QUEUE_RUNS_MAX);
         let (publish, applied) = watch::channel(next_index(&parts.store));
         let work = Arc::new(Work::default());
-        let worker = ApplyWorker { parts, queue, publish, work: work.clone(), run: None };
+        let (applying, begun) = (Applying::default(), None);
+        let worker = ApplyWorker { parts, queue, publish, work: work.clone(), run: None, applying, begun };
         let running = Arc::from(threads.start("apply", Box::new(worker))?);
         Ok(Applier { runs, applied, work, running })
     }
@@ -128,8 +129,12 @@ struct ApplyWorker {
     queue: mpsc::Receiver<Run>,
     publish: watch::Sender<u64>,
     work: Arc<Work>,
-    /// The run that waits for the log.
+    /// The run that waits for the log, or for room on the disk.
     run: Option<Run>,
+    /// How far it is applied.
+    applying: Applying,
+    /// Since when it is being applied.
+    begun: Option<Instant>,
 }
 
 impl Worker for ApplyWorker {
@@ -148,39 +153,45 @@ impl Worker for ApplyWorker {
             return Next::Woken;
         }
         // An empty run says that a snapshot was installed: only the position is new.
-        if last.is_some() {
-            self.apply(run)
-        } else {
-            self.follow_snapshot(run)
-        }
+        let next = if last.is_some() { self.apply(run) } else { self.follow_snapshot(run) };
         self.publish.send_replace(next_index(&self.parts.store));
-        Next::Again
+        next
     }
 }
 
 impl ApplyWorker {
-    fn apply(&self, Run { entries, done }: Run) {
+    /// Applies a run, or a part of it where the disk is full.
+    fn apply(&mut self, run: Run) -> Next {
         let Parts { store, clock, hub, metrics, observer, .. } = &self.parts;
-        self.work.begun.fetch_add(1, Ordering::Release);
-        let begun = Instant::now();
-        let run = match store.apply(&entries) {
-            Ok(run) => run,
+        let begun = *self.begun.get_or_insert_with(|| {
+            self.work.begun.fetch_add(1, Ordering::Release);
+            Instant::now()
+        });
+        let applied = match store.try_apply(&run.entries, &mut self.applying) {
+            Ok(Attempt::Done(applied)) => applied,
+            Ok(Attempt::Full { wait }) => {
+                self.run = Some(run);
+                return Next::After(wait);
+            }
             // The store can't go on from a state of which it does not know what it holds.
             Err(error) => stop_process("apply log entries", &error),
         };
+        self.begun = None;
         self.work.ended.fetch_add(1, Ordering::Release);
+        let Run { entries, done } = run;
         metrics.applied(begun.elapsed(), entries.len());
         clock.applied(stamped_term(&entries), store.cluster_time_ms());
-        hub.publish(run.events, store.revision());
+        hub.publish(applied.events, store.revision());
         if let Some(observer) = observer {
-            let (outcomes, commands_before) = (&run.outcomes, run.commands_before);
+            let (outcomes, commands_before) = (&applied.outcomes, applied.commands_before);
             observer.applied(&AppliedRun { entries: &entries, outcomes, commands_before, store });
         }
         // Nobody waits for a run that is applied again after a restart.
-        let _ = done.send(run.outcomes);
+        let _ = done.send(applied.outcomes);
+        Next::Again
     }
 
-    fn follow_snapshot(&self, Run { done, .. }: Run) {
+    fn follow_snapshot(&self, Run { done, .. }: Run) -> Next {
         let Parts { store, clock, hub, observer, .. } = &self.parts;
         clock.applied(None, store.cluster_time_ms());
         hub.reset(store.revision());
@@ -188,5 +199,6 @@ impl ApplyWorker {
             observer.applied(&AppliedRun { entries: &[], outcomes: &[], commands_before: 0, store });
         }
         let _ = done.send(Vec::new());
+        Next::Again
     }
 }

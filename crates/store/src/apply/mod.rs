@@ -5,6 +5,7 @@
 //! ([`rows`]). `Tick` changes nothing but cluster time, which every batch moves, and has no file.
 
 mod applier;
+mod applying;
 mod compact;
 mod deadline;
 mod event;
@@ -20,8 +21,8 @@ mod set_ttl;
 mod space_alarm;
 mod write;
 
+pub use self::applying::{Applying, Attempt, Run};
 pub(crate) use self::event::delete_event;
 pub use self::event::{Event, EventKind, RevisionEvents};
 pub(crate) use self::growth::refuse_growth;
-pub use self::run::Run;
-pub(crate) use self::run::apply;
+pub(crate) use self::run::attempt;
