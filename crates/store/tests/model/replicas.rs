@@ -191,6 +191,7 @@ impl Replica {
         };
         prop_assert_eq!(self.applied(), from + run.len());
         self.outcomes.extend((from..).zip(done.outcomes));
+        prop_assert!(done.events.is_sorted_by(|a, b| a.revision < b.revision), "each is told once, in order");
         for events in done.events {
             // Revisions that a crash took are made again, and must be what they were.
             let before = self.events.insert(events.revision, (*events).clone());
