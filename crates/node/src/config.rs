@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvorum_store::feature::FEATURE_LEVEL_MAX;
 
+use crate::limits::Limits;
 use crate::net::budget::SEND_BUDGET_BYTES;
 use crate::net::workers::workers;
 
@@ -231,6 +232,8 @@ pub struct Config {
     pub send_patience: Duration,
     /// Threads that serve clients; 0: the node's own does, as it should where cores are few.
     pub client_threads: usize,
+    /// What only much at once reaches.
+    pub limits: Limits,
 }
 
 /// A flag that cannot work. Its message says what to do.
@@ -289,6 +292,7 @@ impl Flags {
             send_budget_bytes: self.send_budget_bytes as usize,
             send_patience: self.send_patience,
             client_threads: workers(available_parallelism().map_or(1, NonZero::get)),
+            limits: Limits::default(),
         })
     }
 }

@@ -18,16 +18,12 @@ use crate::raft::gather::Applied;
 
 /// How often due keys are looked for; a key goes within 500 ms of its deadline.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(100);
-/// Keys that one command expires: few enough that writes beside a backlog wait only milliseconds.
-const EXPIRE_KEYS_MAX: usize = 2_000;
 
 /// While deadlines exist, cluster time moves at least so often, so that a restart of all members
 /// delays expiry by no more than this and the time they were down.
 const TICK_PERIOD: Duration = Duration::from_secs(5);
 
-/// Changes that one compaction step works off, and the pause after it: some 50,000 a second, in
-/// pieces short enough that no write waits long.
-const COMPACT_STEP_CHANGES: u32 = 1_000;
+/// The pause after a compaction step: some 50,000 changes a second are worked off.
 const COMPACT_STEP_PAUSE: Duration = Duration::from_millis(10);
 /// How often a compaction that has work left is looked for.
 const COMPACTION_PERIOD: Duration = Duration::from_millis(500);
@@ -96,8 +92,9 @@ fn leads(raft: &Raft) -> bool {
 }
 
 async fn expire(raft: &Raft) -> Result<(), RequestError> {
+    let keys_max = raft.options().limits.expired_keys_max;
     while leads(raft) && raft.store().has_deadlines() {
-        let keys = raft.store().due(raft.cluster_now_ms(), EXPIRE_KEYS_MAX)?;
+        let keys = raft.store().due(raft.cluster_now_ms(), keys_max)?;
         let found = keys.len();
         if found == 0 {
             break;
@@ -106,7 +103,7 @@ async fn expire(raft: &Raft) -> Result<(), RequestError> {
         if let Some(Answer::Written(written)) = &applied.outcome.answer {
             raft.metrics().expired(written.deleted.iter().sum());
         }
-        if found < EXPIRE_KEYS_MAX {
+        if found < keys_max {
             break;
         }
     }
@@ -123,7 +120,8 @@ async fn tick(raft: &Raft) -> Result<(), RequestError> {
 
 async fn compact_steps(raft: &Raft) -> Result<(), RequestError> {
     while leads(raft) && raft.store().compaction_backlog() {
-        propose(raft, Kind::CompactStep(CompactStep { changes_max: COMPACT_STEP_CHANGES })).await?;
+        propose(raft, Kind::CompactStep(CompactStep { changes_max: raft.options().limits.step_changes }))
+            .await?;
         sleep(COMPACT_STEP_PAUSE).await;
     }
     Ok(())

@@ -3,9 +3,12 @@
 
 use std::sync::Arc;
 
+use kvorum_store as store;
+
 use crate::blocking::{Blocking, ThreadPool};
 use crate::net::network::Net;
 use crate::net::tcp::Tcp;
+use crate::observer::Observer;
 
 /// A machine. Clones are the same one.
 #[derive(Clone)]
@@ -14,11 +17,16 @@ pub struct Machine {
     pub net: Net,
     /// Does what may wait for the disk.
     pub blocking: Blocking,
+    /// Its disk, and what works beside its callers.
+    pub store: store::Machine,
+    /// Who looks on at what the node does; in production nobody.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Machine {
-    /// The one that the process runs on: its TCP, and the threads of its runtimes.
+    /// The one that the process runs on: its TCP, the threads of its runtimes and of its own, its disk.
     pub fn real() -> Machine {
-        Machine { net: Arc::new(Tcp), blocking: Blocking::new(ThreadPool) }
+        let (net, blocking) = (Arc::new(Tcp), Blocking::new(ThreadPool));
+        Machine { net, blocking, store: store::Machine::system(), observer: None }
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -23,6 +24,8 @@ const BLOCKING_THREADS_MAX: usize = 64;
 
 /// How long the closing of the store is waited for, twice, once all is flushed.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
+/// Between two looks whether the store is closed.
+const CLOSE_POLL: Duration = Duration::from_millis(1);
 
 /// The exit code for a command line that cannot work, as clap has it.
 const EXIT_USAGE: u8 = 2;
@@ -55,10 +58,24 @@ fn main() -> ExitCode {
         Err(error) => return fail(1, format!("start the runtime: {error}")),
     };
     match result {
-        Ok(closing) if closing.wait(CLOSE_MAX) => ExitCode::SUCCESS,
+        Ok(closing) if closed(&closing) => ExitCode::SUCCESS,
         Ok(_) => fail(1, "the store was not closed in time; nothing is lost, the next start takes longer"),
         Err(error) => fail(1, error),
     }
+}
+
+/// Waits until the store is closed; false when that takes too long. The runtime has ended, and with it whoever did
+/// not let go before.
+#[expect(clippy::disallowed_methods, reason = "only this thread is left")]
+fn closed(closing: &Closing) -> bool {
+    let looks = CLOSE_MAX.as_millis() / CLOSE_POLL.as_millis();
+    (0..looks).any(|_| {
+        let closed = closing.is_closed();
+        if !closed {
+            thread::sleep(CLOSE_POLL);
+        }
+        closed
+    })
 }
 
 /// Runs the node until a signal.

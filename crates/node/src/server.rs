@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::Duration;
 
 use kvorum_proto::admin::v1::admin_server::AdminServer;
@@ -12,7 +11,7 @@ use kvorum_proto::peer::v1::peer_server::PeerServer;
 use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
 use kvorum_store::log::{Log, LogError, LogOptions};
 use kvorum_store::space::Space;
-use kvorum_store::{Limits, OpenError, Store, StoreOptions};
+use kvorum_store::{OpenError, Store, StoreOptions};
 use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -152,19 +151,6 @@ impl Closing {
         self.0.strong_count() == 0
     }
 
-    /// Waits until the store is closed; false when that takes too long. For when the runtime has ended, and
-    /// with it whoever did not let go before.
-    pub fn wait(&self, within: Duration) -> bool {
-        let looks = within.as_millis() / CLOSE_POLL.as_millis();
-        (0..looks).any(|_| {
-            let closed = self.is_closed();
-            if !closed {
-                thread::sleep(CLOSE_POLL);
-            }
-            closed
-        })
-    }
-
     async fn closed(&self) {
         while !self.is_closed() {
             sleep(CLOSE_POLL).await;
@@ -203,7 +189,7 @@ impl Node {
     pub async fn start(config: Config, machine: Machine) -> Result<Node, StartError> {
         let (listeners, addresses) = Listeners::bind(&config, &machine).await?;
         let metrics = Arc::new(Metrics::new());
-        let parts = open_data(&config, addresses, metrics.clone(), machine)?;
+        let parts = open_data(&config, addresses, metrics.clone(), machine).await?;
         let hub = parts.hub.clone();
         let raft = Raft::start(parts, raft_options(&config, addresses)).await?;
         // A crash may have come between the two halves of founding.
@@ -344,41 +330,45 @@ impl Node {
 }
 
 /// Opens what is on disk, in the order in which a mistake is told best.
-fn open_data(
+async fn open_data(
     config: &Config,
     addresses: Addresses,
     metrics: Arc<Metrics>,
     machine: Machine,
 ) -> Result<Parts, StartError> {
+    let Machine { net, blocking, store: on, observer } = machine;
     let dir = &config.data_dir;
-    let data_dir = DataDir::open(dir)?;
+    let data_dir = DataDir::open_on(&on, dir)?;
     let identity = data_dir.create_identity(rand::rng().next_u64().max(1))?;
     check_cluster(config, &identity)?;
-    let space = Space::open_for_disk(dir)
+    let space = Space::open_for_disk_on(&on, dir)
         .map_err(|error| StartError::System("reserve space in the data directory", error))?;
     let options = LogOptions {
         segment_bytes: space.options().segment_bytes(),
         observer: Some(metrics.clone()),
         space: Some(space.clone()),
-        ..LogOptions::default()
+        machine: on.clone(),
+        cache_bytes: config.limits.log_cache_bytes,
+        queue_bytes: config.limits.log_queue_bytes,
+        limits: config.limits.store,
     };
-    restore::take_state(config)?;
+    restore::take_state(&*on.files, config)?;
     let log = Log::open(dir, identity.node_id, options)?;
     let options = StoreOptions {
         cache_bytes: config.cache_bytes,
         compaction_bytes: space.options().compaction_bytes(),
         feature_level_max: config.feature_level_max,
-        limits: Limits::default(),
-        ..StoreOptions::default()
+        limits: config.limits.store,
+        machine: on.clone(),
     };
     let store = Store::open(dir, options)?;
     let RaftOptions { advertise_peer, advertise_client, .. } = raft_options(config, addresses);
     let advertise = (&*advertise_peer, &*advertise_client);
-    restore::found(config, &data_dir, &log, &store, advertise, identity)?;
-    recover::carry_out(dir, &data_dir, &log, &store, advertise, identity)?;
-    let hub = WatchHub::new(store.revision());
-    let Machine { net, blocking } = machine;
-    Ok(Parts { data_dir, store, log, space, hub, metrics, dialer: Dialer::new(net), blocking })
+    restore::found(&*on.files, config, &data_dir, &log, &store, advertise, identity).await?;
+    recover::carry_out(&data_dir, &log, &store, advertise, identity).await?;
+    let hub = WatchHub::new(store.revision(), config.limits.ring_bytes_max);
+    let (dialer, threads) = (Dialer::new(net), on.threads);
+    Ok(Parts { data_dir, store, log, space, hub, metrics, dialer, blocking, threads, observer })
 }
 
 /// Refuses a disk of another cluster than the wanted one.
@@ -417,6 +407,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
         auto_compaction_retention: config.auto_compaction_retention.unwrap_or_default(),
         compare_interval: config.compare_interval,
         feature_level_max: config.feature_level_max,
+        limits: config.limits,
     }
 }
 

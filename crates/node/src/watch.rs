@@ -1,7 +1,7 @@
 //! Watches: one bounded ring of what was applied lately, which all watchers read, and an index that
 //! says whom a change concerns.
 //!
-//! The apply thread only appends to the ring. One task, [`WatchHub::dispatch`], matches new changes
+//! The apply worker only appends to the ring. One task, [`WatchHub::dispatch`], matches new changes
 //! against the index and wakes the watchers concerned, so a watcher costs nothing while others'
 //! keys change. There is no queue per watcher: one that is slow finds its place in the ring again
 //! by revision, and one that fell out of the ring reads from disk until it has caught up. A revision that
@@ -16,10 +16,6 @@ use bytes::Bytes;
 use kvorum_store::RevisionEvents;
 use kvorum_store::command::{KeyRange, Record};
 use tokio::sync::Notify;
-
-/// Bytes of events that the ring keeps: several seconds of a busy cluster's small writes. Watchers
-/// that are further behind read from disk.
-const RING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What an event takes in memory beside keys and values.
 const EVENT_OVERHEAD_BYTES: usize = 256;
@@ -60,10 +56,10 @@ pub enum Look {
 }
 
 impl WatchHub {
-    /// A hub for a store that stands at `revision`.
-    pub fn new(revision: u64) -> Arc<WatchHub> {
+    /// A hub for a store that stands at `revision`, whose ring keeps so many bytes of events.
+    pub fn new(revision: u64, ring_bytes_max: usize) -> Arc<WatchHub> {
         Arc::new(WatchHub {
-            ring: RwLock::new(Ring::new(revision, RING_BYTES_MAX)),
+            ring: RwLock::new(Ring::new(revision, ring_bytes_max)),
             index: Mutex::new(Index::default()),
             watchers: AtomicUsize::new(0),
             published: Notify::new(),

@@ -1,7 +1,7 @@
 //! CPU per put of the store alone: `cargo run --release -p kvorum-store --example apply_bench [KEYS]`.
 //! Runs of 100 puts of 256 bytes, first to fresh keys in random order, then over existing ones,
 //! flushes and compactions included. Prints microseconds of CPU of the whole process per put.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
 use std::time::Instant;
 

@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release -p kvorum-store --example log_bench -- [DIR]`
 #![expect(clippy::print_stdout, reason = "the measurements are what it is for")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

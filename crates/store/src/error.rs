@@ -35,6 +35,14 @@ pub enum StoreError {
         /// RocksDB's own words.
         detail: String,
     },
+    /// The disk is full. What was to be written may be written when there is room.
+    #[error("cannot write to the state in {}: the disk is full ({detail}); free space on it and start the node again", .path.display())]
+    Full {
+        /// The state's directory.
+        path: PathBuf,
+        /// In the words of who refused it.
+        detail: String,
+    },
     /// An entry of the log cannot be read by this release.
     #[error("cannot apply entry {log_id}: {source}")]
     Entry {

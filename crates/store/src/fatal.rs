@@ -26,6 +26,7 @@ pub fn end_process(why: impl Display) -> ! {
     }
     // The subscriber may filter or buffer; this line must get out.
     eprintln!("kvorum: {why}");
+    #[expect(clippy::disallowed_methods, reason = "this is the one way out")]
     std::process::abort()
 }
 

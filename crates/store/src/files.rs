@@ -77,6 +77,13 @@ pub trait Files: Debug + Send + Sync {
     /// What the file system of a directory has.
     fn room(&self, dir: &Path) -> io::Result<Room>;
 
+    /// Asked before RocksDB, which opens its own files, is given a batch for the state in `dir`, or is to flush it. A
+    /// simulation refuses here what its disk would refuse; of a real disk RocksDB hears by itself.
+    fn admit_state_write(&self, dir: &Path) -> io::Result<()> {
+        let _ = dir;
+        Ok(())
+    }
+
     /// How long whoever has written waits before it syncs. A simulation says so how long the sync takes, as its
     /// own syncs end at once; those of a real disk take the time themselves.
     fn sync_takes(&self) -> Duration {

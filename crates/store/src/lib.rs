@@ -25,7 +25,7 @@ mod store;
 pub mod threads;
 mod verify;
 
-pub use apply::{Event, EventKind, RevisionEvents, Run};
+pub use apply::{Applying, Attempt, Event, EventKind, RevisionEvents, Run};
 pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
 pub use limits::Limits;

@@ -121,6 +121,16 @@ impl State {
         self.published().head
     }
 
+    /// Whether the machine's disk takes a write now, as far as that is known before.
+    pub(crate) fn admit_write(&self) -> Result<(), StoreError> {
+        self.dir.files.admit_state_write(self.path()).map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                StoreError::Full { path: self.path().to_owned(), detail: error.to_string() }
+            }
+            _ => StoreError::io("write to state", self.path())(error),
+        })
+    }
+
     /// Says which revision the write that begins now leads to.
     pub(crate) fn announce(&self, head: &Head) {
         assert!(head.revision >= self.revision_writing(), "revisions never go back");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use rocksdb::{ReadOptions, ReadTier};
 
-use crate::apply::{self, Run};
+use crate::apply::{self, Applying, Attempt, Run};
 use crate::command::{Kind, Refused};
 use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
@@ -98,10 +98,23 @@ impl Store {
         Ok(Store { shared: Arc::new(shared) })
     }
 
-    /// Applies entries in order, and answers what became of their commands. Every failure is final:
-    /// the process has to stop.
+    /// Applies entries in order, and answers what became of their commands. On a full disk it waits a while for room,
+    /// so it is for whoever has a thread of its own. Every failure is final: the process has to stop.
+    #[expect(clippy::disallowed_methods, reason = "who must not wait calls `try_apply`")]
     pub fn apply(&self, run: &[Entry]) -> Result<Run, StoreError> {
-        apply::apply(&self.state(), run)
+        let mut applying = Applying::default();
+        loop {
+            match self.try_apply(run, &mut applying)? {
+                Attempt::Done(run) => return Ok(run),
+                Attempt::Full { wait } => std::thread::sleep(wait),
+            }
+        }
+    }
+
+    /// The same for a [`Worker`](crate::threads::Worker): on a full disk it answers when to try again, with the same
+    /// run and what attempts before have come to. It does so for a while; then that is a failure too.
+    pub fn try_apply(&self, run: &[Entry], applying: &mut Applying) -> Result<Attempt, StoreError> {
+        apply::attempt(&self.state(), run, applying)
     }
 
     /// The last entry that was applied.
@@ -182,6 +195,7 @@ impl Store {
     /// Makes all that is applied durable. Answers what [`Store::flushed`] then does.
     pub fn flush(&self) -> Result<Option<LogId>, StoreError> {
         let state = self.state();
+        state.admit_write()?;
         db::flush(&state.db)?;
         flushed(&state)
     }

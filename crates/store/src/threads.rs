@@ -5,9 +5,11 @@
 //! time, many workers on one thread. The step is the same code in both.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -50,6 +52,12 @@ pub trait Threads: Debug + Send + Sync {
 pub trait Running: Debug + Send + Sync {
     /// Returns when the worker has ended; at once where the worker itself asks, in one of its steps.
     fn join(self: Box<Self>);
+
+    /// How much CPU time the worker has used, where that is known: it tells one that is at work from one that
+    /// hangs.
+    fn cpu_time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The operating system's threads, one for each worker.
@@ -57,24 +65,44 @@ pub trait Running: Debug + Send + Sync {
 pub(crate) struct SystemThreads;
 
 #[derive(Debug)]
-struct SystemThread(thread::JoinHandle<()>);
+struct SystemThread {
+    handle: thread::JoinHandle<()>,
+    cpu_time: CpuTime,
+}
+
+/// The CPU time of a thread, as the kernel tells it: the thread itself opens the file. None where there is no /proc.
+type CpuTime = Arc<OnceLock<Option<File>>>;
 
 impl Threads for SystemThreads {
+    #[expect(clippy::disallowed_methods, reason = "these are the threads of its own that the system has")]
     fn start(&self, name: &str, worker: Box<dyn Worker>) -> io::Result<Box<dyn Running>> {
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || run(worker))?;
-        Ok(Box::new(SystemThread(thread)))
+        let cpu_time = CpuTime::default();
+        let own = cpu_time.clone();
+        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            own.get_or_init(|| File::open("/proc/thread-self/schedstat").ok());
+            run(worker);
+        })?;
+        Ok(Box::new(SystemThread { handle, cpu_time }))
     }
 }
 
 impl Running for SystemThread {
     fn join(self: Box<Self>) {
-        let name = self.0.thread().name().unwrap_or_default().to_owned();
-        if self.0.thread().id() != thread::current().id() && self.0.join().is_err() {
+        let name = self.handle.thread().name().unwrap_or_default().to_owned();
+        if self.handle.thread().id() != thread::current().id() && self.handle.join().is_err() {
             tracing::error!("the thread {name} panicked");
         }
     }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        let mut text = [0; 64];
+        let bytes = self.cpu_time.get()?.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = String::from_utf8_lossy(&text[..bytes]);
+        text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    }
 }
 
+#[expect(clippy::disallowed_methods, reason = "here a worker has a thread of its own")]
 fn run(mut worker: Box<dyn Worker>) {
     let bell = Arc::new(Bell { rung: AtomicBool::new(false), thread: thread::current() });
     let waker = Waker::from(bell.clone());
@@ -169,6 +197,7 @@ mod tests {
             pass(number);
             assert_eq!(numbers.recv_timeout(Duration::from_secs(60)), Ok(number));
         }
+        assert!(running.cpu_time().is_some_and(|used| !used.is_zero()), "where there is a /proc");
         pass(0);
         running.join();
         assert!(numbers.recv().is_err(), "the worker is gone");

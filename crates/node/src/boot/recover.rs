@@ -6,10 +6,8 @@
 //! begin of a new history. An order is for one exact log: where the log is another by then, the members
 //! were not gone for good, and it is dropped. Each step can be repeated after a crash.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use bytes::Bytes;
 use kvorum_store::Store;
@@ -19,6 +17,7 @@ use kvorum_store::entry::{Entry, LogId, encode_batch, encode_membership};
 use kvorum_store::log::{Log, Vote};
 use prost::Message as _;
 
+use super::durably;
 use crate::raft::founding_membership;
 use crate::raft::recover::{ORDER, Order};
 
@@ -44,19 +43,18 @@ pub enum RecoverError {
 }
 
 /// Carries out what was ordered, before raft begins.
-pub fn carry_out(
-    dir: &Path,
+pub async fn carry_out(
     data_dir: &DataDir,
     log: &Log,
     store: &Store,
     advertise: (&str, &str),
     identity: Identity,
 ) -> Result<(), RecoverError> {
-    let path = dir.join(ORDER);
-    let Some(order) = read(&path)? else { return Ok(()) };
+    let path = data_dir.path().join(ORDER);
+    let Some(order) = read(data_dir, &path)? else { return Ok(()) };
     match log.state().last {
         Some(last) if last == order.last => {
-            append(log, store, order, advertise, identity.node_id);
+            append(log, store, order, advertise, identity.node_id).await;
             data_dir.set_cluster(identity.cluster_id, order.incarnation)?;
         }
         // A crash came between the two.
@@ -71,7 +69,7 @@ pub fn carry_out(
             );
         }
     }
-    fs::remove_file(&path).and_then(|()| File::open(dir)?.sync_all()).map_err(io_error(&path))
+    data_dir.remove(ORDER).map_err(io_error(&path))
 }
 
 /// The log's last entry once an order is carried out.
@@ -79,7 +77,7 @@ fn end(order: Order) -> LogId {
     LogId { term: order.last.term + 1, index: order.last.index + ENTRIES }
 }
 
-fn append(log: &Log, store: &Store, order: Order, advertise: (&str, &str), node_id: u64) {
+async fn append(log: &Log, store: &Store, order: Order, advertise: (&str, &str), node_id: u64) {
     let LogId { term, index } = end(order);
     let (peer, client) = advertise;
     let membership = encode_membership(&founding_membership(node_id, peer, client));
@@ -90,26 +88,19 @@ fn append(log: &Log, store: &Store, order: Order, advertise: (&str, &str), node_
         Entry { log_id: LogId { term, index }, payload: history },
     ];
     let voted = log.state().vote.map_or(0, |vote| vote.term);
-    let (done, durable) = mpsc::channel();
-    let appended = done.clone();
     // First the vote: no entry of a term may be in a log that has not heard of that term.
     let vote = Vote { term: term.max(voted), node_id, committed: false };
-    log.save_vote(vote, Box::new(move || _ = done.send(())));
-    log.append(entries, Box::new(move || _ = appended.send(())));
-    // The log's thread ends only with the process: both are answered.
-    for () in durable {}
+    durably(|done| log.save_vote(vote, done)).await;
+    durably(|done| log.append(entries, done)).await;
     tracing::warn!(
         incarnation = order.incarnation,
         "this node was made the only voter of a new incarnation of its cluster"
     );
 }
 
-fn read(path: &Path) -> Result<Option<Order>, RecoverError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error(path)(error)),
-    };
+fn read(data_dir: &DataDir, path: &Path) -> Result<Option<Order>, RecoverError> {
+    let Some(text) = data_dir.read(ORDER).map_err(io_error(path))? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&text);
     let numbers: Option<Vec<u64>> = text.split_whitespace().map(|number| number.parse().ok()).collect();
     match numbers.as_deref() {
         Some(&[term, index, incarnation]) => Ok(Some(Order { last: LogId { term, index }, incarnation })),

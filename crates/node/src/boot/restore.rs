@@ -4,16 +4,16 @@
 //! Every step can be repeated: the snapshot's manifest stays in the state's directory until all of
 //! them are done, and raft does not start before.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use kvorum_store::Store;
 use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
+use kvorum_store::files::Files;
 use kvorum_store::log::{Log, Vote};
 use rand::Rng as _;
 
+use super::durably;
 use crate::config::{Bootstrap, Config};
 use crate::raft::founding_membership;
 
@@ -49,26 +49,27 @@ pub enum RestoreError {
 }
 
 /// Makes a restored snapshot the state of a data directory that has none yet.
-pub fn take_state(config: &Config) -> Result<(), RestoreError> {
+pub fn take_state(disk: &dyn Files, config: &Config) -> Result<(), RestoreError> {
     let restored = config.data_dir.join(RESTORE_DIR);
-    if !exists(&restored)? {
+    if !exists(disk, &restored)? {
         return Ok(());
     }
-    if !exists(&restored.join(MANIFEST))? {
+    if !exists(disk, &restored.join(MANIFEST))? {
         return Err(RestoreError::Unfinished(restored));
     }
     if config.bootstrap != Bootstrap::Single {
         return Err(RestoreError::Bootstrap(restored));
     }
-    fs::rename(&restored, config.data_dir.join(STATE_DIR)).map_err(io_error(&restored))?;
-    sync(&config.data_dir)
+    disk.rename(&restored, &config.data_dir.join(STATE_DIR)).map_err(io_error(&restored))?;
+    disk.sync_dir(&config.data_dir).map_err(io_error(&config.data_dir))
 }
 
 /// Founds the new cluster on a state that was taken, and answers the disk's identity.
 ///
 /// The log goes on where the snapshot ends, in a later term, so that a member that is added later
 /// can get what came before only by a snapshot.
-pub fn found(
+pub async fn found(
+    disk: &dyn Files,
     config: &Config,
     data_dir: &DataDir,
     log: &Log,
@@ -78,17 +79,13 @@ pub fn found(
 ) -> Result<(), RestoreError> {
     let state = config.data_dir.join(STATE_DIR);
     let manifest = state.join(MANIFEST);
-    if !exists(&manifest)? {
+    if !exists(disk, &manifest)? {
         return Ok(());
     }
     let applied = store.applied().unwrap_or_default();
-    let (done, durable) = mpsc::channel();
-    let purged = done.clone();
-    log.purge(applied, Box::new(move || _ = purged.send(())));
+    durably(|done| log.purge(applied, done)).await;
     let vote = Vote { term: applied.term, node_id: identity.node_id, committed: false };
-    log.save_vote(vote, Box::new(move || _ = done.send(())));
-    // The log's thread ends only with the process: both are answered.
-    for () in durable {}
+    durably(|done| log.save_vote(vote, done)).await;
     let (peer, client) = advertise;
     store.found_from(&founding_membership(identity.node_id, peer, client))?;
     if identity.cluster_id == 0 {
@@ -100,16 +97,12 @@ pub fn found(
             "a new cluster is founded on the restored snapshot"
         );
     }
-    fs::remove_file(&manifest).map_err(io_error(&manifest))?;
-    sync(&state)
+    disk.remove_file(&manifest).map_err(io_error(&manifest))?;
+    disk.sync_dir(&state).map_err(io_error(&state))
 }
 
-fn exists(path: &Path) -> Result<bool, RestoreError> {
-    path.try_exists().map_err(io_error(path))
-}
-
-fn sync(dir: &Path) -> Result<(), RestoreError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error(dir))
+fn exists(disk: &dyn Files, path: &Path) -> Result<bool, RestoreError> {
+    Ok(disk.look(path).map_err(io_error(path))?.is_some())
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> RestoreError {

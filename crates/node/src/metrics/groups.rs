@@ -283,6 +283,7 @@ impl ProcessMetrics {
     }
 
     /// Where there is no /proc, memory and files stay at zero.
+    #[expect(clippy::disallowed_methods, reason = "/proc is about this process, and on no disk")]
     pub(super) fn observe(&self) {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         if let Some(pages) = statm.split(' ').nth(1).and_then(|pages| pages.parse::<i64>().ok()) {

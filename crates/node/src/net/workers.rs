@@ -47,6 +47,7 @@ pub struct Workers {
 
 impl Workers {
     /// Starts the threads. They end when, after `stop`, their calls have ended, at the latest at `cut`.
+    #[expect(clippy::disallowed_methods, reason = "a node with such threads is none that is simulated")]
     pub fn start(
         count: usize,
         router: &Router,

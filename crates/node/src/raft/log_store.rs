@@ -19,21 +19,18 @@ use super::types::{
 };
 use crate::blocking::Blocking;
 
-/// One append to a peer carries about so many bytes, or a single larger entry: well below the
-/// transport's limit, and enough to fill a fast link.
-const APPEND_BYTES_MAX: usize = 1 << 20;
-
 /// The log for openraft; a clone reads and writes the same log.
 #[derive(Clone)]
 pub struct LogStore {
     log: Log,
     blocking: Blocking,
+    append_bytes_max: usize,
 }
 
 impl LogStore {
-    /// Wraps an open log.
-    pub fn new(log: Log, blocking: Blocking) -> Self {
-        LogStore { log, blocking }
+    /// Wraps an open log. One append to another member carries so many bytes, or a single larger entry.
+    pub fn new(log: Log, blocking: Blocking, append_bytes_max: usize) -> Self {
+        LogStore { log, blocking, append_bytes_max }
     }
 
     /// An error ends raft, and with it the process: a log that can't be read holds what others may need,
@@ -74,7 +71,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start..end, APPEND_BYTES_MAX).await
+        self.read(start..end, self.append_bytes_max).await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

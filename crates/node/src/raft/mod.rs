@@ -65,6 +65,7 @@ use crate::blocking::Blocking;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::net::dialer::{Dialer, PeerClient};
+use crate::observer::Observer;
 use crate::place::{Overview, Stall, StatusOnly};
 use apply::Applier;
 use clock::ClusterClock;
@@ -100,6 +101,7 @@ struct Inner {
     log: Log,
     space: Space,
     metrics: Arc<Metrics>,
+    observer: Option<Arc<dyn Observer>>,
     clock: Arc<ClusterClock>,
     applier: Applier,
     /// Since when its peers lag, while this node leads.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::limits::Limits;
+
 /// How this node takes part in consensus.
 #[derive(Clone, Debug)]
 pub struct RaftOptions {
@@ -28,6 +30,8 @@ pub struct RaftOptions {
     pub compare_interval: Duration,
     /// The highest feature level that this node takes part in.
     pub feature_level_max: u32,
+    /// What only much at once reaches.
+    pub limits: Limits,
 }
 
 /// Why consensus could not be started.

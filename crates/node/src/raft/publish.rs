@@ -67,6 +67,11 @@ pub(super) fn publish(raft: &Raft) {
             raft.inner.clock.leads(now.term);
         }
         raft.metrics().place_changed(&now, changed && now.leader.is_some());
+        if let Some(observer) = &raft.inner.observer
+            && (now.state, now.term) != (overview.state, overview.term)
+        {
+            observer.place_changed(&now);
+        }
         *overview = Arc::new(now);
     });
 }

@@ -1,12 +1,11 @@
 //! Going on alone where a quorum is lost for good: the checks before it, and the order that the next start
 //! carries out, see `boot::recover`.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io;
 use std::time::Duration;
 
 use kvorum_proto::admin::v1 as admin;
+use kvorum_store::data_dir::DataDir;
 use kvorum_store::entry::LogId;
 use tokio::time::sleep;
 
@@ -30,13 +29,9 @@ pub struct Order {
 }
 
 /// Writes an order down; durable when it returns.
-fn write_order(dir: &Path, order: Order) -> io::Result<()> {
-    let (path, temporary) = (dir.join(ORDER), dir.join("recover.new"));
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "{} {} {}", order.last.term, order.last.index, order.incarnation)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    File::open(dir)?.sync_all()
+fn write_order(data_dir: &DataDir, order: Order) -> io::Result<()> {
+    let Order { last, incarnation } = order;
+    data_dir.replace(ORDER, format!("{} {} {incarnation}\n", last.term, last.index).as_bytes())
 }
 
 impl Raft {
@@ -79,8 +74,8 @@ impl Raft {
             return refused(format!("the log here ended at {last} and ends at {now}: it is not alone"));
         }
         let order = Order { last, incarnation: to_incarnation };
-        let dir = self.inner.data_dir.path().to_owned();
-        let written = self.inner.blocking.run(move || write_order(&dir, order)).await;
+        let raft = self.clone();
+        let written = self.inner.blocking.run(move || write_order(&raft.inner.data_dir, order)).await;
         written
             .map_err(io::Error::from)
             .flatten()

@@ -6,6 +6,7 @@ use kvorum_store::Store;
 use kvorum_store::data_dir::{self, DataDir};
 use kvorum_store::log::Log;
 use kvorum_store::space::Space;
+use kvorum_store::threads::Threads;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use super::apply::{self, Applier};
@@ -29,6 +30,7 @@ use super::{
 use crate::blocking::Blocking;
 use crate::metrics::Metrics;
 use crate::net::dialer::Dialer;
+use crate::observer::Observer;
 use crate::place::Overview;
 use crate::watch::WatchHub;
 
@@ -55,21 +57,27 @@ pub struct Parts {
     pub dialer: Dialer,
     /// Does what may wait for the disk.
     pub blocking: Blocking,
+    /// Runs the apply worker.
+    pub threads: Arc<dyn Threads>,
+    /// Who looks on.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Raft {
     /// Starts this node's part: at once if its disk has joined a cluster, else when it is told to.
     pub async fn start(parts: Parts, options: RaftOptions) -> Result<Raft, StartError> {
-        let Parts { data_dir, store, log, space, hub, metrics, dialer, blocking } = parts;
+        let Parts { data_dir, store, log, space, hub, metrics, dialer, blocking, threads, observer } = parts;
         recovery::check_positions(&store, &log)?;
         let clock = Arc::new(ClusterClock::new(store.cluster_time_ms()));
-        let applier = Applier::start(apply::Parts {
+        let applied_by = apply::Parts {
             store: store.clone(),
             log: log.clone(),
             clock: clock.clone(),
             hub,
             metrics: metrics.clone(),
-        })?;
+            observer: observer.clone(),
+        };
+        let applier = Applier::start(&*threads, applied_by)?;
         let identity = data_dir
             .identity()
             .ok_or_else(|| StartError::Inconsistent("the data directory has no identity yet".into()))?;
@@ -84,6 +92,7 @@ impl Raft {
                 log,
                 space,
                 metrics,
+                observer,
                 clock,
                 applier,
                 lags: Lags::default(),
@@ -112,7 +121,8 @@ impl Raft {
 
     pub(super) async fn start_core(&self, disk: data_dir::Identity) -> Result<(), StartError> {
         let inner = &self.inner;
-        let mut log_store = LogStore::new(inner.log.clone(), inner.blocking.clone());
+        let append_bytes_max = inner.options.limits.append_bytes_max;
+        let mut log_store = LogStore::new(inner.log.clone(), inner.blocking.clone(), append_bytes_max);
         let mut state_machine = StateMachine::new(
             inner.store.clone(),
             inner.applier.clone(),

@@ -1,4 +1,4 @@
-//! The state machine, as openraft wants it: a thin coat over [`Store`] and the apply thread.
+//! The state machine, as openraft wants it: a thin coat over [`Store`] and the apply worker.
 //!
 //! The state is on disk, so a "snapshot" is no copy that is kept: building one flushes the store, so
 //! that the log may be purged up to there, and a checkpoint is made when one is to be sent.

@@ -34,9 +34,8 @@ impl Raft {
             )));
         }
         let place = self.inner.snapshots.receiving_place().await?;
-        let data_dir = self.inner.data_dir.path().to_owned();
         let metrics = &self.inner.metrics.snapshots;
-        let received = receive_snapshot(chunks, data_dir, known, place, self.blocking())
+        let received = receive_snapshot(chunks, self.store(), place, self.blocking())
             .await
             .inspect_err(|_| metrics.failed())?;
         let bytes = received.begin().total_bytes;

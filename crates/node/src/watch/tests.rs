@@ -32,7 +32,7 @@ fn revisions(look: Look) -> (Vec<u64>, u64) {
 /// Method: changes of two keys, looked at from before, within and after the ring.
 #[test]
 fn a_look_finds_what_concerns_the_range() {
-    let hub = WatchHub::new(5);
+    let hub = WatchHub::new(5, 8 << 20);
     let range = KeyRange::key("a");
     assert!(matches!(hub.look(6, &range), Look::CaughtUp));
     for (revision, key) in [(6, "a"), (7, "b"), (8, "a")] {
@@ -48,7 +48,7 @@ fn a_look_finds_what_concerns_the_range() {
 /// Goal: after a new history began nobody reads on across the gap as if nothing had been.
 #[test]
 fn a_gap_in_the_revisions_empties_the_ring() {
-    let hub = WatchHub::new(5);
+    let hub = WatchHub::new(5, 8 << 20);
     publish(&hub, 6, "a");
     hub.publish(Vec::new(), 6);
     assert_eq!(revisions(hub.look(6, &KeyRange::key("a"))), (vec![6], 7), "nothing new is no gap");
@@ -62,7 +62,7 @@ fn a_gap_in_the_revisions_empties_the_ring() {
 /// Goal: one look is bounded, and the next goes on without a gap.
 #[test]
 fn a_long_ring_is_read_in_parts() {
-    let hub = WatchHub::new(0);
+    let hub = WatchHub::new(0, 8 << 20);
     let last = REVISIONS_PER_READ_MAX as u64 * 2 + 1;
     hub.publish((1..=last).map(|revision| change(revision, "a", 1)).collect(), last);
     let (mut next, mut seen) = (1, Vec::new());
@@ -96,7 +96,7 @@ fn the_ring_forgets_the_oldest() {
 /// Goal: after a snapshot was installed nobody is served from before it.
 #[test]
 fn a_reset_sends_everybody_to_the_disk() {
-    let hub = WatchHub::new(0);
+    let hub = WatchHub::new(0, 8 << 20);
     publish(&hub, 1, "a");
     hub.reset(50);
     assert!(matches!(hub.look(1, &KeyRange::key("a")), Look::Behind));
@@ -109,7 +109,7 @@ fn a_reset_sends_everybody_to_the_disk() {
 /// Method: two watchers, changes of one's key, then of the other's.
 #[tokio::test]
 async fn watchers_wake_for_their_own_keys() {
-    let hub = WatchHub::new(0);
+    let hub = WatchHub::new(0, 8 << 20);
     tokio::spawn(hub.clone().dispatch());
     let a = hub.watch(KeyRange::key("a"));
     let b = hub.watch(KeyRange::prefix("b"));
@@ -129,7 +129,7 @@ async fn watchers_wake_for_their_own_keys() {
 /// Goal: a signal that comes for what a watcher has seen meanwhile does not take it back.
 #[tokio::test]
 async fn a_late_signal_does_not_repeat_events() {
-    let hub = WatchHub::new(0);
+    let hub = WatchHub::new(0, 8 << 20);
     let watcher = hub.watch(KeyRange::key("a"));
     publish(&hub, 1, "a");
     publish(&hub, 2, "a");
@@ -142,7 +142,7 @@ async fn a_late_signal_does_not_repeat_events() {
 /// Goal: a reset, and a stop, wake watchers that nothing concerns.
 #[tokio::test]
 async fn a_reset_and_a_stop_wake_everybody() {
-    let hub = WatchHub::new(0);
+    let hub = WatchHub::new(0, 8 << 20);
     tokio::spawn(hub.clone().dispatch());
     let watcher = hub.watch(KeyRange::key("a"));
     hub.reset(50);
@@ -156,7 +156,7 @@ async fn a_reset_and_a_stop_wake_everybody() {
 /// Goal: a watcher that is gone costs nothing any more.
 #[test]
 fn a_dropped_watcher_leaves_the_index() {
-    let hub = WatchHub::new(0);
+    let hub = WatchHub::new(0, 8 << 20);
     let watchers: Vec<_> = ["a", "a", "b"].map(|key| hub.watch(KeyRange::key(key))).into();
     let ranges: Vec<_> = ["a", "b"].map(|key| hub.watch(KeyRange::prefix(key))).into();
     drop((watchers, ranges));
@@ -179,7 +179,7 @@ fn deletion(revision: u64, prefix: &str, keys: usize) -> Arc<RevisionEvents> {
 /// Method: the deletion of 100,000 keys of one range, between two small changes of others.
 #[tokio::test]
 async fn a_revision_larger_than_the_ring_concerns_only_its_range() {
-    let hub = WatchHub::new(0);
+    let hub = WatchHub::new(0, 8 << 20);
     let others: Vec<_> = (0..2000).map(|at| hub.watch(KeyRange::prefix(format!("other{at:04}/")))).collect();
     let key = hub.watch(KeyRange::key("k"));
     let concerned = [hub.watch(KeyRange::prefix("gone")), hub.watch(KeyRange::key("gone000007"))];

@@ -8,7 +8,7 @@ use rocksdb::WriteOptions;
 use super::event::{Event, RevisionEvents, delete_event};
 use super::overlay::{Overlay, Slot};
 use super::rows::Rows;
-use crate::command::Record;
+use crate::command::{Outcome, Record};
 use crate::db::{self, Recent};
 use crate::error::StoreError;
 use crate::layout::{CURRENT, Head};
@@ -22,6 +22,8 @@ pub(super) struct Applier<'db> {
     /// Its head is that of the last commit; the present one is in `rows`.
     pub(super) published: Published,
     pub(super) events: Vec<Arc<RevisionEvents>>,
+    /// For each entry so far, for each of its commands so far, what became of it.
+    pub(super) outcomes: Vec<Vec<Outcome>>,
     write_options: WriteOptions,
 }
 
@@ -31,12 +33,13 @@ impl<'db> Applier<'db> {
         published: Published,
         recent: &'db mut Recent,
         payload_bytes: usize,
+        write_options: WriteOptions,
     ) -> Self {
         let overlay = Overlay::new(&state.db, db::family(&state.db, CURRENT), recent);
         // A put's row in `current` and, when it overwrites, in `history` take about its own bytes.
         let rows = Rows::new(&state.db, published.head, 2 * payload_bytes);
-        let write_options = db::write_options();
-        Applier { state, overlay, rows, published, events: Vec::new(), write_options }
+        let (events, outcomes) = (Vec::new(), Vec::new());
+        Applier { state, overlay, rows, published, events, outcomes, write_options }
     }
 
     /// The cluster's feature level as of the entry at hand: what its commands may rely on.
@@ -77,8 +80,8 @@ impl<'db> Applier<'db> {
         let index = |head: &Head| head.applied.map(|applied| applied.index);
         assert!(index(&head) >= index(before), "entries are applied in order");
         self.state.announce(&head);
-        db::write(&self.state.db, self.rows.take(), &self.write_options)
-            .map_err(StoreError::database("apply entries", self.state.path()))?;
+        self.state.admit_write()?;
+        db::write(&self.state.db, self.rows.take(), &self.write_options)?;
         self.published.head = head;
         self.state.publish(self.published.clone());
         self.overlay.written();

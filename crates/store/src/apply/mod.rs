@@ -6,6 +6,7 @@
 
 mod alarms;
 mod applier;
+mod applying;
 mod compact;
 mod deadline;
 mod event;
@@ -20,8 +21,8 @@ mod set_quota;
 mod set_ttl;
 mod write;
 
+pub use self::applying::{Applying, Attempt, Run};
 pub(crate) use self::event::delete_event;
 pub use self::event::{Event, EventKind, RevisionEvents};
 pub(crate) use self::growth::refuse_growth;
-pub use self::run::Run;
-pub(crate) use self::run::apply;
+pub(crate) use self::run::attempt;

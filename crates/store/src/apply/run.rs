@@ -1,48 +1,67 @@
 //! Applying entries of the raft log: one WriteBatch for a run of them, with the applied position in it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use prost::Message as _;
+use rocksdb::{WriteBatch, WriteOptions};
 
 use super::applier::Applier;
-use super::event::RevisionEvents;
+use super::applying::{Applying, Attempt};
 use crate::command::{Answer, Command, Done, Kind, OpKind, Outcome, Reason, Refused};
+use crate::db;
 use crate::entry::{Batch, Entry, LogId, Payload};
 use crate::error::StoreError;
 use crate::feature;
-use crate::layout::{self, meta};
+use crate::layout::{self, Head, META, meta};
 use crate::state::{State, lock};
 
-/// What applying a run of entries did.
-#[derive(Debug, Default)]
-pub struct Run {
-    /// For each entry, for each of its commands, what became of it; none for blank and membership
-    /// entries.
-    pub outcomes: Vec<Vec<Outcome>>,
-    /// What changed, in order of revision.
-    pub events: Vec<Arc<RevisionEvents>>,
-}
-
-/// Applies entries in order, and writes what they lead to.
-pub(crate) fn apply(state: &State, run: &[Entry]) -> Result<Run, StoreError> {
+/// Applies entries in order, and writes what they lead to. Where attempts before have met a full disk, it goes on
+/// from what they have written, which is always up to a command's end.
+pub(crate) fn attempt(state: &State, run: &[Entry], applying: &mut Applying) -> Result<Attempt, StoreError> {
     let mut recent = lock(&state.writer);
     let published = state.published().clone();
-    let published_applied = published.head.applied;
-    check_order(published_applied, run)?;
-    let payloads = run.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-
-    let payload_bytes: usize = run.iter().map(|entry| entry.payload.len()).sum();
-    let mut applier = Applier::new(state, published, &mut recent, payload_bytes);
-    applier.load(&payloads)?;
-    let mut outcomes = Vec::with_capacity(run.len());
-    for (entry, payload) in run.iter().zip(payloads) {
-        outcomes.push(applier.entry(entry.log_id, payload)?);
+    let before = published.head;
+    applying.begin(&before);
+    let rest = &run[applying.entries()..];
+    check_order(before.applied, rest)?;
+    let write_options = if applying.is_again() { db::impatient_write_options() } else { db::write_options() };
+    if applying.is_again()
+        && let Err(error) = look_for_room(state, &before, &write_options)
+    {
+        return if is_full(&error) { applying.full(error, false) } else { Err(error) };
     }
-    applier.commit()?;
-    let last = run.last().map(|entry| entry.log_id).or(published_applied);
-    assert_eq!(state.head().applied, last, "what is published is the run's end");
-    Ok(Run { outcomes, events: applier.events })
+
+    let payload_bytes: usize = rest.iter().map(|entry| entry.payload.len()).sum();
+    let mut applier = Applier::new(state, published, &mut recent, payload_bytes, write_options);
+    let done = applier.run(rest);
+    let Applier { events, outcomes, .. } = applier;
+    let head = state.head();
+    match done {
+        Ok(()) => {
+            let last = run.last().map(|entry| entry.log_id).or(before.applied);
+            assert_eq!(head.applied, last, "what is published is the run's end");
+            applying.keep(outcomes, events, rest.len(), &head);
+            Ok(applying.done())
+        }
+        Err(error) if is_full(&error) => {
+            let is_applied = |entry: &&Entry| Some(entry.log_id.index) <= head.applied.map(|id| id.index);
+            let entries = rest.iter().take_while(is_applied).count();
+            applying.keep(outcomes, events, entries, &head);
+            applying.full(error, head != before)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_full(error: &StoreError) -> bool {
+    matches!(error, StoreError::Full { .. })
+}
+
+/// Writes what is there, which takes no work, to see whether more can be.
+fn look_for_room(state: &State, head: &Head, options: &WriteOptions) -> Result<(), StoreError> {
+    state.admit_write()?;
+    let mut batch = WriteBatch::default();
+    batch.put_cf(db::family(&state.db, META), meta::HEAD, head.encode());
+    db::write(&state.db, batch, options)
 }
 
 /// Entries are applied once each and without a gap; anything else would make this replica differ.
@@ -78,6 +97,16 @@ fn decode(entry: &Entry) -> Result<Decoded, StoreError> {
 }
 
 impl Applier<'_> {
+    fn run(&mut self, run: &[Entry]) -> Result<(), StoreError> {
+        let payloads = run.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        self.load(&payloads)?;
+        for (entry, payload) in run.iter().zip(payloads) {
+            self.outcomes.push(Vec::new());
+            self.entry(entry.log_id, payload)?;
+        }
+        self.commit()
+    }
+
     /// Reads all keys that the commands name, at once.
     fn load(&mut self, payloads: &[Decoded]) -> Result<(), StoreError> {
         let mut keys = Vec::new();
@@ -88,8 +117,7 @@ impl Applier<'_> {
         self.overlay.load(keys)
     }
 
-    fn entry(&mut self, log_id: LogId, payload: Decoded) -> Result<Vec<Outcome>, StoreError> {
-        let mut outcomes = Vec::new();
+    fn entry(&mut self, log_id: LogId, payload: Decoded) -> Result<(), StoreError> {
         match payload {
             Decoded::Blank => {}
             Decoded::Membership(bytes) => {
@@ -100,21 +128,27 @@ impl Applier<'_> {
                 let now_ms = self.rows.head.cluster_time_ms.max(stamp_ms);
                 self.rows.head.cluster_time_ms = now_ms;
                 let count = commands.len();
-                outcomes.reserve(count);
+                self.of_entry().reserve(count);
                 for (number, command) in (0..).zip(commands) {
                     if let Some(Kind::RaiseFeatureLevel(raise)) = &command
                         && raise.level <= level
                     {
                         self.raise_feature_level(log_id, raise)?;
                     }
-                    outcomes.push(self.command(number, now_ms, command)?);
+                    let outcome = self.command(number, now_ms, command)?;
+                    self.of_entry().push(outcome);
                 }
-                assert_eq!(outcomes.len(), count, "each command has an outcome");
+                assert_eq!(self.of_entry().len(), count, "each command has an outcome");
             }
         }
         self.rows.head.applied = Some(log_id);
         self.rows.head.commands_applied = 0;
-        Ok(outcomes)
+        Ok(())
+    }
+
+    /// The outcomes of the entry at hand.
+    fn of_entry(&mut self) -> &mut Vec<Outcome> {
+        self.outcomes.last_mut().expect("each entry has a place for its outcomes")
     }
 
     fn command(&mut self, number: u32, now_ms: u64, command: Option<Kind>) -> Result<Outcome, StoreError> {

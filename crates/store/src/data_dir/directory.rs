@@ -94,6 +94,27 @@ impl DataDir {
         self.set(cluster_id, incarnation, true)
     }
 
+    /// What a small file in the directory holds, if there is one.
+    pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        found(files::read_all(&*self.files, &self.path.join(name)))
+    }
+
+    /// Makes or replaces a small file; a crash leaves the old one or the new one. Durable when it returns.
+    pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let temporary = self.path.join(format!("{name}.new"));
+        let file = self.files.open(&temporary, How::Create)?;
+        file.write_at(content, 0)?;
+        file.sync_all()?;
+        self.files.rename(&temporary, &self.path.join(name))?;
+        self.files.sync_dir(&self.path)
+    }
+
+    /// Removes a file, for good when it returns.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.remove_file(&self.path.join(name))?;
+        self.files.sync_dir(&self.path)
+    }
+
     fn set(&self, cluster_id: u64, incarnation: u64, founds: bool) -> Result<Identity, DataDirError> {
         let mut held = self.held();
         let Some(before) = *held else {
@@ -122,16 +143,8 @@ impl DataDir {
     fn write(&self, held: Held) -> Result<(), DataDirError> {
         let content = encode(held);
         assert!(decode(content.as_bytes()) == Ok(held), "an identity is read as it was written");
-        let path = self.path.join(IDENTITY);
-        let temporary = self.path.join("identity.new");
-        let write = || {
-            let file = self.files.open(&temporary, How::Create)?;
-            file.write_at(content.as_bytes(), 0)?;
-            file.sync_all()?;
-            self.files.rename(&temporary, &path)?;
-            self.files.sync_dir(&self.path)
-        };
-        write().map_err(io_error("write identity", &path))
+        let written = self.replace(IDENTITY, content.as_bytes());
+        written.map_err(io_error("write identity", &self.path.join(IDENTITY)))
     }
 }
 
@@ -212,14 +225,19 @@ fn holds_data(disk: &dyn Files, path: &Path) -> Result<bool, DataDirError> {
 
 fn read_identity(disk: &dyn Files, path: &Path) -> Result<Option<Held>, DataDirError> {
     let file = path.join(IDENTITY);
-    let bytes = match files::read_all(disk, &file) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("read identity", &file)(error)),
-    };
+    let bytes = found(files::read_all(disk, &file)).map_err(io_error("read identity", &file))?;
+    let Some(bytes) = bytes else { return Ok(None) };
     match decode(&bytes) {
         Ok(held) => Ok(Some(held)),
         Err(DecodeError::Damage(reason)) => Err(DataDirError::Damage { file, reason }),
         Err(DecodeError::Newer(found)) => Err(DataDirError::Newer { file, found }),
+    }
+}
+
+/// What was read, unless it is not there.
+fn found<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
     }
 }

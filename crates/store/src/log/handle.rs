@@ -150,11 +150,6 @@ impl Log {
         self.0.shared.durable_next().checked_sub(1)
     }
 
-    /// Blocks until the entry at `index`, which must have been appended, is durable.
-    pub fn wait_durable(&self, index: u64) {
-        self.0.shared.wait_durable(index);
-    }
-
     /// Returns when the entry at `index`, which must have been appended, is durable.
     pub fn durable(&self, index: u64) -> impl Future<Output = ()> + Send {
         poll_fn(move |context| self.poll_durable(index, context.waker()))

@@ -13,8 +13,8 @@
 //!   dirty while a segment is in use.
 //! - A failed write or fsync stops the process, see [`crate::fatal`].
 //! - Memory is bounded by the cache, the queue and one mark per 16 KiB of log, as long as whoever
-//!   appends awaits [`Log::room`] first. No call but [`Log::open`], [`Log::read`] and
-//!   [`Log::wait_durable`] waits for the disk; the drop of the last handle does.
+//!   appends awaits [`Log::room`] first. No call but [`Log::open`] and [`Log::read`] waits for the
+//!   disk; the drop of the last handle does.
 //! - It knows nothing of RocksDB. The disk and what its two workers run on is a [`Machine`](crate::Machine).
 //! - The clock is read only for the observer's durations.
 

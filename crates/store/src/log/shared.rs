@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use super::cache::{Cache, entry_bytes};
@@ -21,8 +21,6 @@ use crate::entry::{Entry, LogId};
 /// are queued and cached under one hold, so the queue's order is the log's order.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// More became durable.
-    progress: Condvar,
     /// The index after the durable part, for readers without the lock.
     durable_next: AtomicU64,
     cache_bytes: usize,
@@ -85,7 +83,6 @@ impl Shared {
                 segments: log.segments,
                 closing: false,
             }),
-            progress: Condvar::new(),
             durable_next: AtomicU64::new(next_index(durable)),
             cache_bytes: options.cache_bytes,
             queue_bytes: options.queue_bytes,
@@ -184,16 +181,6 @@ impl Shared {
 
     pub(super) fn durable_next(&self) -> u64 {
         self.durable_next.load(Ordering::Acquire)
-    }
-
-    pub(super) fn wait_durable(&self, index: u64) {
-        if index < self.durable_next() {
-            return;
-        }
-        let mut state = self.lock();
-        while index >= next_index(state.durable) {
-            state = self.progress.wait(state).expect("no thread panics while it holds the log's lock");
-        }
     }
 
     /// Ready when the entry at an index is durable; else the waker is woken then.
@@ -318,7 +305,6 @@ impl Shared {
         state.durable = next.checked_sub(1).and_then(|i| state.view.id_of(i).or_else(|| on_disk.id_of(i)));
         self.durable_next.store(next_index(state.durable), Ordering::Release);
         state.cache.evict(self.cache_bytes, next);
-        self.progress.notify_all();
         let is_durable = |(index, _): &mut (u64, Waker)| *index < next;
         state.for_durable.extract_if(.., is_durable).for_each(|(_, waker)| waker.wake());
         state.segments.take_purged(on_disk.purged())

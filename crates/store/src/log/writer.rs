@@ -237,6 +237,7 @@ impl Writer {
     }
 
     /// Writes the buffer as the next frame.
+    #[expect(clippy::disallowed_methods, reason = "for the observer's durations, on which nothing depends")]
     fn write_frame(&mut self, kind: Kind, committed: Option<LogId>) -> WrittenAt {
         let active = &mut self.active;
         let place = Place {

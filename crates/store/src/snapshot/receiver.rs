@@ -14,6 +14,7 @@ use crate::files::{File, Files, How};
 use crate::machine::Machine;
 use crate::places::INCOMING;
 use crate::state::sync_dir;
+use crate::store::Store;
 use crate::verify;
 
 /// No snapshot has more files: with 64 MiB each that is more than one node holds.
@@ -82,6 +83,14 @@ impl ReceivedSnapshot {
     /// What it holds.
     pub fn begin(&self) -> &Begin {
         &self.begin
+    }
+}
+
+impl Store {
+    /// Receives a snapshot into the data directory, to be installed here.
+    pub fn receiver(&self) -> Result<SnapshotReceiver, ReceiveError> {
+        let receiver = SnapshotReceiver::new_on(&self.shared.machine, &self.shared.dir)?;
+        Ok(receiver.with_feature_level_max(self.shared.feature_level_max))
     }
 }
 

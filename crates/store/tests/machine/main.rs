@@ -3,7 +3,7 @@
 //!
 //! Method: a disk in memory at a path that no real disk has, and workers that take a step when a test says so.
 //! Hundreds of lives of a log, each cut short between any two steps, with what was not synced lost or torn.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod by_hand;
 mod memory;

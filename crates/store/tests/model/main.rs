@@ -10,6 +10,8 @@
 
 #[path = "../support/changes.rs"]
 mod changes;
+#[path = "../support/full_disk.rs"]
+mod full_disk;
 mod history;
 mod model;
 mod replicas;

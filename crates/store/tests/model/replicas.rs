@@ -1,6 +1,6 @@
 //! Goal: what a log does depends on the log and the state alone. Method: one random log, with small
 //! limits, on three stores: one applies each entry by itself and writes a batch for each command; one has
-//! runs of random length; the third besides writes batches of a random size, and crashes within runs,
+//! runs of random length, and a disk that is full now and then; the third besides writes batches of a random size, and crashes within runs,
 //! between two commands of an entry, and so that all since its last flush is lost. All outcomes, events,
 //! hashes and figures must be the same, and the model's.
 
@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use kvorum_store::command::{Command, DueKey, Kind, Outcome, RaiseFeatureLevel};
 use kvorum_store::entry::{Batch, Entry, LogId, Payload, encode_batch_of_level};
-use kvorum_store::{Limits, RevisionEvents, Store, StoreOptions, verify_state};
+use kvorum_store::{Applying, Attempt, Limits, Machine, RevisionEvents, Store, StoreOptions, verify_state};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
+use crate::full_disk::FullNowAndThen;
 use crate::history::{Draft, batch, limits, work};
 use crate::model::Model;
 use crate::{config, copy_at_rest, temp_dir, without_duplicate_key};
@@ -45,16 +46,22 @@ fn runs() -> impl Strategy<Value = Vec<(usize, Incident)>> {
 
 #[test]
 fn replicas_do_the_same() {
-    let inputs = (1..3_u32, vec(batch(), 1..40), limits(), runs(), runs(), work(), work());
-    proptest!(config(CASES), |((level, batches, limits, b_runs, c_runs, b_work, c_work) in inputs)| {
+    let full = any::<u64>().prop_filter("it has room at times", |pattern| *pattern != u64::MAX);
+    let inputs = (1..3_u32, vec(batch(), 1..40), limits(), runs(), runs(), work(), work(), full);
+    proptest!(config(CASES), |((level, batches, limits, b_runs, c_runs, b_work, c_work, full) in inputs)| {
         let dir = temp_dir();
         let (log, model, outcomes) = make_log(level, &batches, limits);
         let quiet = |(run, _)| (run, Incident::None);
         let single = Limits { batch_bytes_max: 1, ..limits };
-        let a = replay(&dir.path().join("a"), level, single, &log, &[(1, Incident::None)])?;
+        let whole = Machine::system();
+        let a = Replica::new(dir.path().join("a/0"), level, single, whole.clone());
+        let a = replay(a, &dir.path().join("a"), &log, &[(1, Incident::None)])?;
         let b_runs: Vec<_> = b_runs.into_iter().map(quiet).collect();
-        let b = replay(&dir.path().join("b"), level, with_work(limits, b_work), &log, &b_runs)?;
-        let c = replay(&dir.path().join("c"), level, with_work(limits, c_work), &log, &c_runs)?;
+        let b_limits = with_work(limits, b_work);
+        let b = Replica::new(dir.path().join("b/0"), level, b_limits, FullNowAndThen::machine(full));
+        let b = replay(b, &dir.path().join("b"), &log, &b_runs)?;
+        let c = Replica::new(dir.path().join("c/0"), level, with_work(limits, c_work), whole);
+        let c = replay(c, &dir.path().join("c"), &log, &c_runs)?;
         prop_assert_eq!(&a.events, &model.events);
         prop_assert_eq!(&b.events, &a.events);
         for (number, expected) in outcomes.iter().enumerate() {
@@ -120,6 +127,7 @@ struct Replica {
     dir: PathBuf,
     level: u32,
     limits: Limits,
+    machine: Machine,
     store: Store,
     outcomes: BTreeMap<usize, Vec<Outcome>>,
     /// How many of an entry's commands may have been applied before a crash: what became of them then
@@ -130,13 +138,12 @@ struct Replica {
 
 /// Applies the log in runs of these lengths, over and over.
 fn replay(
+    mut replica: Replica,
     root: &Path,
-    level: u32,
-    limits: Limits,
     log: &[Entry],
     runs: &[(usize, Incident)],
 ) -> Result<Replica, TestCaseError> {
-    let mut replica = Replica::new(root.join("0"), level, limits);
+    let level = replica.level;
     let mut rounds = 0;
     let mut runs = runs.iter().cycle();
     while replica.applied() < log.len() {
@@ -163,10 +170,10 @@ fn replay(
 }
 
 impl Replica {
-    fn new(dir: PathBuf, level: u32, limits: Limits) -> Replica {
-        let store = open(&dir, level, limits);
+    fn new(dir: PathBuf, level: u32, limits: Limits, machine: Machine) -> Replica {
+        let store = open(&dir, level, limits, &machine);
         let (outcomes, unheard, events) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Replica { dir, level, limits, store, outcomes, unheard, events }
+        Replica { dir, level, limits, machine, store, outcomes, unheard, events }
     }
 
     /// How many entries are applied.
@@ -176,9 +183,15 @@ impl Replica {
 
     fn apply(&mut self, run: &[Entry]) -> TestCaseResult {
         let from = self.applied();
-        let done = self.store.apply(run).unwrap();
+        let mut applying = Applying::default();
+        let done = loop {
+            if let Attempt::Done(done) = self.store.try_apply(run, &mut applying).unwrap() {
+                break done;
+            }
+        };
         prop_assert_eq!(self.applied(), from + run.len());
         self.outcomes.extend((from..).zip(done.outcomes));
+        prop_assert!(done.events.is_sorted_by(|a, b| a.revision < b.revision), "each is told once, in order");
         for events in done.events {
             // Revisions that a crash took are made again, and must be what they were.
             let before = self.events.insert(events.revision, (*events).clone());
@@ -215,8 +228,8 @@ impl Replica {
 
     fn reopen(&mut self, dir: PathBuf) {
         // The old one is closed first: RocksDB locks its directory.
-        self.store = open(&self.dir.join("placeholder"), self.level, self.limits);
-        self.store = open(&dir, self.level, self.limits);
+        self.store = open(&self.dir.join("placeholder"), self.level, self.limits, &self.machine);
+        self.store = open(&dir, self.level, self.limits, &self.machine);
         self.dir = dir;
     }
 }
@@ -234,10 +247,15 @@ fn stop_before(entry: &mut Entry, at: usize) {
 }
 
 /// It knows no level above the log's: on level 1 an entry that raises it can stop the store.
-fn open(dir: &Path, level: u32, limits: Limits) -> Store {
+fn open(dir: &Path, level: u32, limits: Limits, machine: &Machine) -> Store {
     fs::create_dir_all(dir).unwrap();
-    let options =
-        StoreOptions { cache_bytes: 8 << 20, feature_level_max: level, limits, ..Default::default() };
+    let options = StoreOptions {
+        cache_bytes: 8 << 20,
+        feature_level_max: level,
+        limits,
+        machine: machine.clone(),
+        ..Default::default()
+    };
     Store::open(dir, options).unwrap()
 }
 

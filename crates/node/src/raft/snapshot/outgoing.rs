@@ -222,6 +222,7 @@ mod tests {
         }
 
         /// Waits until the place is free, and the checkpoint gone.
+        #[expect(clippy::disallowed_methods, reason = "a test's own look at the disk")]
         async fn freed(&self) {
             let _place = timeout(SOON, self.places.acquire()).await.unwrap().unwrap();
             assert_eq!(std::fs::read_dir(self.dir.path().join("checkpoints")).unwrap().count(), 0);

@@ -1,10 +1,8 @@
 //! Receiving a snapshot: its files in chunks, with checksums at the end. At no time is more of it in memory
 //! than a few chunks, and no thread waits for the other side.
 
-use std::path::PathBuf;
-
 use kvorum_proto::peer::v1 as peer;
-use kvorum_store::{Received, ReceivedSnapshot, SnapshotReceiver};
+use kvorum_store::{Received, ReceivedSnapshot, SnapshotReceiver, Store};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
@@ -13,20 +11,17 @@ use super::chunks::read_chunk;
 use super::outgoing::STALL_TIMEOUT;
 use crate::blocking::{Blocking, GivenUp};
 
-/// Receives the files of a snapshot into the data directory and verifies them.
+/// Receives the files of a snapshot into the store's data directory and verifies them.
 pub async fn receive_snapshot(
     mut stream: Streaming<peer::SnapshotRequest>,
-    data_dir: PathBuf,
-    feature_level_max: u32,
+    store: &Store,
     place: OwnedSemaphorePermit,
     blocking: &Blocking,
 ) -> Result<ReceivedSnapshot, Status> {
     let unreadable = |error: kvorum_store::ReceiveError| Status::data_loss(error.to_string());
     // The place goes where the receiver goes: a thread that is still at work has it.
-    let begun = blocking.run(move || {
-        let receiver = SnapshotReceiver::new(&data_dir)?;
-        Ok((receiver.with_feature_level_max(feature_level_max), place))
-    });
+    let store = store.clone();
+    let begun = blocking.run(move || Ok((store.receiver()?, place)));
     let begun: Result<_, kvorum_store::ReceiveError> = begun.await.map_err(given_up)?;
     let mut receiving = Apart::new(blocking, begun.map_err(|error| Status::internal(error.to_string()))?);
     loop {
