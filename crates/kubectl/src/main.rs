@@ -1,0 +1,3 @@
+//! `kubectl kvorum`.
+#![forbid(unsafe_code)]
+fn main() {}
