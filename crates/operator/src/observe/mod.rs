@@ -5,7 +5,7 @@ mod monitor;
 mod nodes;
 mod owner;
 mod read;
-mod schedule;
+pub mod schedule;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
