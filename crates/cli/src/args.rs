@@ -136,6 +136,7 @@ pub(crate) enum Command {
 
 /// A read of a key.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Get {
     /// The key.
     pub key: String,
@@ -149,6 +150,7 @@ pub struct Get {
 
 /// A write of a key.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Set {
     /// The key.
     pub key: String,
@@ -169,6 +171,7 @@ pub struct Set {
 
 /// A deletion.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Del {
     /// The key.
     pub key: String,
@@ -179,6 +182,7 @@ pub struct Del {
 
 /// A read of many keys.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Scan {
     /// Only keys that begin with this.
     #[arg(default_value = "", hide_default_value = true)]
@@ -202,6 +206,7 @@ pub struct Scan {
 
 /// What is followed.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Watch {
     /// The key; without it, every key.
     pub key: Option<String>,

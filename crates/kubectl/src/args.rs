@@ -130,11 +130,19 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Print the completions of a shell.
+    /// Print completions: of a shell for kubectl-kvorum; or kubectl's own, to be put, executable, as
+    /// kubectl_complete-kvorum into a directory of the PATH.
     Completion {
-        /// The shell.
+        /// Whose.
         #[arg(value_enum)]
-        shell: clap_complete::Shell,
+        of: Completer,
+    },
+    /// What kubectl asks for while a line is typed.
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// The words after `kubectl kvorum`, the last of which is being typed.
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        words: Vec<String>,
     },
 }
 
@@ -151,7 +159,6 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
-#[group(id = "what_if", multiple = true)]
 pub(crate) struct Change {
     /// The KvCluster.
     pub(crate) name: String,
@@ -193,6 +200,31 @@ pub(crate) enum Fault {
     Pod,
     /// A follower's disk, with its pod.
     Disk,
+}
+
+/// Whose completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Completer {
+    Kubectl,
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+impl Completer {
+    /// The shell; none for kubectl itself.
+    pub(crate) fn shell(self) -> Option<clap_complete::Shell> {
+        Some(match self {
+            Completer::Kubectl => return None,
+            Completer::Bash => clap_complete::Shell::Bash,
+            Completer::Elvish => clap_complete::Shell::Elvish,
+            Completer::Fish => clap_complete::Shell::Fish,
+            Completer::Powershell => clap_complete::Shell::PowerShell,
+            Completer::Zsh => clap_complete::Shell::Zsh,
+        })
+    }
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {

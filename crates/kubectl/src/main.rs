@@ -6,6 +6,7 @@
 
 mod args;
 mod ask;
+mod complete;
 mod drill;
 mod forecast;
 mod forward;
@@ -21,7 +22,7 @@ mod transfer;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use kvorum_cli::failure::Failure;
 use kvorum_cli::output::Output;
 use kvorum_cli::{keys, watch};
@@ -54,12 +55,15 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
-    if let Command::Completion { shell } = args.command {
-        clap_complete::generate(shell, &mut Args::command(), "kubectl-kvorum", output.stdout());
-        return Ok(());
-    }
-    let session = Session::open(args.access).await?;
     match args.command {
+        Command::Completion { of } => complete::script(of, output),
+        Command::Complete { words } => complete::words(args.access, &words, output).await,
+        command => on_a_cluster(Session::open(args.access).await?, command, output).await,
+    }
+}
+
+async fn on_a_cluster(session: Session, command: Command, output: &mut Output) -> Result<(), Failure> {
+    match command {
         Command::Status(status) => status::status(&session, status, output).await,
         Command::Get { name, get } => keys::get(&session.data(&name).await?, get, output).await,
         Command::Set { name, set } => keys::set(&session.data(&name).await?, set, output).await,
@@ -75,6 +79,6 @@ async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         }
         Command::Drill(drill) => drill::drill(&session, drill, output).await,
         Command::Report { name, file } => report::report(&session, &name, file, output).await,
-        Command::Completion { .. } => Ok(()),
+        Command::Completion { .. } | Command::Complete { .. } => Ok(()),
     }
 }

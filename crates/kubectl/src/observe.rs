@@ -5,6 +5,7 @@ use std::time::Duration;
 use kvorum_cli::failure::Failure;
 use kvorum_operator::memory::Memory;
 use kvorum_operator::observe::{Follow, Seen, observe};
+use kvorum_operator::observed::Monitor;
 use kvorum_operator::options::Options;
 
 use crate::session::Session;
@@ -31,6 +32,9 @@ pub(crate) async fn look(session: &Session, name: &str) -> Result<Seen, Failure>
     let status = seen.cluster.status.as_ref();
     let known = status.is_some_and(|status| status.observed_generation == seen.cluster.metadata.generation);
     seen.observed.objects_current = true;
+    if known && seen.observed.monitor == Monitor::Differs {
+        seen.observed.monitor = Monitor::AsWanted;
+    }
     if let Some(set) = &mut seen.observed.stateful_set {
         set.current = known || set.template == seen.template.hash;
     }
