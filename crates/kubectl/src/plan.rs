@@ -119,7 +119,10 @@ fn lines(name: &str, forecast: &Forecast) -> Vec<String> {
         (End::Waits(reason), _) => format!("Then the operator waits. {reason}"),
     });
     lines.push(match forecast.interrupted {
-        false => "Writes go on, but for elections.".into(),
+        false if forecast.lines.iter().any(|line| line.what.contains("is elected")) => {
+            "Writes go on, but for the time of an election.".into()
+        }
+        false => "Writes go on.".into(),
         true => "Writes are interrupted.".into(),
     });
     if !forecast.disks.is_empty() {

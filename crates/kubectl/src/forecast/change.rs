@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kvorum_operator::observed;
 
+use super::By;
 use super::world::World;
 
 /// What is asked about.
@@ -19,8 +20,8 @@ pub(crate) struct What {
     pub(crate) members: Option<u32>,
 }
 
-/// Makes the change, and says what it does by itself.
-pub(crate) fn change(world: &mut World, what: &What) -> Vec<String> {
+/// Makes the change, and says what it is and what comes of it by itself.
+pub(crate) fn change(world: &mut World, what: &What) -> Vec<(By, String)> {
     let mut said = Vec::new();
     lose(world, &what.lose, &mut said);
     for machine in &what.drain {
@@ -28,21 +29,21 @@ pub(crate) fn change(world: &mut World, what: &What) -> Vec<String> {
     }
     if let Some(image) = &what.image {
         match *image == world.image {
-            true => said.push(format!("the image is {image} already")),
+            true => said.push((By::Change, format!("the image is {image} already"))),
             false => {
-                said.push(format!("the spec's image is {image}, not {}", world.image));
+                said.push((By::Change, format!("the spec's image is {image}, not {}", world.image)));
                 world.renew_template();
             }
         }
     }
     if let Some(members) = what.members {
-        said.push(format!("spec.members is {members}, not {}", world.observed.wanted.members));
+        said.push((By::Change, format!("spec.members is {members}, not {}", world.observed.wanted.members)));
         world.observed.wanted.members = members;
     }
     said
 }
 
-fn lose(world: &mut World, machines: &BTreeSet<String>, said: &mut Vec<String>) {
+fn lose(world: &mut World, machines: &BTreeSet<String>, said: &mut Vec<(By, String)>) {
     world.machines.retain(|machine| !machines.contains(&machine.name));
     for machine in machines {
         let members = world.pods_on(machine);
@@ -58,7 +59,7 @@ fn lose(world: &mut World, machines: &BTreeSet<String>, said: &mut Vec<String>) 
         for ordinal in members {
             world.kill(ordinal, format!("it is not scheduled: machine {machine} is gone"));
         }
-        said.push(match (names.is_empty(), disks.is_empty()) {
+        let what = match (names.is_empty(), disks.is_empty()) {
             (true, true) => {
                 format!("machine {machine} is gone; no member and no disk of the cluster was there")
             }
@@ -74,7 +75,8 @@ fn lose(world: &mut World, machines: &BTreeSet<String>, said: &mut Vec<String>) 
                     disks.join(", ")
                 )
             }
-        });
+        };
+        said.push((By::Change, what));
     }
     // Volumes that others could use, if there were others.
     let unfit: Vec<u32> = world.unfit();
@@ -83,16 +85,16 @@ fn lose(world: &mut World, machines: &BTreeSet<String>, said: &mut Vec<String>) 
             claim.machine = observed::Machine::Unfit;
         }
     }
-    said.extend(world.elect());
+    said.extend(by_itself(world.elect()));
 }
 
 /// A drain evicts what the disruption budget lets go: one member at a time, and only while the others are ready.
-fn drain(world: &mut World, machine: &str, said: &mut Vec<String>) {
+fn drain(world: &mut World, machine: &str, said: &mut Vec<(By, String)>) {
     world.machines.iter_mut().filter(|known| known.name == machine).for_each(|known| known.takes = false);
     world.observed.cordoned.push(machine.to_owned());
     let mut members = world.pods_on(machine);
     if members.is_empty() {
-        said.push(format!("machine {machine} is cordoned; no member runs there"));
+        said.push((By::Change, format!("machine {machine} is cordoned; no member runs there")));
         return;
     }
     let leader = world.leader();
@@ -101,18 +103,23 @@ fn drain(world: &mut World, machine: &str, said: &mut Vec<String>) {
     for ordinal in members {
         let pod = world.observed.pod_name(ordinal);
         if !world.observed.pods.iter().all(|(other, pod)| *other == ordinal || (pod.ready && !pod.deleting)) {
-            said.push(format!(
+            let what = format!(
                 "the disruption budget does not let pod {pod} go while another member is away: the drain of {machine} \
                  waits"
-            ));
+            );
+            said.push((By::Change, what));
             continue;
         }
         let hands_over = world.leader() == Some(ordinal) && world.observed.pods.len() > 1;
         world.kill(ordinal, format!("it is not scheduled: machine {machine} is cordoned"));
         let over = if hands_over { ", after it has handed leadership over" } else { "" };
-        said.push(format!("the drain of {machine} evicts pod {pod}{over}"));
-        said.extend(world.elect());
+        said.push((By::Change, format!("the drain of {machine} evicts pod {pod}{over}")));
+        said.extend(by_itself(world.elect()));
         // Where its volume can be used elsewhere it is back before the next one goes.
-        said.extend(world.start_pods());
+        said.extend(by_itself(world.start_pods()));
     }
+}
+
+fn by_itself(said: Vec<String>) -> impl Iterator<Item = (By, String)> {
+    said.into_iter().map(|what| (By::Itself, what))
 }

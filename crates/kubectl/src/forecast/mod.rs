@@ -25,7 +25,7 @@ const STEPS_MAX: u32 = 1_000;
 pub(crate) struct Forecast {
     /// One after another.
     pub(crate) lines: Vec<Line>,
-    /// What a person should know that the plan says on its way.
+    /// What a person should know in the end.
     pub(crate) notes: Vec<String>,
     /// How it ends.
     pub(crate) end: End,
@@ -75,10 +75,9 @@ pub(crate) enum By {
 pub(crate) fn foresee(mut world: World, what: &What) -> Forecast {
     let mut forecast = Forecast::default();
     let before = world.observed.clone();
-    for said in change(&mut world, what) {
-        let writes = world.has_leader();
-        forecast.lines.push(Line { by: By::Change, what: said, why: String::new(), writes });
-    }
+    let said = change(&mut world, what);
+    let writes = world.has_leader();
+    forecast.lines.extend(said.into_iter().map(|(by, what)| Line { by, what, why: String::new(), writes }));
     forecast.end = run(&mut world, &mut forecast);
     let name = |text: &str| world.names(text);
     forecast.lines.iter_mut().for_each(|line| (line.what, line.why) = (name(&line.what), name(&line.why)));
@@ -91,17 +90,14 @@ pub(crate) fn foresee(mut world: World, what: &What) -> Forecast {
 fn run(world: &mut World, forecast: &mut Forecast) -> End {
     for _ in 0..STEPS_MAX {
         let plan = plan(&world.observed);
-        for note in plan.notes {
-            if !forecast.notes.contains(&note.message) {
-                forecast.notes.push(note.message);
-            }
-        }
+        // What stood in the way on the way does so no more.
+        forecast.notes = plan.notes.into_iter().map(|note| note.message).collect();
         if plan.step.is_idle() {
             let happened = world.settle();
             if happened.is_empty() {
                 return match plan.step {
                     Step::Rest => End::Settled,
-                    _ => End::Waits(plan.reason),
+                    _ => End::Waits(format!("{}{}", plan.reason, world.pending())),
                 };
             }
             for what in happened {

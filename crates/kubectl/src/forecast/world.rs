@@ -72,10 +72,26 @@ impl World {
         World { observed, machines, volumes, image, apart: false, template, fresh: FRESH, made: 0, called }
     }
 
-    /// Disks by the names of their members.
+    /// Disks by the names of their members. Those that do not exist yet have ids that nobody should look for.
     pub(crate) fn names(&self, text: &str) -> String {
-        let named = |text: String, (id, name): (&u64, &String)| text.replace(&hex(*id), name);
+        let named = |text: String, (id, name): (&u64, &String)| {
+            let (id, beside) = (hex(*id), format!("{name}, node {}", hex(*id)));
+            text.replace(&beside, name).replace(&format!("node {id}"), name).replace(&id, name)
+        };
         self.called.iter().fold(text.to_owned(), named)
+    }
+
+    /// Why pods do not run, in sentences.
+    pub(crate) fn pending(&self) -> String {
+        let waits = self.observed.pods.iter().filter(|(_, pod)| !pod.running);
+        let said = waits.filter_map(|(ordinal, pod)| {
+            Some(format!(
+                " Pod {} does not run: {}.",
+                self.observed.pod_name(*ordinal),
+                pod.trouble.as_ref()?
+            ))
+        });
+        said.collect()
     }
 
     /// A quorum has a leader.
@@ -394,8 +410,7 @@ impl World {
                 ..leader.or_else(|| self.observed.nodes.values().next().cloned()).unwrap_or_default()
             },
             None => {
-                self.called
-                    .insert(self.fresh, format!("the new disk of {}", self.observed.pod_name(ordinal)));
+                self.called.insert(self.fresh, self.observed.pod_name(ordinal));
                 Node { node_id: self.fresh, ..Node::default() }
             }
         };
