@@ -1,5 +1,7 @@
 //! `kubectl kvorum recover`: a cluster goes on from one survivor, when its quorum is lost for good.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kube::api::{Patch, PatchParams};
 use kvorum_cli::failure::Failure;
 use kvorum_cli::output::Output;
@@ -7,7 +9,7 @@ use kvorum_cli::table;
 use kvorum_crd::KvCluster;
 use kvorum_operator::fence::Token;
 use kvorum_operator::names::{self, hex};
-use kvorum_operator::observed::{Claim, Machine, Observed};
+use kvorum_operator::observed::{Claim, Machine, Node, Observed};
 use kvorum_operator::plan::{Offer, View, offer};
 use serde_json::{Value, json};
 
@@ -88,7 +90,9 @@ fn offered(observed: &Observed) -> Result<Token, Failure> {
 fn print(observed: &Observed, output: &mut Output) -> Result<(), Failure> {
     let disks = disks(observed);
     if output.json() {
-        return output.object(&json!({"disks": disks.iter().map(Disk::object).collect::<Value>()}));
+        let token = offered(observed).ok().map(|token| token.to_string());
+        return output
+            .object(&json!({"disks": disks.iter().map(Disk::object).collect::<Value>(), "token": token}));
     }
     let mut table = table::new(output.terminal());
     table.set_header(["MEMBER", "NODE", "CLAIM", "VOLUME", "MACHINE", "LAST LOG ENTRY", "STATE"]);
@@ -102,8 +106,8 @@ fn print(observed: &Observed, output: &mut Output) -> Result<(), Failure> {
         for line in [
             format!("The best survivor is node {}; its token is {token}", hex(token.node_id)),
             format!(
-                "What was acknowledged after its last log entry, {term}.{index}, is lost, and cannot come back. Disks that \
-                 are left behind are kept until `kubectl kvorum release` lets them go."
+                "Whatever was acknowledged after its last log entry, {term}.{index}, is lost for ever. Disks that are left \
+                 behind are kept until `kubectl kvorum release` lets them go."
             ),
         ] {
             output.line(line, Value::Null)?;
@@ -134,17 +138,49 @@ impl Disk {
     }
 }
 
+/// Those that are in their places, and those that the survivors know as voters and that are in none.
 fn disks(observed: &Observed) -> Vec<Disk> {
-    let ordinals = observed.claims.keys().chain(observed.pods.keys()).copied();
-    let ordinals: std::collections::BTreeSet<u32> = ordinals.collect();
-    ordinals.into_iter().map(|ordinal| disk(observed, ordinal)).collect()
+    let ordinals: BTreeSet<u32> = observed.claims.keys().chain(observed.pods.keys()).copied().collect();
+    let voters = voters(observed);
+    let mut disks: Vec<Disk> = ordinals.into_iter().map(|ordinal| disk(observed, ordinal, &voters)).collect();
+    for (id, ordinal) in voters {
+        if disks.iter().any(|disk| disk.node == hex(id)) {
+            continue;
+        }
+        let none = || "-".to_owned();
+        disks.push(Disk {
+            member: ordinal.map_or_else(none, |ordinal| observed.pod_name(ordinal)),
+            node: hex(id),
+            claim: none(),
+            volume: none(),
+            machine: none(),
+            last: none(),
+            state: match ordinal.is_some_and(|ordinal| observed.claims.contains_key(&ordinal)) {
+                true => "lost: another disk is in its place".to_owned(),
+                false => state(None, None).to_owned(),
+            },
+        });
+    }
+    disks
 }
 
-fn disk(observed: &Observed, ordinal: u32) -> Disk {
+/// The voters, as whoever is furthest knows them, and whose addresses they have.
+fn voters(observed: &Observed) -> BTreeMap<u64, Option<u32>> {
+    let furthest = observed.nodes.values().filter(|node| !node.is_blank());
+    let furthest = furthest.max_by_key(|node| (node.incarnation, node.last_log));
+    let membership = furthest.map(|node| node.membership.clone()).unwrap_or_default();
+    let ordinal = |id: &u64| (*id, membership.nodes.get(id).copied().flatten());
+    membership.configs.iter().flatten().map(ordinal).collect()
+}
+
+fn disk(observed: &Observed, ordinal: u32, voters: &BTreeMap<u64, Option<u32>>) -> Disk {
     let none = || "-".to_owned();
     let (claim, node) = (observed.claims.get(&ordinal), observed.nodes.get(&ordinal));
     let written = claim.and_then(|claim| claim.disk).map(|disk| disk.node_id);
+    let voter = || voters.iter().find(|(_, at)| **at == Some(ordinal)).map(|(id, _)| *id);
     let id = node.map(|node| node.node_id).or(written);
+    // Where there is no claim the row is about the disk that was there.
+    let id = if claim.is_none() { id.or_else(voter) } else { id };
     let pod = observed.pods.get(&ordinal);
     let machine = claim.and_then(|claim| claim.home.clone()).or(pod.and_then(|pod| pod.machine.clone()));
     Disk {
@@ -154,16 +190,17 @@ fn disk(observed: &Observed, ordinal: u32) -> Disk {
         volume: claim.map(|claim| claim.volume.clone()).filter(|name| !name.is_empty()).unwrap_or_else(none),
         machine: machine.unwrap_or_else(none),
         last: node.map_or_else(none, |node| format!("{}.{}", node.last_log.term, node.last_log.index)),
-        state: state(claim, node.is_some()).to_owned(),
+        state: state(claim, node).to_owned(),
     }
 }
 
-fn state(claim: Option<&Claim>, answers: bool) -> &'static str {
-    match claim {
-        _ if answers => "answers",
-        None => "lost: its claim is gone",
-        Some(claim) if claim.declared_lost => "lost, as a person says",
-        Some(claim) => match claim.machine {
+fn state(claim: Option<&Claim>, node: Option<&Node>) -> &'static str {
+    match (claim, node) {
+        (_, Some(node)) if node.is_blank() => "answers: it is new and empty",
+        (_, Some(_)) => "answers",
+        (None, None) => "lost: its claim is gone",
+        (Some(claim), None) if claim.declared_lost => "lost, as a person says",
+        (Some(claim), None) => match claim.machine {
             Machine::Gone => "lost: its machine is gone",
             Machine::Missing => "silent: its machine has no Node, maybe for long",
             Machine::Unfit => "silent: no machine fits its volume",
@@ -178,7 +215,7 @@ mod tests {
     //! observations of a cluster of three of which one answers.
     use super::*;
     use kvorum_operator::fence::{self, LogId, Version};
-    use kvorum_operator::observed::{Membership, Node};
+    use kvorum_operator::observed::Membership;
 
     fn observed(second: Machine, third: Machine) -> Observed {
         let membership = Membership {
@@ -218,6 +255,21 @@ mod tests {
             ("demo-0", "2.7", "answers"),
             ("demo-1", "-", "lost: its machine is gone"),
             ("demo-2", "-", "silent: it may come back"),
+        ];
+        assert_eq!(brief, expected);
+        let mut replaced = observed(Machine::Exists, Machine::Exists);
+        let claim = replaced.claims.get_mut(&1).unwrap();
+        claim.disk = None;
+        replaced.nodes.insert(1, Node { node_id: 4, ..Node::default() });
+        replaced.claims.remove(&2);
+        let shown_too = disks(&replaced);
+        let brief: Vec<_> =
+            shown_too.iter().map(|disk| (disk.member.as_str(), disk.state.as_str())).collect();
+        let expected = [
+            ("demo-0", "answers"),
+            ("demo-1", "answers: it is new and empty"),
+            ("demo-1", "lost: another disk is in its place"),
+            ("demo-2", "lost: its claim is gone"),
         ];
         assert_eq!(brief, expected);
         assert_eq!((shown[1].volume.as_str(), shown[1].machine.as_str()), ("pv-2", "machine-2"));

@@ -338,7 +338,7 @@ impl World {
     fn catch_up(&mut self) -> Vec<String> {
         let Some(view) = View::of(&self.observed) else { return Vec::new() };
         let alive: BTreeSet<u64> = self.observed.nodes.values().map(|node| node.node_id).collect();
-        let lacks = |id: &u64| !view.leader.progress.get(id).is_some_and(|progress| progress.matched > 0);
+        let lacks = |id: &u64| view.leader.progress.get(id).is_none_or(|progress| progress.matched == 0);
         let new: Vec<u64> = view.learners().filter(|id| alive.contains(id) && lacks(id)).collect();
         let index = view.leader.last_log.index.max(1);
         let leader = self.leader().and_then(|ordinal| self.observed.nodes.get_mut(&ordinal));
