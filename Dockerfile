@@ -1,4 +1,4 @@
-# One image for the node, the operator and the tool.
+# One image for the node, the operator and the tools.
 #
 #   docker build -t localhost/kvorum:dev .
 #   buildah bud --build-arg BINARIES=build -t localhost/kvorum:dev .
@@ -18,9 +18,10 @@ FROM ${BUILD_IMAGE} AS build
 RUN apt-get update && apt-get install -y --no-install-recommends clang libclang-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p kvorum-node -p kvorum-operator -p kvorum-cli --bins \
+RUN cargo build --release --locked -p kvorum-node -p kvorum-operator -p kvorum-cli -p kvorum-kubectl --bins \
  && mkdir /binaries \
- && cp target/release/kvorum-node target/release/kvorum-operator target/release/kvorum /binaries/
+ && cp target/release/kvorum-node target/release/kvorum-operator target/release/kvorum target/release/kubectl-kvorum \
+      /binaries/
 
 FROM scratch AS prebuilt
 ARG BINARIES_DIR=target/image

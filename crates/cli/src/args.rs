@@ -53,8 +53,10 @@ pub(crate) struct Args {
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
+    /// For people and pipes.
     Text,
+    /// One object a line.
     Json,
 }
 
@@ -132,81 +134,91 @@ pub(crate) enum Command {
     },
 }
 
+/// A read of a key.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Get {
+#[group(skip)]
+pub struct Get {
     /// The key.
-    pub(crate) key: String,
+    pub key: String,
     /// Read as of this revision.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) revision: Option<u64>,
+    pub revision: Option<u64>,
     /// Take any node's own state, which may be stale.
     #[arg(long)]
-    pub(crate) serializable: bool,
+    pub serializable: bool,
 }
 
+/// A write of a key.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Set {
+#[group(skip)]
+pub struct Set {
     /// The key.
-    pub(crate) key: String,
+    pub key: String,
     /// The value; - reads it from the standard input.
     #[arg(allow_negative_numbers = true)]
-    pub(crate) value: String,
+    pub value: String,
     /// The key goes by itself after this time, such as 30s. Without it the key stays, even if it had
     /// a time before.
     #[arg(long, value_name = "TIME", value_parser = positive_duration)]
-    pub(crate) ttl: Option<Duration>,
+    pub ttl: Option<Duration>,
     /// Only if the key does not exist.
     #[arg(long, conflicts_with = "if_revision")]
-    pub(crate) if_absent: bool,
+    pub if_absent: bool,
     /// Only if the key's last change has this revision.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) if_revision: Option<u64>,
+    pub if_revision: Option<u64>,
 }
 
+/// A deletion.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Del {
+#[group(skip)]
+pub struct Del {
     /// The key.
-    pub(crate) key: String,
+    pub key: String,
     /// Delete every key that begins with KEY. Very many go in several steps.
     #[arg(long)]
-    pub(crate) prefix: bool,
+    pub prefix: bool,
 }
 
+/// A read of many keys.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Scan {
+#[group(skip)]
+pub struct Scan {
     /// Only keys that begin with this.
     #[arg(default_value = "", hide_default_value = true)]
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// Stop after so many keys.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) limit: Option<u64>,
+    pub limit: Option<u64>,
     /// Print the keys alone.
     #[arg(long)]
-    pub(crate) keys_only: bool,
+    pub keys_only: bool,
     /// Read as of this revision.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) revision: Option<u64>,
+    pub revision: Option<u64>,
     /// Go from the last key to the first.
     #[arg(long)]
-    pub(crate) reverse: bool,
+    pub reverse: bool,
     /// Take any node's own state, which may be stale.
     #[arg(long)]
-    pub(crate) serializable: bool,
+    pub serializable: bool,
 }
 
+/// What is followed.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Watch {
+#[group(skip)]
+pub struct Watch {
     /// The key; without it, every key.
-    pub(crate) key: Option<String>,
+    pub key: Option<String>,
     /// Watch every key that begins with KEY.
     #[arg(long, requires = "key")]
-    pub(crate) prefix: bool,
+    pub prefix: bool,
     /// Begin with the changes of this revision.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) from_revision: Option<u64>,
+    pub from_revision: Option<u64>,
     /// Print what a key held before, in JSON.
     #[arg(long)]
-    pub(crate) previous: bool,
+    pub previous: bool,
 }
 
 #[derive(Debug, Subcommand)]

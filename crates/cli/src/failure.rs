@@ -6,32 +6,37 @@ use kvorum_client::Error;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
+    /// A call did.
     Client(Error),
     /// There is no such key.
     NotFound(String),
+    /// Something else.
     Other(String),
+    /// What was asked for makes no sense.
+    Usage(String),
     /// Whoever reads the output has seen enough.
     OutputClosed,
 }
 
 impl Failure {
-    pub(crate) fn exit_code(&self) -> u8 {
+    /// What the shell sees.
+    pub fn exit_code(&self) -> u8 {
         match self {
             Failure::OutputClosed => 0,
             Failure::Client(Error::ConditionFailed { .. }) => 4,
             Failure::NotFound(_) => 3,
-            Failure::Client(Error::InvalidEndpoint { .. }) => 2,
+            Failure::Client(Error::InvalidEndpoint { .. }) | Failure::Usage(_) => 2,
             Failure::Client(_) | Failure::Other(_) => 1,
         }
     }
 
     /// Prints what went wrong, on one line, and what to do about it where the library cannot know.
-    pub(crate) fn report(&self) {
+    pub fn report(&self) {
         let text = match self {
             Failure::OutputClosed => return,
             Failure::Client(error) => format!("{error}{}", advice(error)),
-            Failure::NotFound(text) | Failure::Other(text) => text.clone(),
+            Failure::NotFound(text) | Failure::Other(text) | Failure::Usage(text) => text.clone(),
         };
         let (red, reset) = if colour(&io::stderr()) {
             let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
@@ -53,12 +58,12 @@ fn advice(error: &Error) -> &'static str {
 }
 
 /// Whether colours and other decoration are welcome on a stream.
-pub(crate) fn colour(stream: &impl io::IsTerminal) -> bool {
+pub fn colour(stream: &impl io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether a person watches the standard error.
-pub(crate) fn person_watches() -> bool {
+pub fn person_watches() -> bool {
     io::stderr().is_terminal()
 }
 

@@ -1,4 +1,4 @@
-//! Commands on keys.
+//! Commands on keys. Each prints what came of it.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -19,7 +19,8 @@ const STDIN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// well below that limit, so that a step is no burden on the writes beside it.
 const DELETE_STEP_KEYS: u64 = 10_000;
 
-pub(crate) async fn get(client: &Client, args: Get, output: &mut Output) -> Result<(), Failure> {
+/// `kvorum get`.
+pub async fn get(client: &Client, args: Get, output: &mut Output) -> Result<(), Failure> {
     let mut call = client.get(args.key.clone());
     if let Some(revision) = args.revision {
         call = call.at_revision(revision);
@@ -35,7 +36,8 @@ pub(crate) async fn get(client: &Client, args: Get, output: &mut Output) -> Resu
     }
 }
 
-pub(crate) async fn set(client: &Client, args: Set, output: &mut Output) -> Result<(), Failure> {
+/// `kvorum set`.
+pub async fn set(client: &Client, args: Set, output: &mut Output) -> Result<(), Failure> {
     let value = match args.value.as_str() {
         "-" => read_stdin()?,
         value => value.as_bytes().to_vec(),
@@ -67,7 +69,8 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
     Ok(value)
 }
 
-pub(crate) async fn del(client: &Client, args: Del, output: &mut Output) -> Result<(), Failure> {
+/// `kvorum del`.
+pub async fn del(client: &Client, args: Del, output: &mut Output) -> Result<(), Failure> {
     if !args.prefix {
         let answer = client.delete(args.key.clone()).await?;
         if answer.deleted == 0 {
@@ -115,7 +118,8 @@ fn deleted(count: u64, revision: u64, output: &mut Output) -> Result<(), Failure
     output.line(text, json!({ "deleted": count, "revision": revision }))
 }
 
-pub(crate) async fn ttl(client: &Client, key: String, output: &mut Output) -> Result<(), Failure> {
+/// `kvorum ttl`.
+pub async fn ttl(client: &Client, key: String, output: &mut Output) -> Result<(), Failure> {
     match client.ttl(key.clone()).await?.ttl {
         KeyTtl::NoKey => Err(not_found(&key)),
         KeyTtl::Forever => output.line("none", json!({ "ttl_ms": null })),
@@ -123,12 +127,8 @@ pub(crate) async fn ttl(client: &Client, key: String, output: &mut Output) -> Re
     }
 }
 
-pub(crate) async fn expire(
-    client: &Client,
-    key: String,
-    ttl: Duration,
-    output: &mut Output,
-) -> Result<(), Failure> {
+/// `kvorum expire`.
+pub async fn expire(client: &Client, key: String, ttl: Duration, output: &mut Output) -> Result<(), Failure> {
     let answer = client.expire(key.clone(), ttl).await?;
     if !answer.found {
         return Err(not_found(&key));
@@ -137,7 +137,8 @@ pub(crate) async fn expire(
     output.line(format!("OK, revision {revision}"), revision_object(revision))
 }
 
-pub(crate) async fn persist(client: &Client, key: String, output: &mut Output) -> Result<(), Failure> {
+/// `kvorum persist`.
+pub async fn persist(client: &Client, key: String, output: &mut Output) -> Result<(), Failure> {
     let answer = client.persist(key.clone()).await?;
     if !answer.found {
         return Err(not_found(&key));
@@ -150,7 +151,8 @@ pub(crate) async fn persist(client: &Client, key: String, output: &mut Output) -
     output.line(text, json!({ "revision": revision, "had_ttl": answer.had_ttl }))
 }
 
-pub(crate) async fn scan(client: &Client, args: Scan, output: &mut Output) -> Result<(), Failure> {
+/// `kvorum scan`.
+pub async fn scan(client: &Client, args: Scan, output: &mut Output) -> Result<(), Failure> {
     let mut scan = client.scan(KeyRange::prefix(args.prefix)).limit(args.limit.unwrap_or_default());
     if let Some(revision) = args.revision {
         scan = scan.at_revision(revision);
@@ -176,7 +178,8 @@ pub(crate) async fn scan(client: &Client, args: Scan, output: &mut Output) -> Re
     Ok(())
 }
 
-pub(crate) async fn compact(client: &Client, revision: u64, output: &mut Output) -> Result<(), Failure> {
+/// `kvorum compact`.
+pub async fn compact(client: &Client, revision: u64, output: &mut Output) -> Result<(), Failure> {
     client.compact(revision).await?;
     output.line(format!("OK, compacted at revision {revision}"), json!({ "compacted": revision }))
 }

@@ -11,34 +11,39 @@ use crate::args::Format;
 use crate::failure::{Failure, colour};
 
 /// The standard output.
-pub(crate) struct Output {
+pub struct Output {
     format: Format,
     stdout: BufWriter<Stdout>,
 }
 
 impl Output {
-    pub(crate) fn new(format: Format) -> Output {
+    /// In this format.
+    pub fn new(format: Format) -> Output {
         Output { format, stdout: BufWriter::new(io::stdout()) }
     }
 
-    pub(crate) fn json(&self) -> bool {
+    /// JSON is wanted.
+    pub fn json(&self) -> bool {
         self.format == Format::Json
     }
 
-    pub(crate) fn terminal(&self) -> bool {
+    /// A person watches.
+    pub fn terminal(&self) -> bool {
         self.stdout.get_ref().is_terminal()
     }
 
-    pub(crate) fn colour(&self) -> bool {
+    /// Colours are welcome.
+    pub fn colour(&self) -> bool {
         colour(self.stdout.get_ref())
     }
 
-    pub(crate) fn stdout(&mut self) -> &mut impl Write {
+    /// Where everything goes.
+    pub fn stdout(&mut self) -> &mut impl Write {
         &mut self.stdout
     }
 
     /// Prints a line of text, or the object where JSON is wanted.
-    pub(crate) fn line(&mut self, text: impl AsRef<str>, object: Value) -> Result<(), Failure> {
+    pub fn line(&mut self, text: impl AsRef<str>, object: Value) -> Result<(), Failure> {
         match self.format {
             Format::Text => writeln!(self.stdout, "{}", text.as_ref())?,
             Format::Json => self.object(&object)?,
@@ -46,13 +51,14 @@ impl Output {
         Ok(())
     }
 
-    pub(crate) fn object(&mut self, object: &Value) -> Result<(), Failure> {
+    /// Prints an object on a line of its own.
+    pub fn object(&mut self, object: &Value) -> Result<(), Failure> {
         writeln!(self.stdout, "{object}")?;
         Ok(())
     }
 
     /// Prints bytes as they are. A terminal gets a line end that the bytes lack; a pipe does not.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.stdout.write_all(bytes)?;
         if self.terminal() && !bytes.ends_with(b"\n") {
             self.stdout.write_all(b"\n")?;
@@ -61,7 +67,7 @@ impl Output {
     }
 
     /// Prints fields with tabs between them, on a line of their own.
-    pub(crate) fn fields(&mut self, fields: &[&[u8]]) -> Result<(), Failure> {
+    pub fn fields(&mut self, fields: &[&[u8]]) -> Result<(), Failure> {
         for (i, field) in fields.iter().enumerate() {
             if i > 0 {
                 self.stdout.write_all(b"\t")?;
@@ -72,7 +78,8 @@ impl Output {
         Ok(())
     }
 
-    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+    /// Lets the reader have what was printed so far.
+    pub fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.stdout.flush()?)
     }
 }
@@ -85,13 +92,15 @@ fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
 
 /// Whether an object shows the value beside the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Show {
+pub enum Show {
+    /// Both.
     KeyAndValue,
+    /// The key alone.
     Key,
 }
 
 /// A key as a JSON object.
-pub(crate) fn kv_object(kv: &KeyValue, show: Show) -> Map<String, Value> {
+pub fn kv_object(kv: &KeyValue, show: Show) -> Map<String, Value> {
     let mut object = Map::new();
     insert_bytes(&mut object, "key", &kv.key);
     if show == Show::KeyAndValue {
@@ -107,7 +116,7 @@ pub(crate) fn kv_object(kv: &KeyValue, show: Show) -> Map<String, Value> {
 }
 
 /// A change as a JSON object.
-pub(crate) fn event_object(event: &Event) -> Value {
+pub fn event_object(event: &Event) -> Value {
     let mut object = Map::new();
     match event.kind {
         EventKind::Put => {
@@ -128,11 +137,11 @@ pub(crate) fn event_object(event: &Event) -> Value {
 
 /// A node's or cluster's id as it is printed everywhere. JSON has it as text too, since many readers
 /// of JSON round large numbers.
-pub(crate) fn id(id: u64) -> String {
+pub fn id(id: u64) -> String {
     format!("{id:016x}")
 }
 
 /// An object with a revision alone.
-pub(crate) fn revision_object(revision: u64) -> Value {
+pub fn revision_object(revision: u64) -> Value {
     json!({ "revision": revision })
 }

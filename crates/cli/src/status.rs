@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 use kvorum_client::{Client, Member, Members, OtherDisk, Role};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output::{Output, id};
-use crate::text;
+use crate::{table, text};
 
-/// Between two columns where there is no frame.
-const COLUMN_GAP: u16 = 3;
 /// A clock that is behind by more is worth a line: a key is to go within half a second of its deadline, whoever
 /// leads.
 const CLOCK_LAG_MAX: Duration = Duration::from_millis(500);
@@ -24,7 +22,7 @@ pub(crate) async fn status(client: &Client, output: &mut Output) -> Result<(), F
     let headline = headline(&members);
     output.line(headline, Value::Null)?;
     let table = status_table(&members, output.colour(), output.terminal());
-    print(table, output)?;
+    table::print(table, output)?;
     notes(&members).into_iter().try_for_each(|note| output.line(note, Value::Null))
 }
 
@@ -34,7 +32,7 @@ pub(crate) async fn list(client: &Client, output: &mut Output) -> Result<(), Fai
     if output.json() {
         return output.object(&status_object(&members));
     }
-    let mut table = new_table(output.terminal());
+    let mut table = table::new(output.terminal());
     table.set_header(["ID", "ROLE", "VOTER", "PEER", "CLIENT"]);
     for member in &members.members {
         table.add_row([
@@ -45,16 +43,7 @@ pub(crate) async fn list(client: &Client, output: &mut Output) -> Result<(), Fai
             Cell::new(&member.client_address),
         ]);
     }
-    print(table, output)
-}
-
-fn print(mut table: Table, output: &mut Output) -> Result<(), Failure> {
-    if !output.terminal() {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, COLUMN_GAP));
-        }
-    }
-    output.line(table.trim_fmt(), Value::Null)
+    table::print(table, output)
 }
 
 fn headline(members: &Members) -> String {
@@ -87,7 +76,7 @@ fn lag(members: &Members, member: &Member) -> u64 {
 }
 
 fn status_table(members: &Members, colour: bool, terminal: bool) -> Table {
-    let mut table = new_table(terminal);
+    let mut table = table::new(terminal);
     table.set_header([
         "MEMBER", "ROLE", "CLIENT", "PEER", "VERSION", "REVISION", "LAG", "STORE", "LOG", "ALARMS",
     ]);
@@ -158,17 +147,6 @@ fn other_disk(cluster_id: u64, member: &Member, other: OtherDisk) -> String {
         ),
     };
     format!("at {peer} another disk answers, node {}, {whose}; {next}", id(other.node_id))
-}
-
-/// On a terminal a frame; elsewhere plain columns, for other tools to cut.
-fn new_table(terminal: bool) -> Table {
-    let mut table = Table::new();
-    if terminal {
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    } else {
-        table.load_style(presets::NOTHING);
-    }
-    table
 }
 
 fn role_cell(member: &Member, colour: bool) -> Cell {

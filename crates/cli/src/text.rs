@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A number of bytes with a binary unit: `17 B`, `1.5 MiB`.
-pub(crate) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -18,7 +18,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 }
 
 /// A time with its largest units, to the tenth of a second below a minute: `4.2s`, `1h 30m`.
-pub(crate) fn duration(duration: Duration) -> String {
+pub fn duration(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         return format!("{}ms", duration.as_millis());
     }
@@ -29,7 +29,7 @@ pub(crate) fn duration(duration: Duration) -> String {
 }
 
 /// A noun with its count: `1 key`, `2 keys`.
-pub(crate) fn count(count: u64, noun: &str) -> String {
+pub fn count(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 

@@ -8,7 +8,8 @@ use crate::args::Watch;
 use crate::failure::Failure;
 use crate::output::{Output, event_object};
 
-pub(crate) async fn watch(client: &Client, args: Watch, output: &mut Output) -> Result<(), Failure> {
+/// Follows changes until the output is closed.
+pub async fn watch(client: &Client, args: Watch, output: &mut Output) -> Result<(), Failure> {
     let range = match args.key {
         None => KeyRange::all(),
         Some(key) if args.prefix => KeyRange::prefix(key),

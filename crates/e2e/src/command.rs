@@ -1,12 +1,12 @@
 //! Programs that a user would run.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-use crate::{Context as _, Failure, Result, settings};
+use crate::{Context as _, Failure, Result, ensure, settings};
 
 /// Runs `kubectl` and answers what it printed.
 pub async fn kubectl<const N: usize>(arguments: [&str; N]) -> Result<String> {
@@ -27,6 +27,20 @@ pub async fn kubectl_with<const N: usize>(arguments: [&str; N], input: &str) -> 
 /// Runs `helm` and answers what it printed.
 pub async fn helm(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
     output("helm", arguments).await
+}
+
+/// Runs `kubectl kvorum` as it was built here.
+pub async fn plugin<const N: usize>(arguments: [&str; N]) -> Result<String> {
+    output(built("kubectl-kvorum")?, arguments).await
+}
+
+/// A program of the workspace, where cargo has put it.
+pub fn built(program: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let directory = test.parent().and_then(Path::parent).context("tests are below a target directory")?;
+    let path = directory.join(program);
+    ensure!(path.is_file(), "there is no {}: cargo build --workspace --bins", path.display());
+    Ok(path)
 }
 
 /// Runs a program in the workspace's root; fails with what it said.

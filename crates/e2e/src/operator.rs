@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use crate::command::{helm, kubectl};
+use crate::command::{built, helm, kubectl};
 use crate::{Context as _, Failure, Result, ensure, settings, wait};
 
 /// Where the operator is installed.
@@ -114,7 +114,7 @@ pub struct Local {
 impl Local {
     /// Starts one for a namespace that holds its Lease in another: two with different ones work at once.
     pub fn start(namespace: &str, lease_namespace: &str, name: &str) -> Result<Local> {
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(built("kvorum-operator")?);
         command.args(["--watch-namespace", namespace, "--lease-namespace", lease_namespace]);
         command.args(["--identity", name, "--image", &settings::image(), "--image-pull-policy=IfNotPresent"]);
         command.args(["--listen-http", "127.0.0.1:0"]);
@@ -170,13 +170,4 @@ impl Local {
         }
         Ok(())
     }
-}
-
-/// The operator's program beside the tests' own, as `cargo test --workspace` builds it.
-fn binary() -> Result<std::path::PathBuf> {
-    let test = std::env::current_exe()?;
-    let directory = test.parent().and_then(|deps| deps.parent()).context("find the build directory")?;
-    let path = directory.join("kvorum-operator");
-    ensure!(path.is_file(), "there is no {}: cargo build -p kvorum-operator", path.display());
-    Ok(path)
 }

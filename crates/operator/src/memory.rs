@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use kvorum_client::ConnectOptions;
 use kvorum_client::admin::AdminClient;
 
 use crate::names::PEER_PORT;
@@ -18,8 +19,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 const UNASKED_LOOKS_MAX: u64 = 10;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
+    /// How nodes are connected to.
+    connect: ConnectOptions,
+    /// How long a node may take to answer.
+    answer_max: Duration,
     /// For each object that was applied, its hash and the version it had then.
     applied: BTreeMap<&'static str, (String, String)>,
     /// Since when something has been so without a break.
@@ -40,7 +45,30 @@ struct Lasting {
     asked: u64,
 }
 
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::reaching(ConnectOptions::new(), ANSWER_MAX)
+    }
+}
+
 impl Memory {
+    /// For whoever reaches pods by another way than their addresses, or has to be more patient.
+    pub fn reaching(connect: ConnectOptions, answer_max: Duration) -> Memory {
+        Memory {
+            connect,
+            answer_max,
+            applied: BTreeMap::new(),
+            since: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            told: None,
+        }
+    }
+
+    /// How nodes are connected to.
+    pub fn connect_options(&self) -> ConnectOptions {
+        self.connect.clone()
+    }
+
     /// The object is as it was applied, and nobody has touched it since.
     pub fn is_applied(&self, object: &'static str, hash: &str, version: &str) -> bool {
         self.applied.get(object).is_some_and(|(h, v)| h == hash && v == version)
@@ -93,9 +121,9 @@ impl Memory {
         self.nodes.retain(|address, _| addresses.contains(address));
         for address in addresses {
             if !self.nodes.contains_key(address)
-                && let Ok(node) = AdminClient::new(&peer_address(address), ANSWER_MAX)
+                && let Ok(node) = AdminClient::new(&peer_address(address), self.answer_max)
             {
-                self.nodes.insert(address.clone(), node);
+                self.nodes.insert(address.clone(), node.connect_options(self.connect.clone()));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The operator's own settings.
 
 /// How the operator was set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The image of clusters whose spec names none.
     pub image: String,

@@ -6,6 +6,7 @@ mod bootstrap;
 mod install;
 mod machines;
 mod operators;
+mod plugin;
 mod quorum;
 mod repair;
 mod rollout;

@@ -6,7 +6,7 @@ mod monitor;
 mod nodes;
 mod owner;
 mod read;
-mod schedule;
+pub mod schedule;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use kvorum_client::Client;
 use kvorum_client::admin::{AdminClient, v1};
+use kvorum_client::{Client, ConnectOptions};
 
 use crate::fence::LogId;
 use crate::memory::{Memory, host_port};
@@ -45,7 +45,8 @@ pub async fn ask(pods: &BTreeMap<u32, Pod>, namespace: &str, name: &str, memory:
             Some((node, memory.node(address)?, address))
         });
         let told = members.map(async |(node, admin, address)| {
-            let (confirmed, theirs) = tokio::join!(confirms(admin), reached_by(address));
+            let (confirmed, theirs) =
+                tokio::join!(confirms(admin), reached_by(address, memory.connect_options()));
             node.confirmed = confirmed;
             theirs
         });
@@ -60,9 +61,10 @@ async fn confirms(node: &AdminClient) -> bool {
 }
 
 /// The members that answer this one.
-async fn reached_by(address: &str) -> BTreeSet<u64> {
+async fn reached_by(address: &str, connect: ConnectOptions) -> BTreeSet<u64> {
     let endpoint = host_port(address, CLIENT_PORT);
-    let client = Client::builder([endpoint]).without_leader_search().timeout(REACH_MAX).connect_lazy();
+    let client = Client::builder([endpoint]).connect_options(connect).without_leader_search();
+    let client = client.timeout(REACH_MAX).connect_lazy();
     let Ok(client) = client else { return BTreeSet::new() };
     let Ok(told) = client.members().await else { return BTreeSet::new() };
     told.members.into_iter().filter(|member| member.reachable).map(|member| member.node_id).collect()

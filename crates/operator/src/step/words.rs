@@ -31,6 +31,12 @@ impl Step {
         }
     }
 
+    /// What there is to do, as in "delete pod demo-2".
+    pub fn to_do(&self, cluster: &str) -> String {
+        let Words { verb, object, .. } = self.words(cluster);
+        format!("{verb} {object}")
+    }
+
     /// That it is being taken.
     pub fn begun(&self, cluster: &str) -> String {
         let Words { verb, object, .. } = self.words(cluster);

@@ -1,0 +1,82 @@
+//! `kvorum`, the command-line tool of a Kvorum cluster, and what `kubectl kvorum` shares with it: the commands on
+//! keys, tables, the way results are printed and how a command fails.
+#![forbid(unsafe_code)]
+
+pub mod args;
+mod batch;
+pub mod failure;
+pub mod keys;
+mod member;
+pub mod output;
+mod snapshot;
+mod status;
+pub mod table;
+pub mod text;
+pub mod watch;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use kvorum_client::Client;
+
+use crate::args::{Args, ClusterCommand, Command, LeaderCommand, SnapshotCommand};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// The whole tool.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut output = Output::new(args.output);
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Other(format!("start the runtime: {error}")))
+        .and_then(|runtime| runtime.block_on(run(args, &mut output)))
+        .and_then(|()| output.flush());
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // What was printed before the failure still counts.
+            let _ = output.flush();
+            failure.report();
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
+    // A command makes few calls, so that the way to the leader is not worth a question of its own.
+    let client = || -> Result<Client, Failure> {
+        Ok(Client::builder(&args.endpoints).timeout(args.timeout).without_leader_search().connect_lazy()?)
+    };
+    match args.command {
+        Command::Get(get) => keys::get(&client()?, get, output).await,
+        Command::Set(set) => keys::set(&client()?, set, output).await,
+        Command::Del(del) => keys::del(&client()?, del, output).await,
+        Command::Ttl { key } => keys::ttl(&client()?, key, output).await,
+        Command::Expire { key, ttl } => keys::expire(&client()?, key, ttl, output).await,
+        Command::Persist { key } => keys::persist(&client()?, key, output).await,
+        Command::Scan(scan) => keys::scan(&client()?, scan, output).await,
+        Command::Compact { revision } => keys::compact(&client()?, revision, output).await,
+        Command::Watch(watch) => watch::watch(&client()?, watch, output).await,
+        Command::Batch { file } => batch::batch(&client()?, &file, output).await,
+        Command::Status => status::status(&client()?, output).await,
+        Command::Cluster { command: ClusterCommand::Init { members } } => {
+            member::init(&members, args.timeout, output).await
+        }
+        Command::Member { command } => member::member(&client()?, args.timeout, command, output).await,
+        Command::Leader { command: LeaderCommand::Transfer { id } } => {
+            member::transfer(&client()?, args.timeout, id, output).await
+        }
+        Command::Snapshot { command: SnapshotCommand::Save { file, from } } => {
+            snapshot::save(&client()?, args.timeout, &file, from, output).await
+        }
+        Command::Snapshot { command: SnapshotCommand::Restore { file, data_dir } } => {
+            snapshot::restore(&file, &data_dir, output)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "kvorum", output.stdout());
+            Ok(())
+        }
+    }
+}
