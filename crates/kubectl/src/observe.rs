@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvorum_cli::failure::Failure;
 use kvorum_operator::memory::Memory;
-use kvorum_operator::observe::{Follow, Seen, observe};
+use kvorum_operator::observe::{Follow, Nodes, Seen, observe};
 use kvorum_operator::observed::Monitor;
 use kvorum_operator::options::Options;
 
@@ -19,7 +19,9 @@ pub(crate) async fn look(session: &Session, name: &str) -> Result<Seen, Failure>
     session.cluster(name).await?;
     let mut memory = Memory::reaching(session.connect_options(), ANSWER_MAX);
     let options = Options::default();
-    let seen = observe(&session.client, &options, &session.namespace, name, Follow::No, &mut memory).await;
+    let machines = Nodes::watch(session.client.clone());
+    let (client, namespace) = (&session.client, &session.namespace);
+    let seen = observe(client, &options, &machines, namespace, name, Follow::No, &mut memory).await;
     let seen = seen.map_err(|error| {
         Failure::Other(format!(
             "could not {error}; the account needs the right to read pods, claims, Services, StatefulSets and disruption \

@@ -59,6 +59,7 @@ impl Memory {
             answer_max,
             applied: BTreeMap::new(),
             since: BTreeMap::new(),
+            looks: 0,
             nodes: BTreeMap::new(),
             told: None,
         }

@@ -15,8 +15,8 @@ use crate::names::{self, CLIENT_PORT, hex};
 use crate::observe::{Follow, Seen};
 use crate::observed::{Node, Observed, Role};
 use crate::plan::{Plan, View};
-use crate::version::lowest;
 use crate::step::Step;
+use crate::version::lowest;
 
 use conditions::{Made, verdicts};
 use verdict::Verdict;
