@@ -114,6 +114,8 @@ fn of_reason(reason: &str, metadata: &HashMap<String, String>, status: &Status, 
         // A disk that belongs to no cluster, or that its cluster no longer counts on.
         "UNJOINED" | "STATUS_ONLY" => Fate::NotApplied(Next::Elsewhere),
         "OUTCOME_UNKNOWN" => Fate::Unknown,
+        // It has looked at nothing: its data differs from the other members'.
+        "CORRUPT" if status.code() == Code::Unavailable => Fate::NotApplied(Next::Elsewhere),
         // The other nodes may be well, so that a read is worth a second try.
         "CORRUPT" => Fate::Unknown,
         "COMPACTED" => Fate::Answered(Error::Compacted {

@@ -128,6 +128,11 @@ pub struct Flags {
           value_parser = parse_bytes)]
     pub log_retain_bytes: u64,
 
+    /// The leader compares what members hold, all keys of all members, and begins anew so often; 0s: never
+    #[arg(long, env = "KVORUM_COMPARE_INTERVAL", value_name = "DURATION", default_value = "2m", hide = true,
+          value_parser = parse_duration)]
+    pub compare_interval: Duration,
+
     /// The highest feature level that this node takes part in, as if it were of an older release: for tests
     #[arg(long, env = "KVORUM_FEATURE_LEVEL_MAX", value_name = "N", default_value_t = FEATURE_LEVEL_MAX,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(FEATURE_LEVEL_MAX)), hide = true)]
@@ -205,6 +210,8 @@ pub struct Config {
     pub quota_bytes: u64,
     /// Bytes of raft log kept for members that lag.
     pub log_retain_bytes: u64,
+    /// How often the leader begins to compare what members hold; zero: never.
+    pub compare_interval: Duration,
     /// The highest feature level that this node takes part in.
     pub feature_level_max: u32,
     /// Bytes that may wait to be sent to clients.
@@ -259,6 +266,7 @@ impl Flags {
             cache_bytes: self.cache_bytes as usize,
             quota_bytes: self.quota_bytes,
             log_retain_bytes: self.log_retain_bytes,
+            compare_interval: self.compare_interval,
             feature_level_max: self.feature_level_max,
             send_budget_bytes: self.send_budget_bytes as usize,
             send_patience: self.send_patience,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use kvorum_store::command::{
-    Answer, Command, Compact, CompactStep, ExpireDue, Kind, SetQuota, SpaceAlarm, Tick,
+    Answer, Command, Compact, CompactStep, CorruptAlarm, ExpireDue, Kind, SetQuota, SpaceAlarm, Tick,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -180,10 +180,12 @@ async fn watch_space(raft: &Raft) -> Result<(), RequestError> {
 /// A member that was removed can't clear its alarm any more.
 async fn clear_alarms_of_strangers(raft: &Raft) -> Result<(), RequestError> {
     let members = &raft.overview().members;
-    for node_id in raft.store().space_alarms() {
-        if !members.iter().any(|member| member.node_id == node_id) {
-            propose(raft, Kind::SpaceAlarm(SpaceAlarm { node_id, raised: false })).await?;
-        }
+    let gone = |id: &u64| !members.iter().any(|member| member.node_id == *id);
+    for node_id in raft.store().space_alarms().into_iter().filter(gone) {
+        propose(raft, Kind::SpaceAlarm(SpaceAlarm { node_id, raised: false })).await?;
+    }
+    for node_id in raft.store().corrupt_alarms().into_iter().filter(gone) {
+        propose(raft, Kind::CorruptAlarm(CorruptAlarm { node_id, raised: false })).await?;
     }
     Ok(())
 }

@@ -77,6 +77,9 @@ pub enum RequestError {
     /// The store failed.
     #[error("{0}")]
     Store(Arc<StoreError>),
+    /// What this node holds is not what the cluster does; nothing was done.
+    #[error("the data of this node differs from the other members' (CORRUPT); ask another node")]
+    Corrupt,
     /// The revision is compacted.
     #[error("revision {requested} is compacted; the oldest one that can be read is {compacted}")]
     Compacted {

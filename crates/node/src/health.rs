@@ -46,7 +46,7 @@ impl Health {
             return Err("this node is shutting down".into());
         }
         if let Some(stall) = self.raft.stalled() {
-            return Err(format!("{stall}; this node is not ready until there is progress"));
+            return Err(format!("{stall}; this node is not ready until that has changed"));
         }
         ready(&self.raft.overview(), self.raft.positions(), Instant::now())
     }

@@ -60,7 +60,8 @@ pub struct Metrics {
     pub snapshots: SnapshotMetrics,
     /// Bytes that wait to be sent.
     pub send_budget: IntGauge,
-    store: StoreMetrics,
+    /// The store, and what members hold of it.
+    pub store: StoreMetrics,
     apply_seconds: Histogram,
     apply_entries: Histogram,
     /// How long the store has made no progress with a run.

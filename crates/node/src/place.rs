@@ -92,6 +92,8 @@ pub enum Stall {
     FullDisk,
     /// Entries are not applied.
     Apply,
+    /// Nothing stands still, but what is held here differs from what a majority holds.
+    Corrupt,
 }
 
 impl Stall {
@@ -100,6 +102,7 @@ impl Stall {
         match self {
             Stall::Log | Stall::FullDisk => "DISK_STALLED",
             Stall::Apply => "APPLY_STALLED",
+            Stall::Corrupt => "CORRUPT",
         }
     }
 }
@@ -110,6 +113,9 @@ impl fmt::Display for Stall {
             Stall::Log => "the disk of the log takes no writes",
             Stall::FullDisk => "the log waits for room on a full disk",
             Stall::Apply => "the store makes no progress with the entries it is to apply",
+            Stall::Corrupt => {
+                "the data of this member differs from what a majority holds (CORRUPT); replace it by an empty disk"
+            }
         })
     }
 }

@@ -198,6 +198,9 @@ impl Requests {
 
     /// Returns when a read may be answered from this node's state.
     pub async fn may_read(&self, consistency: Consistency, deadline: Instant) -> Result<(), RequestError> {
+        if self.0.raft.is_corrupt() {
+            return Err(RequestError::Corrupt);
+        }
         match consistency {
             Consistency::Serializable => self.0.raft.recovered(deadline).await,
             Consistency::Linearizable => self.0.raft.read_barrier(deadline).await,

@@ -235,6 +235,7 @@ impl Node {
         let (reporter, health_service) = health_reporter();
         let reporting = tokio::spawn(report_health(reporter, health.clone(), peers_stop.clone()));
         tokio::spawn(hub.clone().dispatch());
+        tokio::spawn(end_watches_of_corrupt(raft.clone(), hub.clone()));
         let requests = Requests::new(raft.clone(), hub.clone(), limit);
         let budget =
             SendBudget::new(config.send_budget_bytes, config.send_patience, metrics.send_budget.clone());
@@ -359,6 +360,15 @@ fn check_cluster(config: &Config, identity: &Identity) -> Result<(), DataDirErro
     }
 }
 
+/// Whoever watches a member whose data differs from the others' is to watch another one.
+async fn end_watches_of_corrupt(raft: Raft, hub: Arc<WatchHub>) {
+    let mut stopping = raft.watch_stopping();
+    tokio::select! {
+        () = raft.until_corrupt() => hub.stop(),
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+}
+
 fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
     let advertise =
         |given: &Option<String>, bound: SocketAddr| given.clone().unwrap_or_else(|| bound.to_string());
@@ -372,6 +382,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
         log_retain_bytes: config.log_retain_bytes,
         quota_bytes: config.quota_bytes,
         auto_compaction_retention: config.auto_compaction_retention.unwrap_or_default(),
+        compare_interval: config.compare_interval,
         feature_level_max: config.feature_level_max,
     }
 }

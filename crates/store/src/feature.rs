@@ -9,7 +9,7 @@
 //! | level | what it adds |
 //! |---|---|
 //! | 1 | All of the first release; what is meant where nothing is said. |
-//! | 2 | The command `RaiseFeatureLevel`; the level as the first byte of the state's head and of every batch. A change of a TTL does not copy the value to history, and is refused where there is no room. |
+//! | 2 | The command `RaiseFeatureLevel`; the level as the first byte of the state's head and of every batch. A change of a TTL does not copy the value to history, and is refused where there is no room. The command `CorruptAlarm`. |
 
 use crate::command::Kind;
 
@@ -24,6 +24,9 @@ const _: () = assert!(FEATURE_LEVEL_MAX <= u8::MAX as u32);
 
 /// The release that this code is, for messages to others.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
+/// The level from which on a member can be marked as corrupt.
+pub const CORRUPT_ALARM: u32 = 2;
 
 /// The level from which on a command may be in the log. Below it the command is refused by every
 /// release alike: an older one cannot read it, and a newer one must not do more than that.
@@ -40,6 +43,7 @@ pub(crate) fn required(kind: &Kind) -> u32 {
         | Kind::NewHistory(_) => 1,
         // It needs the level that it raises the cluster to, and its entry says so.
         Kind::RaiseFeatureLevel(raise) => raise.level,
+        Kind::CorruptAlarm(_) => CORRUPT_ALARM,
     }
 }
 

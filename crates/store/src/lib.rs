@@ -30,7 +30,7 @@ pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
 pub use limits::Limits;
 pub use machine::Machine;
-pub use read::{Get, Page, Place, ReadBytes, Reader, Scan, SharedChanges};
+pub use read::{Digest, Get, Page, Place, ReadBytes, Reader, Scan, SharedChanges, Slice};
 pub use snapshot::{
     Begin, Checkpoint, Chunk, ReceiveError, Received, ReceivedSnapshot, SNAPSHOT_FORMAT, SnapshotReceiver,
     SnapshotSender,

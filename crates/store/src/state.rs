@@ -46,6 +46,7 @@ pub(crate) struct Published {
     pub(crate) head: Head,
     pub(crate) membership: Option<(LogId, Bytes)>,
     pub(crate) space_alarms: BTreeSet<u64>,
+    pub(crate) corrupt_alarms: BTreeSet<u64>,
 }
 
 impl State {
@@ -169,12 +170,15 @@ pub(crate) fn read_meta(db: &DB, feature_level_max: u32) -> Result<Published, Op
             Some((log_id, Bytes::copy_from_slice(bytes)))
         }
     };
-    let space_alarms = read_row(db, meta::SPACE_ALARMS)?
-        .map_or(Ok(Vec::new()), |row| layout::decode_alarms(&row))
-        .map_err(|Malformed| malformed(db, meta::SPACE_ALARMS))?
-        .into_iter()
-        .collect();
-    Ok(Published { head, membership, space_alarms })
+    let space_alarms = read_alarms(db, meta::SPACE_ALARMS)?;
+    let corrupt_alarms = read_alarms(db, meta::CORRUPT_ALARMS)?;
+    Ok(Published { head, membership, space_alarms, corrupt_alarms })
+}
+
+fn read_alarms(db: &DB, key: &[u8]) -> Result<BTreeSet<u64>, StoreError> {
+    let row = read_row(db, key)?;
+    let ids = row.map_or(Ok(Vec::new()), |row| layout::decode_alarms(&row));
+    Ok(ids.map_err(|Malformed| malformed(db, key))?.into_iter().collect())
 }
 
 fn read_row(db: &DB, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

@@ -149,6 +149,16 @@ impl Store {
         self.state().published().space_alarms.iter().copied().collect()
     }
 
+    /// The nodes whose data differs from what a majority holds.
+    pub fn corrupt_alarms(&self) -> Vec<u64> {
+        self.state().published().corrupt_alarms.iter().copied().collect()
+    }
+
+    /// Whether this node's data differs from what a majority holds.
+    pub fn is_corrupt(&self, node_id: u64) -> bool {
+        self.state().published().corrupt_alarms.contains(&node_id)
+    }
+
     /// Why a command would be refused for lack of space, were it applied now and changed something.
     pub fn refuse_growth(&self, command: &Kind) -> Option<Refused> {
         apply::refuse_growth(command, &self.state().published())
@@ -199,10 +209,12 @@ impl Store {
         published.head.commands_applied = 0;
         published.membership = Some((log_id, Bytes::copy_from_slice(membership)));
         published.space_alarms.clear();
+        published.corrupt_alarms.clear();
         let mut batch = rocksdb::WriteBatch::default();
         batch.put(meta::HEAD, published.head.encode());
         batch.put(meta::MEMBERSHIP, layout::encode_position(log_id, membership));
         batch.put(meta::SPACE_ALARMS, layout::encode_alarms([].iter()));
+        batch.delete(meta::CORRUPT_ALARMS);
         state
             .db
             .write_opt(batch, &db::write_options())

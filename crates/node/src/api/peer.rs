@@ -151,6 +151,15 @@ impl Peer for PeerService {
             .map(move |request| request.and_then(|_| Ok(raft.answer_term()?)));
         Ok(Response::new(Box::pin(answers)))
     }
+
+    async fn digest(
+        &self,
+        request: Request<peer::DigestRequest>,
+    ) -> Result<Response<peer::DigestResponse>, Status> {
+        let request = request.into_inner();
+        self.raft.check_envelope(request.envelope)?;
+        Ok(Response::new(self.raft.answer_digest(request).await?))
+    }
 }
 
 /// What a stream begins with; nothing if it ends at once.

@@ -189,7 +189,8 @@ impl SnapshotMetrics {
     }
 }
 
-pub(super) struct StoreMetrics {
+/// The store.
+pub struct StoreMetrics {
     revision: IntGauge,
     compacted_revision: IntGauge,
     keys: IntGauge,
@@ -201,6 +202,11 @@ pub(super) struct StoreMetrics {
     pending_compaction_bytes: IntGauge,
     write_stalled: IntGauge,
     space_alarms: IntGauge,
+    corrupt_alarms: IntGauge,
+    /// A pass over all keys was compared to its end.
+    pub compare_passes: IntCounter,
+    /// Members were found to differ.
+    pub differences: IntCounter,
 }
 
 impl StoreMetrics {
@@ -226,6 +232,16 @@ impl StoreMetrics {
                 "kvorum_store_space_alarms",
                 "Members whose disk is nearly full; while there is any, writes are refused.",
             ),
+            corrupt_alarms: make.gauge(
+                "kvorum_store_corrupt_alarms",
+                "Members whose data differs from what a majority holds.",
+            ),
+            compare_passes: make.counter(
+                "kvorum_store_compare_passes_total",
+                "Passes over all keys in which this leader has compared what members hold.",
+            ),
+            differences: make
+                .counter("kvorum_store_differences_total", "Times that members were found to differ."),
         }
     }
 
@@ -237,6 +253,7 @@ impl StoreMetrics {
         self.logical_bytes.set(status.logical_bytes as i64);
         self.quota_bytes.set(status.quota_bytes as i64);
         self.space_alarms.set(store.space_alarms().len() as i64);
+        self.corrupt_alarms.set(store.corrupt_alarms().len() as i64);
         self.disk_bytes.set(stats.disk_bytes as i64);
         self.cache_bytes.set(stats.cache_bytes as i64);
         self.memtable_bytes.set(stats.memtable_bytes as i64);

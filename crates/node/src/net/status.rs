@@ -60,6 +60,7 @@ fn code_and_reason(error: &RequestError) -> (Code, &'static str) {
         // The store tells damage from other failures in its message; either way this node's data
         // cannot be read and another member has to answer.
         RequestError::Store(_) => (Code::DataLoss, CORRUPT),
+        RequestError::Corrupt => (Code::Unavailable, CORRUPT),
         RequestError::Compacted { .. } => (Code::OutOfRange, COMPACTED),
         RequestError::FutureRevision { .. } => (Code::OutOfRange, FUTURE_REVISION),
         RequestError::ConditionFailed { .. } => (Code::FailedPrecondition, CONDITION_FAILED),
@@ -124,6 +125,7 @@ impl RequestError {
             TOO_LARGE => RequestError::RangeTooLarge { limit: number("limit") },
             BUSY => RequestError::Busy,
             SHUTTING_DOWN => RequestError::ShuttingDown,
+            CORRUPT if status.code() == Code::Unavailable => RequestError::Corrupt,
             COMPACTED => {
                 RequestError::Compacted { requested: number("requested"), compacted: number("compacted") }
             }

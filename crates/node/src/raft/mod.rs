@@ -10,6 +10,7 @@ mod admit;
 mod alone;
 mod apply;
 mod clock;
+mod compare;
 mod connections;
 mod core_end;
 mod disk;
@@ -209,6 +210,18 @@ impl Raft {
     /// What stands still here, so that this node neither leads nor is ready.
     pub fn stalled(&self) -> Option<Stall> {
         *self.inner.stalled.borrow()
+    }
+
+    /// Whether what is held here differs from what a majority holds.
+    pub fn is_corrupt(&self) -> bool {
+        self.stalled() == Some(Stall::Corrupt)
+    }
+
+    /// Returns once what is held here differs from what a majority holds.
+    pub async fn until_corrupt(&self) {
+        let mut stalled = self.inner.stalled.subscribe();
+        // The sender lives as long as the node.
+        let _ = stalled.wait_for(|stall| *stall == Some(Stall::Corrupt)).await;
     }
 
     /// Returns once something stands still here.

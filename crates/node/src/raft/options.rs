@@ -24,6 +24,8 @@ pub struct RaftOptions {
     pub quota_bytes: u64,
     /// History older than this is compacted; zero: never.
     pub auto_compaction_retention: Duration,
+    /// The leader begins to compare what members hold so often; zero: never.
+    pub compare_interval: Duration,
     /// The highest feature level that this node takes part in.
     pub feature_level_max: u32,
 }

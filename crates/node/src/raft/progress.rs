@@ -35,10 +35,12 @@ pub(super) async fn follow(raft: Raft) {
 }
 
 impl Raft {
-    /// Whether a peer is there and lacks next to nothing.
+    /// Whether a peer is there and lacks next to nothing; who has it wrong lacks it.
     pub(super) fn is_live(&self, progress: &admin::Progress) -> bool {
         let silent_ms_max = PRESENT_MS.max(self.inner.options.election_timeout_ms);
-        progress.silent_ms <= silent_ms_max && progress.bytes_behind <= CAUGHT_UP_BYTES
+        progress.silent_ms <= silent_ms_max
+            && progress.bytes_behind <= CAUGHT_UP_BYTES
+            && !self.store().is_corrupt(progress.node_id)
     }
 
     /// How far each peer is, as the leader knows it; empty elsewhere.

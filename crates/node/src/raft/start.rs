@@ -23,7 +23,8 @@ use super::reads::AskLeader;
 use super::snapshot::places::Snapshots;
 use super::state_machine::StateMachine;
 use super::{
-    Core, Inner, OpenRaft, Raft, election, housekeeping, progress, propose, publish, recovery, watchdog,
+    Core, Inner, OpenRaft, Raft, compare, election, housekeeping, progress, propose, publish, recovery,
+    watchdog,
 };
 use crate::blocking::Blocking;
 use crate::metrics::Metrics;
@@ -132,6 +133,7 @@ impl Raft {
             append_timeout: self.election_timeout(),
             connections: connections.clone(),
             log: inner.log.clone(),
+            snapshot_sent: inner.snapshots.tell_sent(),
             commit_wanted: commit_wanted.clone(),
             clock: inner.clock.clone(),
             metrics: inner.metrics.clone(),
@@ -176,6 +178,7 @@ impl Raft {
         let (overview, stopping) = (self.watch_overview(), self.watch_stopping());
         tokio::spawn(connections::keep(connections, overview, stopping));
         tokio::spawn(progress::follow(self.clone()));
+        tokio::spawn(compare::follow(self.clone()));
         tokio::spawn(election::stand_again(self.clone()));
         recovery::follow(self.clone());
         housekeeping::start(self.clone());

@@ -71,6 +71,7 @@ impl Raft {
             feature_level_max: inner.options.feature_level_max,
             cluster_time_ms: self.cluster_now_ms(),
             founding: self.founding(),
+            corrupt_node_ids: inner.store.corrupt_alarms(),
         }
     }
 

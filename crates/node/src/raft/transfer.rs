@@ -60,6 +60,7 @@ impl Raft {
             progress.node_id != overview.node_id
                 && progress.silent_ms <= HEARD_OF_MS
                 && progress.bytes_behind <= CAUGHT_UP_BYTES
+                && !self.store().is_corrupt(progress.node_id)
                 && overview.members.iter().any(|m| m.node_id == progress.node_id && m.voter)
         };
         let mut fit: Vec<_> = progress.iter().filter(fit).collect();

@@ -8,6 +8,9 @@
 //! Once there is progress it takes part again. After [`HANG_MAX`] the process ends: what hangs for so long
 //! does not come back, and a new process at least says so.
 //!
+//! So it is with a member whose data differs from what a majority holds, but for its end: it goes on to take
+//! the log, which is in order, until it is replaced.
+//!
 //! What counts is progress, not age: a disk that is slow and takes one write after the other costs no
 //! election, however many of them wait.
 
@@ -15,10 +18,12 @@ use std::time::Duration;
 
 use kvorum_store::fatal::end_process;
 use kvorum_store::log::Pending;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::apply::AtWork;
-use super::{Raft, publish};
+use super::{OpenRaft, Raft, publish};
 use crate::place::Stall;
 
 /// Without progress for so long a member is not ready and does not lead: far above what a disk that only
@@ -35,6 +40,13 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// the disk make no progress meanwhile.
 const LOOK_MAX: Duration = Duration::from_millis(300);
 
+/// Without a leader for so long a corrupt member stands for election after all: it may be the only one left
+/// that has all of the log. Who needs that log gets it, and leads.
+const LEADERLESS_MAX: Duration = Duration::from_secs(10);
+
+/// How often a corrupt member that leads for want of another tries to hand over.
+const HAND_OVER_PERIOD: Duration = Duration::from_secs(1);
+
 /// How long raft may take to note that it is to hand over.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -43,6 +55,8 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 struct Seen {
     log: Option<Pending>,
     apply: Option<AtWork>,
+    /// The log says so of what is held here.
+    corrupt: bool,
 }
 
 /// How long something has been waiting without any progress.
@@ -71,17 +85,24 @@ struct Watchdog {
     log: Standstill<u64>,
     apply: Standstill<AtWork>,
     for_room: bool,
+    corrupt: bool,
 }
 
 impl Watchdog {
     fn new() -> Watchdog {
-        Watchdog { log: Standstill::new(), apply: Standstill::new(), for_room: false }
+        Watchdog { log: Standstill::new(), apply: Standstill::new(), for_room: false, corrupt: false }
     }
 
     fn look(&mut self, seen: Seen, passed: Duration) {
         self.log.look(seen.log.map(|pending| pending.completed), passed);
         self.apply.look(seen.apply, passed);
         self.for_room = seen.log.is_some_and(|pending| pending.for_room);
+        self.corrupt = seen.corrupt;
+    }
+
+    /// What keeps this member from leading, if anything does.
+    fn against_leading(&self) -> Option<Stall> {
+        self.corrupt.then_some(Stall::Corrupt).or_else(|| self.stalled_for(STALL_MAX))
     }
 
     /// What stands still, if anything has for `limit`.
@@ -109,20 +130,25 @@ pub fn start(raft: Raft) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut watchdog, mut last, mut stalled) = (Watchdog::new(), Instant::now(), None);
+        let mut handed_over = Instant::now();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             }
             let passed = std::mem::replace(&mut last, Instant::now()).elapsed();
-            let seen = Seen { log: raft.inner.log.pending(), apply: raft.inner.applier.at_work() };
+            let seen = Seen {
+                log: raft.inner.log.pending(),
+                apply: raft.inner.applier.at_work(),
+                corrupt: raft.store().is_corrupt(raft.overview().node_id),
+            };
             watchdog.look(seen, passed);
             raft.metrics().log.stall_seconds.set(watchdog.log.lasted.as_secs_f64());
             raft.metrics().apply_stall_seconds.set(watchdog.apply.lasted.as_secs_f64());
             if let Some(stall) = watchdog.hangs() {
                 end_process(last_words(&raft, stall));
             }
-            let now = watchdog.stalled_for(STALL_MAX);
+            let now = watchdog.against_leading();
             match (stalled, now) {
                 (None, Some(stall)) => step_back(&raft, stall),
                 (Some(_), None) => take_part(&raft),
@@ -130,8 +156,31 @@ pub fn start(raft: Raft) {
                 _ => {}
             }
             stalled = now;
+            if now == Some(Stall::Corrupt) && handed_over.elapsed() >= HAND_OVER_PERIOD {
+                handed_over = Instant::now();
+                bridge(&raft);
+            }
         }
     });
+}
+
+/// What a corrupt member does where nobody else can lead.
+fn bridge(raft: &Raft) {
+    let Ok(core) = raft.core() else { return };
+    let leaderless = raft.overview().leaderless_since.is_some_and(|since| since.elapsed() > LEADERLESS_MAX);
+    core.raft.runtime_config().elect(leaderless);
+    core.raft.runtime_config().heartbeat(leaderless);
+    if core.raft.server_metrics().borrow_watched().state == ServerState::Leader
+        && let Ok(to) = raft.successor(0)
+    {
+        hand_over(core.raft.clone(), to);
+    }
+}
+
+fn hand_over(raft: OpenRaft, to: u64) {
+    tracing::warn!(to = format!("{to:016x}"), "handing leadership over");
+    // Where it fails the others elect a leader all the same, for want of heartbeats.
+    tokio::spawn(async move { timeout(TRANSFER_TIMEOUT, raft.trigger().transfer_leader(to)).await });
 }
 
 fn last_words(raft: &Raft, stall: Stall) -> String {
@@ -151,17 +200,13 @@ fn step_back(raft: &Raft, stall: Stall) {
     let successor = if led { raft.successor(0).ok() } else { None };
     raft.inner.stalled.send_replace(Some(stall));
     publish::publish(raft);
-    let seconds = STALL_MAX.as_secs();
-    tracing::error!("{stall}, for {seconds} s now: this member is not ready, and does not lead");
+    let lasts = match stall {
+        Stall::Corrupt => String::new(),
+        _ => format!(", for {} s now", STALL_MAX.as_secs()),
+    };
+    tracing::error!("{stall}{lasts}: this member is not ready, and does not lead");
     match successor {
-        Some(to) => {
-            tracing::warn!(to = format!("{to:016x}"), "handing leadership over");
-            let raft = core.raft.clone();
-            tokio::spawn(async move {
-                // Where it fails the others elect a leader all the same, for want of heartbeats.
-                let _ = timeout(TRANSFER_TIMEOUT, raft.trigger().transfer_leader(to)).await;
-            });
-        }
+        Some(to) => hand_over(core.raft.clone(), to),
         None if led => tracing::warn!("no other voter is live and caught up: the others are to elect one"),
         None => {}
     }

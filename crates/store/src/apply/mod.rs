@@ -4,6 +4,7 @@
 //! what they all work on: the keys that the run has touched ([`overlay`]) and the rows that it writes
 //! ([`rows`]). `Tick` changes nothing but cluster time, which every batch moves, and has no file.
 
+mod alarms;
 mod applier;
 mod compact;
 mod deadline;
@@ -17,7 +18,6 @@ mod rows;
 mod run;
 mod set_quota;
 mod set_ttl;
-mod space_alarm;
 mod write;
 
 pub(crate) use self::event::delete_event;

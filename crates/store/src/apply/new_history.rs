@@ -13,6 +13,10 @@ impl Applier<'_> {
         // Whoever raised an alarm may be gone for good; who is not raises it again.
         self.published.space_alarms.clear();
         self.rows.put_meta(meta::SPACE_ALARMS, &layout::encode_alarms([].iter()));
+        // What is left here is the truth from now on.
+        if !std::mem::take(&mut self.published.corrupt_alarms).is_empty() {
+            self.rows.put_meta(meta::CORRUPT_ALARMS, &layout::encode_alarms([].iter()));
+        }
         Answer::Done(Done {})
     }
 }

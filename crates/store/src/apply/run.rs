@@ -134,6 +134,7 @@ impl Applier<'_> {
             Some(Kind::CompactStep(step)) => self.compact_step(&step)?,
             Some(Kind::Tick(_) | Kind::RaiseFeatureLevel(_)) => Answer::Done(Done {}),
             Some(Kind::SpaceAlarm(alarm)) => self.space_alarm(&alarm),
+            Some(Kind::CorruptAlarm(alarm)) => self.corrupt_alarm(&alarm),
             Some(Kind::NewHistory(new)) => self.new_history(&new),
             Some(Kind::SetQuota(quota)) => self.set_quota(&quota),
         };

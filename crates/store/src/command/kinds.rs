@@ -9,7 +9,7 @@ use super::range::KeyRange;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
     /// What is to be done; absent only in a command from a release that this one does not know.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: Option<Kind>,
 }
 
@@ -46,6 +46,9 @@ pub enum Kind {
     /// Raises the cluster's feature level.
     #[prost(message, tag = "10")]
     RaiseFeatureLevel(RaiseFeatureLevel),
+    /// Raises or clears a node's alarm for data that differs from the other members'.
+    #[prost(message, tag = "11")]
+    CorruptAlarm(CorruptAlarm),
 }
 
 /// Conditions and operations, all or nothing.
@@ -170,6 +173,18 @@ pub struct Tick {}
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SpaceAlarm {
     /// Whose disk it is.
+    #[prost(fixed64, tag = "1")]
+    pub node_id: u64,
+    /// Raised, or cleared.
+    #[prost(bool, tag = "2")]
+    pub raised: bool,
+}
+
+/// Raises or clears a node's alarm for data that differs from what a majority holds. It stands until the
+/// node is no member any more: what else its disk has got wrong nobody knows.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CorruptAlarm {
+    /// Whose data it is.
     #[prost(fixed64, tag = "1")]
     pub node_id: u64,
     /// Raised, or cleared.

@@ -10,8 +10,8 @@ mod outcome;
 mod range;
 
 pub use self::kinds::{
-    Command, Compact, CompactStep, Condition, DueKey, ExpireDue, Kind, NewHistory, Op, OpKind, Put,
-    RaiseFeatureLevel, SetQuota, SetTtl, SpaceAlarm, Tick, Write,
+    Command, Compact, CompactStep, Condition, CorruptAlarm, DueKey, ExpireDue, Kind, NewHistory, Op, OpKind,
+    Put, RaiseFeatureLevel, SetQuota, SetTtl, SpaceAlarm, Tick, Write,
 };
 pub use self::outcome::{Answer, Done, Outcome, Reason, Record, Refused, TtlSet, Written};
 pub use self::range::KeyRange;

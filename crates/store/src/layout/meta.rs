@@ -14,6 +14,8 @@ pub(crate) const HEAD: &[u8] = b"head";
 pub(crate) const MEMBERSHIP: &[u8] = b"membership";
 /// Format byte, then the ids of the nodes whose space alarm stands, ascending, little endian.
 pub(crate) const SPACE_ALARMS: &[u8] = b"space-alarms";
+/// The same for the nodes whose data differs from a majority's. Absent until the first one's does.
+pub(crate) const CORRUPT_ALARMS: &[u8] = b"corrupt-alarms";
 /// Format byte, term and index (little endian): the applied position of the snapshot that this
 /// state was made from. Written before the snapshot takes the state's place.
 pub(crate) const INSTALLED: &[u8] = b"installed";

@@ -10,5 +10,6 @@ mod view;
 
 pub use self::changes::{ReadBytes, SharedChanges};
 pub use self::get::Get;
+pub use self::hash::{Digest, Slice};
 pub use self::interests::{Place, Reader};
 pub use self::scan::{Page, Scan};

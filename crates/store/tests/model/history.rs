@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use kvorum_store::Limits;
 use kvorum_store::command::{
-    Compact, CompactStep, Condition, KeyRange, Op, OpKind, Put, SetQuota, SetTtl, SpaceAlarm, Tick, Write,
+    Compact, CompactStep, Condition, CorruptAlarm, KeyRange, Op, OpKind, Put, SetQuota, SetTtl, SpaceAlarm,
+    Tick, Write,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -45,6 +46,7 @@ pub enum Draft {
     CompactStep(CompactStep),
     Tick,
     SpaceAlarm(SpaceAlarm),
+    CorruptAlarm(CorruptAlarm),
     /// In per cent of the present size; 0: none.
     SetQuota(u64),
 }
@@ -125,6 +127,8 @@ fn draft() -> impl Strategy<Value = Draft> {
         1 => Just(Draft::Tick),
         1 => (1..3_u64, prop::bool::weighted(0.3))
             .prop_map(|(node_id, raised)| Draft::SpaceAlarm(SpaceAlarm { node_id, raised })),
+        1 => (1..3_u64, any::<bool>())
+            .prop_map(|(node_id, raised)| Draft::CorruptAlarm(CorruptAlarm { node_id, raised })),
         1 => prop_oneof![Just(0), 90..200_u64].prop_map(Draft::SetQuota),
     ]
 }
@@ -214,6 +218,7 @@ impl Draft {
             Draft::CompactStep(step) => Kind::CompactStep(step.clone()),
             Draft::Tick => Kind::Tick(Tick {}),
             Draft::SpaceAlarm(alarm) => Kind::SpaceAlarm(alarm.clone()),
+            Draft::CorruptAlarm(alarm) => Kind::CorruptAlarm(alarm.clone()),
             Draft::SetQuota(percent) => {
                 Kind::SetQuota(SetQuota { bytes: model.logical_bytes * percent / 100 })
             }

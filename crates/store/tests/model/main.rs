@@ -24,8 +24,8 @@ use history::{Step, history, limits, range};
 use kvorum_store::command::{Answer, Command, KeyRange, Kind, Outcome, RaiseFeatureLevel, Reason, Record};
 use kvorum_store::entry::{Entry, LogId, encode_batch_of_level, encode_blank, encode_membership};
 use kvorum_store::{
-    Limits, ReadError, Received, RevisionEvents, Scan, SnapshotReceiver, SnapshotSender, Store, StoreOptions,
-    verify_state,
+    Limits, ReadError, Received, RevisionEvents, Scan, Slice, SnapshotReceiver, SnapshotSender, Store,
+    StoreOptions, verify_state,
 };
 use model::Model;
 use proptest::prelude::*;
@@ -223,6 +223,7 @@ impl Run {
         prop_assert_eq!(store.logical_bytes(), model.logical_bytes);
         prop_assert_eq!(store.quota_bytes(), model.quota);
         prop_assert_eq!(store.space_alarms(), model.alarms.iter().copied().collect::<Vec<_>>());
+        prop_assert_eq!(store.corrupt_alarms(), model.corrupt.iter().copied().collect::<Vec<_>>());
         prop_assert_eq!(store.membership(), self.membership.clone());
         prop_assert_eq!(store.applied(), self.log.last().map(|entry| entry.log_id));
         prop_assert!(store.compaction_backlog() || !model.backlog());
@@ -335,8 +336,29 @@ impl Run {
         }
         for revision in self.model.compacted.max(1)..=self.model.revision() {
             prop_assert_eq!(other.hash(revision).unwrap(), self.store.hash(revision).unwrap());
+            self.compare_slices(&other, revision)?;
         }
         prop_assert_eq!(other.logical_bytes(), self.store.logical_bytes());
+        Ok(())
+    }
+
+    /// Slice by slice, as this store cuts them.
+    fn compare_slices(&self, other: &Store, revision: u64) -> TestCaseResult {
+        let (mut after, mut keys) = (None, 0);
+        loop {
+            let own = Slice { revision, after, through: None, keys_max: 2, bytes_max: 300 };
+            let found = self.store.digest(&own).unwrap();
+            let (keys_max, bytes_max) = (usize::MAX, usize::MAX);
+            let same = Slice { through: found.next.clone(), keys_max, bytes_max, ..own };
+            let there = other.digest(&same).unwrap();
+            prop_assert_eq!((there.hash, there.keys, &there.next), (found.hash, found.keys, &None));
+            keys += found.keys;
+            after = found.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        prop_assert_eq!(keys, self.model.maps[revision as usize].len() as u64);
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub struct Model {
     pub compacted: u64,
     pub time_ms: u64,
     pub alarms: BTreeSet<u64>,
+    /// Members whose data is said to differ.
+    pub corrupt: BTreeSet<u64>,
     pub quota: u64,
     pub logical_bytes: u64,
     limits: Limits,
@@ -43,6 +45,7 @@ impl Model {
             compacted: 0,
             time_ms: 0,
             alarms: BTreeSet::new(),
+            corrupt: BTreeSet::new(),
             quota: 0,
             logical_bytes: 0,
             limits,
@@ -148,6 +151,14 @@ impl Model {
                 match alarm.raised {
                     true => self.alarms.insert(alarm.node_id),
                     false => self.alarms.remove(&alarm.node_id),
+                };
+                Answer::Done(Done {})
+            }
+            Kind::CorruptAlarm(_) if self.level < 2 => refuse(Reason::Unknown, "", 0),
+            Kind::CorruptAlarm(alarm) => {
+                match alarm.raised {
+                    true => self.corrupt.insert(alarm.node_id),
+                    false => self.corrupt.remove(&alarm.node_id),
                 };
                 Answer::Done(Done {})
             }

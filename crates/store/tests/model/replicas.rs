@@ -255,6 +255,7 @@ struct Seen {
     logical_bytes: u64,
     quota_bytes: u64,
     space_alarms: Vec<u64>,
+    corrupt_alarms: Vec<u64>,
     /// By revision.
     hashes: Vec<u64>,
 }
@@ -274,6 +275,7 @@ impl Seen {
             logical_bytes: store.logical_bytes(),
             quota_bytes: store.quota_bytes(),
             space_alarms: store.space_alarms(),
+            corrupt_alarms: store.corrupt_alarms(),
             hashes: (oldest..=store.revision()).map(|at| store.hash(at).unwrap()).collect(),
         }
     }

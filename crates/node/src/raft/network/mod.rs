@@ -150,6 +150,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         );
         let answered = async {
             let vote = send.await?;
+            self.ways.snapshot_sent.notify_one();
             Ok::<_, Status>(raft_vote(admit::answered_vote(&self.standing(), self.target, vote)?))
         };
         tokio::select! {

@@ -47,6 +47,8 @@ pub struct Ways {
     pub connections: Connections,
     /// Knows this node's term.
     pub log: Log,
+    /// Notified when a peer has installed a snapshot.
+    pub snapshot_sent: Arc<Notify>,
     /// Notified when a peer waits to hear how far the cluster has committed.
     pub commit_wanted: Arc<Notify>,
     /// Says the leader's time with every append.

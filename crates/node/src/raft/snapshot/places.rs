@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use kvorum_store::{Checkpoint, Store};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::checkpoints::Checkpoints;
 use super::holds::LogHolds;
@@ -29,6 +29,8 @@ pub struct Snapshots {
     pub failures: Arc<Checkpoints>,
     /// The last checkpoint that was made, while anybody has it. One is made at a time.
     last: Arc<Mutex<Weak<Checkpoint>>>,
+    /// Notified when a member has installed one from here.
+    sent: Arc<Notify>,
     streams: Arc<Semaphore>,
     receiving: Arc<Semaphore>,
 }
@@ -41,6 +43,7 @@ impl Snapshots {
             holds: LogHolds::default(),
             failures: Arc::default(),
             last: Arc::default(),
+            sent: Arc::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             receiving: Arc::new(Semaphore::new(RECEIVING_MAX)),
         }
@@ -57,6 +60,16 @@ impl Snapshots {
         let made = Arc::new(made);
         *last = Arc::downgrade(&made);
         Ok(made)
+    }
+
+    /// Returns when a member has installed a snapshot from here, since this was called last or from now on.
+    pub async fn sent(&self) {
+        self.sent.notified().await;
+    }
+
+    /// What is to be notified when a member has installed a snapshot from here.
+    pub fn tell_sent(&self) -> Arc<Notify> {
+        self.sent.clone()
     }
 
     /// A place among the streams to administrators.
