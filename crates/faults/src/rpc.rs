@@ -104,6 +104,13 @@ impl RawClient {
 pub use wire::KeyValue;
 pub use wire::condition::Expect;
 
+/// Whether a call came on a connection that its node had just ended in order, and the node says so: it has not begun
+/// it, and gRPC has clients send such a call once more by themselves. tonic's channel does not; hyper goes on using a
+/// connection after the first word of its end, and so may be late for the last one.
+pub fn is_unprocessed(status: &Status) -> bool {
+    format!("{status:?}").contains(r#"GoAway(b"", NO_ERROR, Remote)"#)
+}
+
 /// The keys from `start` on, up to and without `end`.
 pub fn range(start: &'static str, end: &'static str) -> wire::KeyRange {
     wire::KeyRange { start: start.into(), end: end.into(), unbounded: false }

@@ -278,12 +278,16 @@ impl Node {
     }
 
     /// The node is not ready from now on, and serves all the same, new connections too, for as long as whoever
-    /// sends clients here may take to follow. Leadership goes first: other members are asked the sooner.
+    /// sends clients here may take to follow. Leadership goes first: other members are asked the sooner. Without
+    /// a delay all that is part of [`Node::stop`].
     pub async fn leave(&self) {
+        if self.shutdown_delay.is_zero() {
+            return;
+        }
         let until = Instant::now() + self.shutdown_delay;
         self.leaving.store(true, Ordering::SeqCst);
         self.raft.stand_no_more();
-        self.raft.hand_over(HAND_OVER_MAX).await;
+        self.raft.hand_over(HAND_OVER_MAX.min(self.shutdown_delay)).await;
         sleep_until(until).await;
     }
 

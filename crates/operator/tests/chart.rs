@@ -90,9 +90,9 @@ fn each_release_and_watch_has_a_lease_of_its_own() {
     for (release, namespaces) in [
         ("kvorum-operator", "[]"),
         ("a", "[]"),
-        ("a", "[team-a]"),
-        ("a", "[team-b,team-a]"),
-        ("b", "[team-a]"),
+        ("a", r#"["team-a"]"#),
+        ("a", r#"["team-b","team-a"]"#),
+        ("b", r#"["team-a"]"#),
     ] {
         let mut helm = Command::new("helm");
         helm.args(["template", release, CHART, "--kube-version", "1.34.0", "--namespace", "system"]);

@@ -9,8 +9,8 @@ use serde_json::json;
 
 /// Goal: whatever the operator does to members, and whoever drains their machines, a client that knows nothing of
 /// Kvorum sees no failed write and none that takes a second. Method: Python's grpcio with the usual retry policy and
-/// tonic's plain channel without any write through the Service, while members are rolled, drained, added, taken away
-/// and given other disks.
+/// tonic's plain channel, whose calls are made once more only where the node says that it has not begun them,
+/// through the Service, while members are rolled, drained, added, taken away and given other disks.
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn clients_that_are_not_ours_notice_nothing() {
