@@ -6,7 +6,7 @@ NODES ?= 3
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&,rocksdb=$$(./scripts/rocksdb) && eval "$$rocksdb" &&)
 
-.PHONY: help deps image manifests run build test lint fmt bench torture upgrade-test e2e e2e-full e2e-local clean
+.PHONY: help deps image manifests run build test lint fmt bench torture simulate mutants upgrade-test e2e e2e-full e2e-local clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -46,6 +46,15 @@ bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULT
 
 torture: deps ## Does faults (FAULTS) to a cluster for MINUTES (60), or KILLS of them, and checks what it acknowledged
 	$(WITH_ROCKSDB) $(if $(KILLS),,MINUTES=$(or $(MINUTES),60)) cargo test --release --locked -p kvorum-faults --test torture -- --nocapture
+
+simulate: deps ## Runs clusters in simulated time: SEED (1), SEEDS or MINUTES, JOBS (1), SECONDS (120), FAULTS=kill,loss, TWICE=1
+	$(WITH_ROCKSDB) cargo build --profile simulation --locked -p kvorum-sim
+	"$${CARGO_TARGET_DIR:-target}/simulation/kvorum-sim" --seed $(or $(SEED),1) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) --jobs $(or $(JOBS),1) --seconds $(or $(SECONDS),120) \
+		$(if $(FAULTS),--faults $(FAULTS)) $(if $(TWICE),--twice) $(if $(TRACE),--trace $(TRACE))
+
+mutants: deps ## Puts known faults back, one at a time (crates/sim/mutants), and says which the simulation finds
+	$(WITH_ROCKSDB) ./scripts/mutants $(MUTANTS)
 
 upgrade-test: deps ## Upgrades a cluster from the first release, which it builds from the history once
 	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-node

@@ -46,6 +46,9 @@ pub struct Limits {
     pub segment_bytes_max: u64,
     /// Work: bytes of one chunk of a snapshot: a few of them are in memory at a time, and one fits in a message.
     pub chunk_bytes: usize,
+    /// Work: RocksDB does nothing by itself, and nobody asks what its cache holds, so that the same history is the
+    /// same steps each time. It is for simulations: without compaction a store grows slow.
+    pub repeatable: bool,
 }
 
 impl Default for Limits {
@@ -65,6 +68,7 @@ impl Default for Limits {
             frame_bytes_max: 4 << 20,
             segment_bytes_max: SEGMENT_BYTES_MAX,
             chunk_bytes: 1 << 20,
+            repeatable: false,
         }
     }
 }

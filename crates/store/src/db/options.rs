@@ -72,6 +72,7 @@ pub(crate) struct Caches {
     pub(crate) recent_bytes: u64,
     memtable_bytes: usize,
     compaction_bytes: u64,
+    repeatable: bool,
 }
 
 impl Caches {
@@ -86,7 +87,14 @@ impl Caches {
         // Memtables are charged to the block cache: `cache_bytes` bounds both together.
         let memtables =
             WriteBufferManager::new_write_buffer_manager_with_cache(memtable_bytes, false, blocks.clone());
-        Caches { blocks, memtables, recent_bytes: recent_bytes_max, memtable_bytes, compaction_bytes }
+        Caches {
+            blocks,
+            memtables,
+            recent_bytes: recent_bytes_max,
+            memtable_bytes,
+            compaction_bytes,
+            repeatable: limits.repeatable,
+        }
     }
 }
 
@@ -147,6 +155,7 @@ pub(super) fn family_options(caches: &Caches, table: &BlockBasedOptions) -> Opti
     options.set_target_file_size_base(caches.compaction_bytes / TABLE_FILE_SHARE);
     options.set_max_compaction_bytes(caches.compaction_bytes);
     options.set_level_compaction_dynamic_level_bytes(true);
+    options.set_disable_auto_compactions(caches.repeatable);
     options.add_compact_on_deletion_collector_factory(TOMBSTONE_WINDOW, TOMBSTONE_WINDOW / 2, 0.5);
     options
 }

@@ -22,7 +22,11 @@ pub struct Get {
 impl Store {
     /// The key now, as [`Store::get`] answers it, if that takes no read of the disk. None: it may take one.
     pub fn get_cached(&self, key: &[u8]) -> Result<Option<Get>, ReadError> {
-        Ok(get_now(&self.state(), key, ReadTier::BlockCache)?)
+        let state = self.state();
+        if state.limits.repeatable {
+            return Ok(None);
+        }
+        Ok(get_now(&state, key, ReadTier::BlockCache)?)
     }
 
     /// The key at a revision; 0: now. It may wait for the disk.

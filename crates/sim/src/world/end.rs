@@ -1,0 +1,48 @@
+//! The end of a process that it brings about itself: a panic, or a disk that it cannot go on from.
+//!
+//! A release ends at a panic; here the task that panicked is all that ends by itself, so a hook writes down that there
+//! was one, and the world ends the host that was running.
+
+use std::panic;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why processes ended, one at a time: only one host runs.
+#[derive(Clone, Debug, Default)]
+pub struct Ends(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    why: Option<String>,
+    /// A process that is dead already is taken apart.
+    is_dead: bool,
+}
+
+impl Ends {
+    /// Is told of every panic from now on.
+    pub fn install() -> Ends {
+        let ends = Ends::default();
+        let told = ends.clone();
+        panic::set_hook(Box::new(move |panic| told.tell(&panic.to_string())));
+        kvorum_store::fatal::end_by(|why| panic!("{why}"));
+        ends
+    }
+
+    fn tell(&self, why: &str) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.is_dead && state.why.is_none() {
+            state.why = Some(why.replace('\n', " "));
+        }
+    }
+
+    /// Why the host that has just run is dead, if it is.
+    pub fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).why.take()
+    }
+
+    /// Takes a dead process apart; what panics then is no news.
+    pub fn take_apart(&self, process: impl FnOnce()) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_dead = true;
+        process();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_dead = false;
+    }
+}

@@ -1,0 +1,493 @@
+//! What a disk would lose if the power went now.
+//!
+//! All is done to real files at once, and what undoes it is kept until it is synced: of each sector that was written
+//! what it held before, of each name that was made, changed or removed the way back. The power keeps or takes each
+//! sector by itself, and of the changes of a directory's names the latest ones: file systems keep those in order.
+//!
+//! Files are told by their inodes, which renames do not change. What RocksDB writes is not seen here: it syncs what
+//! it names, and a world in which flushes are waited for kills nobody in the midst of one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+/// What a disk writes wholly or not at all.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// So many changes of names the disk holds back. An older one is durable by then, synced or not, as a kernel does not
+/// wait for ever either.
+const CHANGES_MAX: usize = 64;
+
+/// How often a sector that was not synced stays: in a third of all losses none does, in a third all do.
+const SHARES: [f64; 3] = [0.0, 0.5, 1.0];
+
+/// The way back to what is durable.
+#[derive(Debug)]
+pub struct Journal {
+    /// Holds what was removed, or renamed over, until that is durable. It is beside what the power spares.
+    attic: PathBuf,
+    /// How many names the attic has had.
+    attic_names: u64,
+    /// What was written to files since they were last synced, by their inodes.
+    files: BTreeMap<u64, Unsynced>,
+    /// What was done to names since their directories were last synced, in order.
+    names: Vec<Change>,
+}
+
+/// A file that was written to.
+#[derive(Debug)]
+struct Unsynced {
+    file: Arc<File>,
+    /// How long it was when it was last synced.
+    bytes: u64,
+    /// What sectors held then, without what lay beyond the end.
+    sectors: BTreeMap<u64, Vec<u8>>,
+}
+
+/// A change of names. Its paths follow the renames of directories above them.
+#[derive(Debug)]
+enum Change {
+    Made(PathBuf),
+    Renamed {
+        from: PathBuf,
+        to: PathBuf,
+        /// Where that is which had the name before.
+        over: Option<PathBuf>,
+    },
+    Removed {
+        path: PathBuf,
+        kept: PathBuf,
+    },
+}
+
+impl Change {
+    /// The directory whose sync makes it durable.
+    fn dir(&self) -> &Path {
+        let (Change::Made(path) | Change::Renamed { to: path, .. } | Change::Removed { path, .. }) = self;
+        path.parent().unwrap_or(Path::new(""))
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Change::Made(path) | Change::Removed { path, .. } => vec![path],
+            Change::Renamed { from, to, .. } => vec![from, to],
+        }
+    }
+
+    fn follow(&mut self, from: &Path, to: &Path) {
+        for path in self.paths() {
+            if let Ok(rest) = path.strip_prefix(from)
+                && !rest.as_os_str().is_empty()
+            {
+                *path = to.join(rest);
+            }
+        }
+    }
+}
+
+impl Journal {
+    /// Nothing was done yet. The attic must be on the same file system, and in no directory that is looked at.
+    pub fn new(attic: PathBuf) -> Journal {
+        Journal { attic, attic_names: 0, files: BTreeMap::new(), names: Vec::new() }
+    }
+
+    /// To be told before bytes are written, the file is made longer, or emptied: then all of it is written.
+    pub fn writes(&mut self, file: &Arc<File>, from: u64, bytes: u64) -> io::Result<()> {
+        let found = file.metadata()?;
+        let unsynced = self.files.entry(found.ino()).or_insert_with(|| Unsynced {
+            file: file.clone(),
+            bytes: found.len(),
+            sectors: BTreeMap::new(),
+        });
+        let to = from + bytes;
+        for sector in from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES) {
+            if unsynced.sectors.contains_key(&sector) {
+                continue;
+            }
+            // Beyond the end there is nothing to go back to; what a shorter file had there has gone before.
+            let at = sector * SECTOR_BYTES;
+            let mut before =
+                vec![0; unsynced.bytes.min(found.len()).saturating_sub(at).min(SECTOR_BYTES) as usize];
+            file.read_exact_at(&mut before, at)?;
+            unsynced.sectors.insert(sector, before);
+        }
+        Ok(())
+    }
+
+    /// A file was synced.
+    pub fn synced(&mut self, file: &File) -> io::Result<()> {
+        self.files.remove(&file.metadata()?.ino());
+        Ok(())
+    }
+
+    /// A name was made.
+    pub fn made(&mut self, path: &Path) -> io::Result<()> {
+        self.change(Change::Made(path.to_owned()))
+    }
+
+    fn change(&mut self, change: Change) -> io::Result<()> {
+        self.names.push(change);
+        if self.names.len() > CHANGES_MAX {
+            let oldest = self.names.remove(0);
+            self.settle(oldest)?;
+        }
+        Ok(())
+    }
+
+    /// A change is durable.
+    fn settle(&mut self, change: Change) -> io::Result<()> {
+        match change {
+            Change::Renamed { over: Some(kept), .. } | Change::Removed { kept, .. } => self.forget(&kept),
+            Change::Made(_) | Change::Renamed { over: None, .. } => Ok(()),
+        }
+    }
+
+    /// Gives a file or a directory another name.
+    pub fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::symlink_metadata(from)?;
+        let over = if fs::exists(to)? { Some(self.store_away(to)?) } else { None };
+        fs::rename(from, to)?;
+        self.names.iter_mut().for_each(|change| change.follow(from, to));
+        self.change(Change::Renamed { from: from.to_owned(), to: to.to_owned(), over })
+    }
+
+    /// Removes a file, or a directory with all that is in it.
+    pub fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let kept = self.store_away(path)?;
+        self.change(Change::Removed { path: path.to_owned(), kept })
+    }
+
+    fn store_away(&mut self, path: &Path) -> io::Result<PathBuf> {
+        fs::create_dir_all(&self.attic)?;
+        self.attic_names += 1;
+        let kept = self.attic.join(self.attic_names.to_string());
+        fs::rename(path, &kept)?;
+        self.names.iter_mut().for_each(|change| change.follow(path, &kept));
+        Ok(kept)
+    }
+
+    /// The names in a directory were synced.
+    pub fn synced_dir(&mut self, dir: &Path) -> io::Result<()> {
+        let (durable, rest) =
+            std::mem::take(&mut self.names).into_iter().partition(|change| change.dir() == dir);
+        self.names = rest;
+        let durable: Vec<Change> = durable;
+        durable.into_iter().try_for_each(|change| self.settle(change))
+    }
+
+    /// Removes something for good. Changes of names in it lead nowhere any more.
+    fn forget(&mut self, path: &Path) -> io::Result<()> {
+        for file in files_below(path)? {
+            self.files.remove(&fs::metadata(file)?.ino());
+        }
+        self.names.retain(|change| !change.dir().starts_with(path));
+        if fs::metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+    }
+
+    /// The power goes: what is left is what a machine would find that is switched on again.
+    pub fn power_lost(&mut self, random: &mut StdRng) -> io::Result<()> {
+        self.undo_names(random)?;
+        for (_, Unsynced { file, bytes, sectors }) in std::mem::take(&mut self.files) {
+            undo_writes(&file, bytes, &sectors, random)?;
+        }
+        if fs::exists(&self.attic)? { fs::remove_dir_all(&self.attic) } else { Ok(()) }
+    }
+
+    fn undo_names(&mut self, random: &mut StdRng) -> io::Result<()> {
+        let mut changes: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for change in &self.names {
+            *changes.entry(change.dir().to_owned()).or_default() += 1;
+        }
+        // Of each directory so many go, the last first.
+        let mut go: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for (dir, count) in changes {
+            let lost = if random.random_bool(0.5) { count } else { random.random_range(0..=count) };
+            go.insert(dir, lost);
+        }
+        let mut later = std::mem::take(&mut self.names);
+        while let Some(change) = later.pop() {
+            if let Some(left) = go.get_mut(change.dir()).filter(|left| **left > 0) {
+                *left -= 1;
+                undo(change, &mut later, &mut go)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a change back. A directory that gets another name by that takes the changes before along.
+fn undo(change: Change, earlier: &mut [Change], go: &mut BTreeMap<PathBuf, usize>) -> io::Result<()> {
+    match change {
+        Change::Made(path) => match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        },
+        Change::Renamed { from, to, over } => {
+            move_back(&to, &from, earlier, go)?;
+            over.map_or(Ok(()), |kept| move_back(&kept, &to, earlier, go))
+        }
+        Change::Removed { path, kept } => move_back(&kept, &path, earlier, go),
+    }
+}
+
+fn move_back(
+    now: &Path,
+    before: &Path,
+    earlier: &mut [Change],
+    go: &mut BTreeMap<PathBuf, usize>,
+) -> io::Result<()> {
+    fs::rename(now, before)?;
+    earlier.iter_mut().for_each(|change| change.follow(now, before));
+    let moved: Vec<PathBuf> = go.keys().filter(|dir| dir.starts_with(now)).cloned().collect();
+    for dir in moved {
+        if let (Ok(rest), Some(left)) = (dir.strip_prefix(now), go.remove(&dir)) {
+            let to = if rest.as_os_str().is_empty() { before.to_owned() } else { before.join(rest) };
+            *go.entry(to).or_default() += left;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what was written to a file, or a part of it, sector by sector.
+fn undo_writes(
+    file: &File,
+    bytes: u64,
+    sectors: &BTreeMap<u64, Vec<u8>>,
+    random: &mut StdRng,
+) -> io::Result<()> {
+    let share = SHARES[random.random_range(0..SHARES.len())];
+    let length = file.metadata()?.len();
+    if length != bytes && !random.random_bool(share) {
+        file.set_len(bytes)?;
+    }
+    let length = file.metadata()?.len();
+    for (sector, before) in sectors {
+        if random.random_bool(share) {
+            continue;
+        }
+        let at = sector * SECTOR_BYTES;
+        let mut content = before.clone();
+        // Where the file is longer now, the room was taken and not written.
+        content.resize(length.saturating_sub(at).min(SECTOR_BYTES) as usize, 0);
+        file.write_all_at(&content, at)?;
+    }
+    Ok(())
+}
+
+/// All files at a path.
+fn files_below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for item in fs::read_dir(path)? {
+        found.extend(files_below(&item?.path())?);
+    }
+    Ok(found)
+}
+
+/// Bytes of all files at a path. RocksDB may remove some meanwhile.
+pub fn bytes_below(path: &Path) -> io::Result<u64> {
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        found => found?,
+    };
+    if !found.is_dir() {
+        return Ok(found.len());
+    }
+    fs::read_dir(path)?.map(|item| bytes_below(&item?.path())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    /// A directory with a journal, in which a test does things.
+    struct Place {
+        dir: tempfile::TempDir,
+        journal: Journal,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("data")).unwrap();
+            let journal = Journal::new(dir.path().join("attic"));
+            Place { dir, journal }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join("data").join(name)
+        }
+
+        fn make(&mut self, name: &str) -> Arc<File> {
+            let path = self.path(name);
+            let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+            self.journal.made(&path).unwrap();
+            Arc::new(file)
+        }
+
+        fn write(&mut self, file: &Arc<File>, bytes: &[u8], at: u64) {
+            self.journal.writes(file, at, bytes.len() as u64).unwrap();
+            file.write_all_at(bytes, at).unwrap();
+        }
+
+        fn sync_names(&mut self) {
+            self.journal.synced_dir(&self.dir.path().join("data")).unwrap();
+        }
+
+        fn names(&self) -> Vec<String> {
+            let items = fs::read_dir(self.path("")).unwrap();
+            let mut names: Vec<_> =
+                items.map(|item| item.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    /// What the losses of many seeds leave, each with how often.
+    fn losses<T: Ord>(loss: impl Fn(&mut StdRng) -> T) -> BTreeMap<T, usize> {
+        let mut found = BTreeMap::new();
+        for seed in 0..200 {
+            *found.entry(loss(&mut StdRng::seed_from_u64(seed))).or_default() += 1;
+        }
+        found
+    }
+
+    /// Goal: what is synced stays; of what is not each sector does or does not, whole. Method: three sectors over
+    /// synced ones, lost many times.
+    #[test]
+    fn sectors_stay_or_go_whole() {
+        let left = losses(|random| {
+            let mut place = Place::new();
+            let file = place.make("file");
+            place.write(&file, &[1; 4 * 512], 0);
+            place.journal.synced(&file).unwrap();
+            place.sync_names();
+            place.write(&file, &[2; 700], 512);
+            place.write(&file, &[3; 100], 600);
+            place.journal.power_lost(random).unwrap();
+            let content = fs::read(place.path("file")).unwrap();
+            assert_eq!((content.len(), &content[..512]), (4 * 512, &[1; 512][..]));
+            assert_eq!(content[512 + 700..], [1; 4 * 512 - 512 - 700], "what no write has touched");
+            let first = content[512..600] == [2; 88]
+                && content[600..700] == [3; 100]
+                && content[700..1024] == [2; 324];
+            let second = content[1024..1212] == [2; 188];
+            assert!(first || content[512..1024] == [1; 512], "the first sector is whole");
+            assert!(second || content[1024..1212] == [1; 188], "and so is the second");
+            (first, second)
+        });
+        assert_eq!(left.len(), 4, "each of the four cases comes: {left:?}");
+        assert!(left.values().all(|count| *count >= 10), "{left:?}");
+    }
+
+    /// Goal: a file that was made longer and not synced is as long as before, or has zeros or content. Method: as above.
+    #[test]
+    fn room_that_was_taken_stays_or_goes() {
+        let left = losses(|random| {
+            let mut place = Place::new();
+            let file = place.make("file");
+            place.write(&file, &[1; 100], 0);
+            place.journal.synced(&file).unwrap();
+            place.sync_names();
+            place.write(&file, &[2; 1000], 100);
+            place.journal.power_lost(random).unwrap();
+            let content = fs::read(place.path("file")).unwrap();
+            assert_eq!(content[..100], [1; 100]);
+            assert!(content[100..].iter().all(|byte| [0, 2].contains(byte)), "never what was not written");
+            (content.len(), content[100..].contains(&2), content[100..].contains(&0))
+        });
+        assert!(left.contains_key(&(100, false, false)), "{left:?}");
+        assert!(left.contains_key(&(1100, true, false)), "{left:?}");
+        assert!(left.keys().all(|(length, ..)| *length == 100 || *length > 512), "{left:?}");
+    }
+
+    /// Goal: names that are not synced go, the latest first; what was renamed over or removed is there again. Method: a
+    /// file is replaced as an identity is, and another removed, with the power lost many times.
+    #[test]
+    fn names_go_from_the_last_on() {
+        let left = losses(|random| {
+            let mut place = Place::new();
+            for (name, content) in [("identity", b"old"), ("gone", b"???")] {
+                let file = place.make(name);
+                place.write(&file, content, 0);
+                place.journal.synced(&file).unwrap();
+            }
+            place.sync_names();
+            let file = place.make("identity.new");
+            place.write(&file, b"new", 0);
+            place.journal.synced(&file).unwrap();
+            let (from, to, gone) = (place.path("identity.new"), place.path("identity"), place.path("gone"));
+            place.journal.rename(&from, &to).unwrap();
+            place.journal.remove(&gone).unwrap();
+            place.journal.power_lost(random).unwrap();
+            (place.names().join(" "), fs::read_to_string(to).unwrap())
+        });
+        let case = |names: &str, identity: &str| (names.to_owned(), identity.to_owned());
+        let cases = [
+            case("gone identity", "old"),
+            case("gone identity identity.new", "old"),
+            case("gone identity", "new"),
+            case("identity", "new"),
+        ];
+        assert_eq!(left.keys().cloned().collect::<std::collections::BTreeSet<_>>(), cases.into());
+    }
+
+    /// Goal: what is synced outlasts every loss, whatever was done before, and the attic keeps nothing. Method: the
+    /// same with a sync of the names at the end.
+    #[test]
+    fn what_is_synced_stays() {
+        let left = losses(|random| {
+            let mut place = Place::new();
+            fs::create_dir(place.path("incoming")).unwrap();
+            let incoming = place.path("incoming");
+            place.journal.made(&incoming).unwrap();
+            let file = place.make("incoming/table");
+            place.write(&file, &[7; 3000], 0);
+            place.journal.synced(&file).unwrap();
+            place.journal.synced_dir(&incoming).unwrap();
+            let state = place.path("state");
+            place.journal.rename(&incoming, &state).unwrap();
+            let old = place.make("old");
+            place.write(&old, b"old", 0);
+            let path = place.path("old");
+            place.journal.remove(&path).unwrap();
+            place.sync_names();
+            assert_eq!(fs::read_dir(place.dir.path().join("attic")).unwrap().count(), 0);
+            place.journal.power_lost(random).unwrap();
+            (place.names(), fs::read(place.path("state/table")).unwrap() == [7; 3000])
+        });
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), [(vec!["state".to_owned()], true)]);
+    }
+
+    /// Goal: names in a directory that was renamed are undone where it is now. Method: the rename is durable, what
+    /// was made in it before is not.
+    #[test]
+    fn changes_follow_their_directory() {
+        let left = losses(|random| {
+            let mut place = Place::new();
+            fs::create_dir(place.path("incoming")).unwrap();
+            let incoming = place.path("incoming");
+            place.journal.made(&incoming).unwrap();
+            place.make("incoming/table");
+            let state = place.path("state");
+            place.journal.rename(&incoming, &state).unwrap();
+            place.sync_names();
+            place.journal.power_lost(random).unwrap();
+            assert_eq!(place.names(), ["state"]);
+            fs::read_dir(state).unwrap().count()
+        });
+        assert_eq!(left.keys().copied().collect::<Vec<_>>(), [0, 1]);
+    }
+}

@@ -1,0 +1,198 @@
+//! The network as one host has it: what node and client are given in the place of TCP.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use kvorum_client::{ByteStream, Connecting, Connector};
+use kvorum_node::net::network::{self as node, Duplex, Listener};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::network::{ConnectionId, HostId, Network};
+
+/// The network, as all hosts share it.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Network>>);
+
+impl Shared {
+    pub(super) fn new(network: Network) -> Shared {
+        Shared(Arc::new(Mutex::new(network)))
+    }
+
+    /// Does something with the network, and then wakes whom it concerns.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Network) -> T) -> T {
+        let mut network = self.lock();
+        let result = work(&mut network);
+        let wakers = network.take_wakers();
+        drop(network);
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Network> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The network as one host has it.
+#[derive(Clone)]
+pub struct HostNetwork {
+    pub(super) shared: Shared,
+    pub(super) host: HostId,
+}
+
+impl fmt::Debug for HostNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostNetwork({})", self.host)
+    }
+}
+
+impl HostNetwork {
+    fn open(&self, to: SocketAddr) -> impl Future<Output = io::Result<Stream>> + Send + 'static {
+        let HostNetwork { shared, host } = self.clone();
+        async move {
+            let id = shared.with(|network| network.connect(host, to));
+            // Dropped before it is connected, it is closed.
+            let stream = Stream { shared, id, side: 0 };
+            let connected =
+                poll_fn(|cx| match stream.shared.with(|network| network.is_connected(id, cx.waker())) {
+                    Some(connected) => Poll::Ready(connected),
+                    None => Poll::Pending,
+                });
+            if connected.await { Ok(stream) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+        }
+    }
+}
+
+fn parse(address: &str) -> io::Result<SocketAddr> {
+    address.parse().map_err(|_| io::Error::other(format!("'{address}' is no address of this world")))
+}
+
+impl node::Network for HostNetwork {
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        async move {
+            let address = parse(address)?;
+            if !self.shared.with(|network| network.listen(address)) {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            Ok(Box::new(Port { shared: self.shared.clone(), address }) as Box<dyn Listener>)
+        }
+        .boxed()
+    }
+
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<node::Stream>> {
+        let opening = self.open(to);
+        async move { Ok(Box::new(opening.await?) as node::Stream) }.boxed()
+    }
+
+    fn look_up<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        async move { Ok(vec![parse(name)?]) }.boxed()
+    }
+}
+
+impl Connector for HostNetwork {
+    fn connect(&self, address: &str) -> Connecting {
+        let opening = parse(address).map(|address| self.open(address));
+        Box::pin(async move { Ok(Box::new(opening?.await?) as Box<dyn ByteStream>) })
+    }
+}
+
+struct Port {
+    shared: Shared,
+    address: SocketAddr,
+}
+
+impl Listener for Port {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(node::Stream, SocketAddr)>> {
+        poll_fn(|cx| match self.shared.with(|network| network.accept(self.address, cx.waker())) {
+            Some((id, from)) => {
+                let stream = Stream { shared: self.shared.clone(), id, side: 1 };
+                Poll::Ready(Ok((Box::new(stream) as node::Stream, from)))
+            }
+            None => Poll::Pending,
+        })
+        .boxed()
+    }
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.shared.with(|network| network.stop_listening(self.address));
+    }
+}
+
+/// One end of a connection.
+struct Stream {
+    shared: Shared,
+    id: ConnectionId,
+    side: usize,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.with(|network| network.close(self.id, self.side));
+    }
+}
+
+impl Duplex for Stream {
+    fn take_over(self: Box<Self>) -> io::Result<node::Stream> {
+        Ok(self)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.remaining();
+        match self.shared.with(|network| network.read(self.id, self.side, room, cx.waker())) {
+            None => Poll::Pending,
+            Some(Err(())) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(Ok(bytes)) => {
+                buffer.put_slice(&bytes);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.shared.with(|network| network.write(self.id, self.side, bytes, cx.waker())) {
+            None => Poll::Pending,
+            Some(written) => Poll::Ready(written.map_err(|()| io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.with(|network| network.end(self.id, self.side));
+        Poll::Ready(Ok(()))
+    }
+}
