@@ -131,9 +131,12 @@ pub async fn run(
 ) -> Result<Closing, StartError> {
     let node = Node::start(config, machine).await?;
     let mut restart = node.raft.watch_restart();
-    tokio::select! {
-        () = stop => node.leave().await,
-        _ = restart.wait_for(|restart| *restart) => {}
+    let asked = tokio::select! {
+        () = stop => true,
+        _ = restart.wait_for(|restart| *restart) => false,
+    };
+    if asked {
+        node.leave().await;
     }
     Ok(node.stop().await)
 }
