@@ -15,7 +15,6 @@ use rand::rngs::StdRng;
 
 use super::clock::{Clock, Micros};
 use super::journal::{Journal, bytes_below};
-use super::random::chance;
 use super::trace::Trace;
 
 /// How large a disk is.
@@ -24,17 +23,6 @@ const TOTAL_BYTES: u64 = 512 << 20;
 const ROOM_STEP_BYTES: u64 = 4 << 20;
 /// How long a sync takes, at least and at most.
 const SYNC: (Micros, Micros) = (100, 1500);
-
-/// How many of a million calls fail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Errors {
-    /// Reads.
-    pub reads: u32,
-    /// Writes, and changes of names.
-    pub writes: u32,
-    /// Syncs of files and of names.
-    pub syncs: u32,
-}
 
 /// A disk.
 #[derive(Debug)]
@@ -54,7 +42,6 @@ struct State {
     hangs_until: Micros,
     /// Each sync takes up to so much longer.
     slow: Micros,
-    errors: Errors,
     total_bytes: u64,
 }
 
@@ -66,7 +53,6 @@ impl Disk {
             journal: Journal::new(dir.with_extension("attic")),
             hangs_until: 0,
             slow: 0,
-            errors: Errors::default(),
             total_bytes: TOTAL_BYTES,
         };
         Arc::new(Disk { dir, clock, trace, state: Mutex::new(state), is_frozen: AtomicBool::new(false) })
@@ -86,12 +72,6 @@ impl Disk {
         self.with(|state| state.slow = by);
     }
 
-    /// So many calls fail.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no plan has disks that fail yet"))]
-    pub fn fail(&self, errors: Errors) {
-        self.with(|state| state.errors = errors);
-    }
-
     /// Something else takes all of it but so much.
     pub fn fill_up(&self, left_bytes: u64) {
         let used_bytes = self.used_bytes().unwrap_or_default();
@@ -102,7 +82,7 @@ impl Disk {
     pub fn heal(&self) {
         self.with(|state| {
             (state.hangs_until, state.slow) = (0, 0);
-            (state.errors, state.total_bytes) = (Errors::default(), TOTAL_BYTES);
+            state.total_bytes = TOTAL_BYTES;
         });
     }
 
@@ -127,16 +107,12 @@ impl Disk {
         Ok(bytes_below(&self.dir)?.next_multiple_of(ROOM_STEP_BYTES))
     }
 
-    /// Whether a call is answered, of those of which so many of a million fail.
-    fn check(&self, failing: impl FnOnce(&Errors) -> u32) -> io::Result<()> {
-        if self.is_frozen.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the process is dead"));
+    /// Whether a call is answered.
+    fn check(&self) -> io::Result<()> {
+        match self.is_frozen.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the process is dead")),
+            false => Ok(()),
         }
-        let fails = self.with(|state| {
-            let millionths = failing(&state.errors);
-            chance(&mut state.random, millionths)
-        });
-        if fails { Err(rustix::io::Errno::IO.into()) } else { Ok(()) }
     }
 
     /// Whether there is room for so many bytes more. Only who is told that the disk is full looks closely.
@@ -186,7 +162,7 @@ impl DiskFiles {
 
 impl Files for DiskFiles {
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
-        self.0.check(|errors| if how == How::Read { errors.reads } else { errors.writes })?;
+        self.0.check()?;
         let mut options = fs::File::options();
         let file = match how {
             How::Read => self.opened(path, options.read(true).open(path)?),
@@ -204,7 +180,7 @@ impl Files for DiskFiles {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Arc<dyn File>>> {
-        self.0.check(|errors| errors.writes)?;
+        self.0.check()?;
         let opened = self.open_or_make(path)?;
         match opened.file.try_lock() {
             Ok(()) => Ok(Some(Arc::new(opened))),
@@ -229,7 +205,7 @@ impl Files for DiskFiles {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.check(|errors| errors.writes)?;
+        self.0.check()?;
         fs::create_dir(path)?;
         self.0.with(|state| state.journal.made(path))
     }
@@ -243,22 +219,22 @@ impl Files for DiskFiles {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.check(|errors| errors.writes)?;
+        self.0.check()?;
         self.0.with(|state| state.journal.rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.check(|errors| errors.writes)?;
+        self.0.check()?;
         self.0.with(|state| state.journal.remove(path))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.check(|errors| errors.writes)?;
+        self.0.check()?;
         self.0.with(|state| state.journal.remove(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.check(|errors| errors.syncs)?;
+        self.0.check()?;
         self.0.with(|state| state.journal.synced_dir(dir))
     }
 
@@ -296,19 +272,19 @@ impl DiskFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.check(|errors| errors.syncs)?;
+        self.disk.check()?;
         self.disk.with(|state| state.journal.synced(&self.file))
     }
 }
 
 impl File for DiskFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.disk.check(|errors| errors.reads)?;
+        self.disk.check()?;
         self.file.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.disk.check(|errors| errors.writes)?;
+        self.disk.check()?;
         let count = bytes.len() as u64;
         // What snapshots hold is not the same to the byte in each run, so only the log's frames are told.
         if self.is_log {
@@ -332,7 +308,7 @@ impl File for DiskFile {
     }
 
     fn preallocate(&self, from: u64, bytes: u64) -> io::Result<()> {
-        self.disk.check(|errors| errors.writes)?;
+        self.disk.check()?;
         let (length, to) = (self.bytes()?, from + bytes);
         if to > length {
             self.disk.check_room(to - length)?;
