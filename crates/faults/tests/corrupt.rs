@@ -70,7 +70,7 @@ async fn a_leader_that_differs_is_outvoted() -> Result<()> {
     let leader = cluster.leader().await?;
     let others =
         cluster.nodes().iter().filter(|node| !Arc::ptr_eq(node, &odd) && !Arc::ptr_eq(node, &leader));
-    let absent = others.cloned().next().context("there is no third member")?;
+    let absent = others.next().cloned().context("there is no third member")?;
     // With two of three nobody can say which one is right.
     for node in [&absent, &odd] {
         node.terminate().await?;
