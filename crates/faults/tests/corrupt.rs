@@ -68,9 +68,8 @@ async fn a_leader_that_differs_is_outvoted() -> Result<()> {
     fill(&cluster).await?;
     let odd = cluster.follower().await?;
     let leader = cluster.leader().await?;
-    let others =
-        cluster.nodes().iter().filter(|node| !Arc::ptr_eq(node, &odd) && !Arc::ptr_eq(node, &leader));
-    let absent = others.next().cloned().context("there is no third member")?;
+    let is_other = |node: &&Arc<Node>| !Arc::ptr_eq(node, &odd) && !Arc::ptr_eq(node, &leader);
+    let absent = cluster.nodes().iter().find(is_other).cloned().context("there is no third member")?;
     // With two of three nobody can say which one is right.
     for node in [&absent, &odd] {
         node.terminate().await?;

@@ -296,6 +296,8 @@ pub struct Node {
     pub version: String,
     /// The feature level of its cluster, as far as it knows.
     pub feature_level: u32,
+    /// The members whose data differs from what a majority holds, as its log says.
+    pub corrupt: BTreeSet<u64>,
     /// Its alarms.
     pub alarms: Vec<String>,
     /// Why it answers its status and nothing else, and what to do; empty where it serves.

@@ -106,6 +106,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         membership: membership(status.membership.unwrap_or_default(), namespace, name),
         version: status.version,
         feature_level: status.feature_level.max(1),
+        corrupt: status.corrupt_node_ids.into_iter().collect(),
         alarms: status.alarms,
         status_only: status.status_only,
     }

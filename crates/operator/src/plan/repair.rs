@@ -97,6 +97,11 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
         ));
     }
     let (pod, member) = (view.observed.pods.get(&ordinal), view.observed.pod_name(ordinal));
+    if claim.disk.is_some_and(|disk| view.is_corrupt(disk.node_id)) {
+        return Some(format!(
+            "The data on the disk of member {member} differs from what a majority of the members holds (CORRUPT)."
+        ));
+    }
     let unscheduled = pod.filter(|pod| pod.machine.is_none() && pod.troubled);
     let unscheduled = unscheduled.and_then(|pod| pod.trouble.as_ref());
     if let (true, Some(trouble)) = (view.observed.machines_forbidden, unscheduled) {
@@ -247,6 +252,19 @@ mod tests {
         assert_eq!(repaired(&seen), (false, vec!["ReplacementPending", "OneAtATime"]));
         seen.claims.get_mut(&3).unwrap().declared_lost = true;
         assert!(repaired(&seen).0, "a person knows");
+    }
+
+    /// Goal: a disk whose data the others outvote is replaced, while they are a majority without it; and it does not
+    /// count as one of them.
+    #[test]
+    fn a_disk_that_the_others_outvote_is_replaced() {
+        let mut seen = four_and_a_lost_one();
+        seen.claims.get_mut(&3).unwrap().machine = Machine::Exists;
+        assert!(!repaired(&seen).0);
+        seen.nodes.get_mut(&0).unwrap().corrupt = [4].into();
+        assert_eq!(repaired(&seen), (true, vec![]));
+        seen.nodes.get_mut(&0).unwrap().corrupt = [2, 4].into();
+        assert_eq!(repaired(&seen), (false, vec!["NoQuorumWithout", "NoQuorumWithout"]));
     }
 
     /// Goal: a machine whose Node was deleted and which goes on is not gone.

@@ -80,7 +80,15 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The member's data differs from what a majority holds.
+    pub fn is_corrupt(&self, node_id: u64) -> bool {
+        self.leader.corrupt.contains(&node_id)
+    }
+
     fn caught_up(&self, node_id: u64) -> bool {
+        if self.is_corrupt(node_id) {
+            return false;
+        }
         node_id == self.leader.node_id
             || self.leader.progress.get(&node_id).is_some_and(|progress| {
                 progress.matched > 0
