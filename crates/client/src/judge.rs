@@ -222,15 +222,16 @@ mod tests {
         for name in ["NOT_LEADER", "NO_LEADER", "SHUTTING_DOWN", "DEADLINE"] {
             assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Anywhere), "{name}");
         }
-        for name in ["UNJOINED", "STATUS_ONLY"] {
+        for name in ["UNJOINED", "STATUS_ONLY", "CORRUPT"] {
             assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Elsewhere), "{name}");
         }
         assert_eq!(reason("BUSY", &[]), Fate::NotApplied(Next::Here));
         let leader = reason("NOT_LEADER", &[("leader", "b:2")]);
         assert_eq!(leader, Fate::NotApplied(Next::Leader("b:2".to_owned())));
-        for name in ["OUTCOME_UNKNOWN", "CORRUPT"] {
-            assert_eq!(reason(name, &[]), Fate::Unknown, "{name}");
-        }
+        assert_eq!(reason("OUTCOME_UNKNOWN", &[]), Fate::Unknown);
+        // A store that failed in the middle of it.
+        let failed = Status::data_loss("");
+        assert_eq!(of_reason("CORRUPT", &HashMap::new(), &failed, "a:1"), Fate::Unknown);
         for name in ["COMPACTED", "CONDITION_FAILED", "TOO_LARGE", "NO_SPACE", "INVALID", "FROM_A_NEWER_NODE"]
         {
             assert!(matches!(reason(name, &[]), Fate::Answered(_)), "{name}");

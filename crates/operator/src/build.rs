@@ -508,7 +508,7 @@ mod tests {
         let template = inputs(&cluster).template().template;
         let env = template["spec"]["containers"][0]["env"].as_array().unwrap();
         let names: Vec<_> = env.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["POD_NAME", "RUST_BACKTRACE"]);
+        assert_eq!(names, ["POD_NAME", SHUTDOWN_DELAY, "RUST_BACKTRACE"]);
     }
 
     #[test]
