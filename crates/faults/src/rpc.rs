@@ -104,11 +104,13 @@ impl RawClient {
 pub use wire::KeyValue;
 pub use wire::condition::Expect;
 
-/// Whether a call came on a connection that its node had just ended in order, and the node says so: it has not begun
-/// it, and gRPC has clients send such a call once more by themselves. tonic's channel does not; hyper goes on using a
-/// connection after the first word of its end, and so may be late for the last one.
+/// Whether a call was not begun, since its connection had just ended in order. Either the node says so: gRPC has
+/// clients send such a call once more by themselves, and tonic's channel does not; hyper goes on using a connection
+/// after the first word of its end, and so may be late for the last one. Or hyper does, of a call that it still had
+/// when the connection was closed.
 pub fn is_unprocessed(status: &Status) -> bool {
-    format!("{status:?}").contains(r#"GoAway(b"", NO_ERROR, Remote)"#)
+    let said = format!("{status:?}");
+    said.contains(r#"GoAway(b"", NO_ERROR, Remote)"#) || said.contains(r#"Canceled, "connection closed""#)
 }
 
 /// The keys from `start` on, up to and without `end`.
