@@ -289,7 +289,8 @@ pub(crate) enum SnapshotCommand {
     },
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
+/// Reads a duration with its unit, of 1 ms at least.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 1h30m"))?;
     if duration < Duration::from_millis(1) {
         return Err("it must be at least 1ms".to_owned());

@@ -26,12 +26,19 @@ use crate::output::Output;
 /// The whole tool.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    let mut output = Output::new(args.output);
+    execute(Output::new(args.output), async |output| run(args, output).await)
+}
+
+/// Runs the one command of a tool to its end on a runtime of its own, prints what is left, and says how it went.
+pub fn execute(
+    mut output: Output,
+    command: impl AsyncFnOnce(&mut Output) -> Result<(), Failure>,
+) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Other(format!("start the runtime: {error}")))
-        .and_then(|runtime| runtime.block_on(run(args, &mut output)))
+        .and_then(|runtime| runtime.block_on(command(&mut output)))
         .and_then(|()| output.flush());
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

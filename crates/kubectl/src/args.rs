@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use kvorum_cli::args::{Del, Format, Get, Scan, Set, Watch};
+use kvorum_cli::args::{Del, Format, Get, Scan, Set, Watch, positive_duration};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 error, 2 usage, 3 key not found, 4 condition failed.";
@@ -225,14 +225,6 @@ impl Completer {
             Completer::Zsh => clap_complete::Shell::Zsh,
         })
     }
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 1h30m"))?;
-    if duration < Duration::from_millis(1) {
-        return Err("it must be at least 1ms".to_owned());
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

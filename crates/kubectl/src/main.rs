@@ -35,23 +35,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut output = Output::new(args.output);
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("start the runtime: {error}")))
-        .and_then(|runtime| runtime.block_on(run(args, &mut output)))
-        .and_then(|()| output.flush());
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // What was printed before the failure still counts.
-            let _ = output.flush();
-            let failure = session::of_members(failure);
-            failure.report();
-            ExitCode::from(failure.exit_code())
-        }
-    }
+    kvorum_cli::execute(Output::new(args.output), async |output| {
+        run(args, output).await.map_err(session::of_members)
+    })
 }
 
 async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {

@@ -116,23 +116,19 @@ fn each_release_and_watch_has_a_lease_of_its_own() {
     assert!(leases.contains("kvorum-operator"), "the Lease of releases before this one: {leases:?}");
 }
 
+/// The chart's objects with one value set.
+fn rendered_with(set: &str) -> Vec<Value> {
+    let mut helm = Command::new("helm");
+    objects(&output(helm.args(["template", "kvorum", CHART, "--kube-version", "1.34.0", "--set", set])))
+}
+
 /// Goal: `helm test` passes where images are pulled with a secret.
 #[test]
 fn the_test_cluster_pulls_with_the_operators_secrets() {
     if !at_hand("helm", &["version"]) {
         return;
     }
-    let mut helm = Command::new("helm");
-    helm.args([
-        "template",
-        "kvorum",
-        CHART,
-        "--kube-version",
-        "1.34.0",
-        "--set",
-        "image.pullSecrets[0].name=mine",
-    ]);
-    let rendered = objects(&output(&mut helm));
+    let rendered = rendered_with("image.pullSecrets[0].name=mine");
     let cluster = rendered.iter().find(|object| object["kind"] == "KvCluster").expect("the test makes one");
     assert_eq!(cluster["spec"]["pod"]["imagePullSecrets"][0]["name"], "mine");
 }
@@ -143,21 +139,11 @@ fn the_charts_pod_monitor_labels_members_as_the_operators_does() {
     if !at_hand("helm", &["version"]) {
         return;
     }
-    let mut helm = Command::new("helm");
-    helm.args([
-        "template",
-        "kvorum",
-        CHART,
-        "--kube-version",
-        "1.34.0",
-        "--set",
-        "metrics.podMonitor.enabled=true",
-    ]);
     let members = |object: &&Value| {
         object["kind"] == "PodMonitor" && object["metadata"]["name"].as_str().unwrap().ends_with("-members")
     };
     let mut charts =
-        objects(&output(&mut helm)).iter().find(members).unwrap()["spec"]["podMetricsEndpoints"].clone();
+        rendered_with("metrics.podMonitor.enabled=true").iter().find(members).unwrap()["spec"]["podMetricsEndpoints"].clone();
     let cluster = KvCluster::new("demo", KvClusterSpec::default());
     let (name, namespace, uid, image) = ("demo", "default", "u", "kvorum:1");
     let inputs = Inputs {

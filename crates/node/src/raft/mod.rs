@@ -221,16 +221,18 @@ impl Raft {
 
     /// Returns once what is held here differs from what a majority holds.
     pub async fn until_corrupt(&self) {
-        let mut stalled = self.inner.stalled.subscribe();
-        // The sender lives as long as the node.
-        let _ = stalled.wait_for(|stall| *stall == Some(Stall::Corrupt)).await;
+        self.until(|stall| *stall == Some(Stall::Corrupt)).await;
     }
 
     /// Returns once something stands still here.
     async fn until_stalled(&self) {
+        self.until(Option::is_some).await;
+    }
+
+    async fn until(&self, reached: impl FnMut(&Option<Stall>) -> bool) {
         let mut stalled = self.inner.stalled.subscribe();
         // The sender lives as long as the node.
-        let _ = stalled.wait_for(Option::is_some).await;
+        let _ = stalled.wait_for(reached).await;
     }
 
     /// The committed membership and the effective one; on a disk that is set aside, what it knows of them.

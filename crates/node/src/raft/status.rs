@@ -2,7 +2,9 @@
 
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::entry::FORMAT_VERSION;
+use kvorum_store::{ReadError, Store};
 use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Raft;
@@ -80,15 +82,23 @@ impl Raft {
     pub async fn hash(&self, revision: u64) -> Result<u64, RequestError> {
         let turn = self.inner.hashing.clone().acquire_owned().await;
         let turn = turn.map_err(|_| RequestError::ShuttingDown)?;
+        self.read_in_turn(turn, move |store| store.hash(revision)).await
+    }
+
+    /// Reads much of the store, off the runtime. The turn ends with the reading, which goes on when the caller is
+    /// gone.
+    pub(super) async fn read_in_turn<T: Send + 'static>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        read: impl FnOnce(&Store) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, RequestError> {
         let store = self.inner.store.clone();
-        // The turn ends with the reading, which goes on when the caller is gone.
-        let hash = self.inner.blocking.run(move || {
-            let hash = store.hash(revision);
+        let read = self.inner.blocking.run(move || {
+            let read = read(&store);
             drop(turn);
-            hash
+            read
         });
-        let hash = hash.await;
-        hash.map_err(|_| RequestError::ShuttingDown)?.map_err(RequestError::from)
+        read.await.map_err(|_| RequestError::ShuttingDown)?.map_err(RequestError::from)
     }
 
     /// The alarms that stand on this node's account.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kvorum_proto::peer::v1 as peer;
-use kvorum_store::{Digest, ReadError, Slice};
+use kvorum_store::{Digest, Slice};
 use tokio::time::{Instant, sleep};
 
 use super::SLICE_BYTES;
@@ -45,14 +45,6 @@ impl Raft {
     /// Reads a slice here. One is read at a time, or the whole store hashed; meanwhile the next one is refused.
     pub(super) async fn read_digest(&self, slice: Slice) -> Result<Digest, RequestError> {
         let turn = self.inner.hashing.clone().try_acquire_owned().map_err(|_| RequestError::Busy)?;
-        let store = self.inner.store.clone();
-        // The turn ends with the reading, which goes on when the caller is gone.
-        let read = self.inner.blocking.run(move || {
-            let digest = store.digest(&slice);
-            drop(turn);
-            digest
-        });
-        let read: Result<Digest, ReadError> = read.await.map_err(|_| RequestError::ShuttingDown)?;
-        read.map_err(RequestError::from)
+        self.read_in_turn(turn, move |store| store.digest(&slice)).await
     }
 }
