@@ -13,6 +13,7 @@ pub mod duties;
 pub mod error;
 pub mod health;
 pub mod http;
+pub mod key_reads;
 pub mod limits;
 pub mod machine;
 pub mod metrics;

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::command::{Answer, Command, KeyRange, Kind, TtlSet, Written};
 use kvorum_store::{Get, Store};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::blocking::Blocking;
 use crate::error::{MembershipError, RequestError, answered};
+use crate::key_reads::{self, KeyReads, Read};
 use crate::metrics::Metrics;
 use crate::net::budget::Account;
 use crate::net::dialer::Dialer;
@@ -26,8 +27,7 @@ use crate::raft::gather::Applied;
 use crate::shared_reads::SharedReads;
 use crate::watch::{WatchHub, Watcher};
 
-/// Reads of scans, and of keys that are not in memory, that may be under way at a time: each is a blocking
-/// thread, with a page in memory.
+/// Reads of scans that may be under way at a time: each is a blocking thread, with a page in memory.
 const BLOCKING_READS_MAX: usize = 8;
 
 /// The door of a node. Clones are the same one.
@@ -42,7 +42,7 @@ struct Inner {
     /// Of watches that fell behind. Apart from those of scans, so that neither holds up the other.
     changes: Arc<SharedReads>,
     /// And of single keys that are not in memory.
-    keys: Reads,
+    keys: KeyReads,
 }
 
 /// Where an answer comes from, and which state it tells of.
@@ -125,30 +125,22 @@ impl Reads {
         &self,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
-        let place = self.place().await?;
-        self.read_at(place, read).await.map(|(read, _)| read)
-    }
-
-    async fn place(&self) -> Result<OwnedSemaphorePermit, RequestError> {
-        self.places.clone().acquire_owned().await.map_err(|_| RequestError::ShuttingDown)
-    }
-
-    /// Reads at a place, which comes back with what was read.
-    async fn read_at<T: Send + 'static>(
-        &self,
-        place: OwnedSemaphorePermit,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> Result<(T, OwnedSemaphorePermit), RequestError> {
+        let place = self.places.clone().acquire_owned().await.map_err(|_| RequestError::ShuttingDown)?;
         let store = self.store.clone();
-        self.blocking.run(move || (read(&store), place)).await.map_err(|_| RequestError::ShuttingDown)
+        let read = self.blocking.run(move || {
+            let read = read(&store);
+            drop(place);
+            read
+        });
+        read.await.map_err(|_| RequestError::ShuttingDown)
     }
 }
 
 impl Requests {
     /// The door of a node that takes requests of so many bytes.
     pub fn new(raft: Raft, hub: Arc<WatchHub>, request_bytes_max: usize) -> Requests {
-        let reads = || Reads::new(raft.store().clone(), raft.blocking().clone(), BLOCKING_READS_MAX);
-        let (scans, keys) = (reads(), reads());
+        let scans = Reads::new(raft.store().clone(), raft.blocking().clone(), BLOCKING_READS_MAX);
+        let keys = KeyReads::new(raft.store().clone(), raft.blocking().clone());
         let changes = SharedReads::new(raft.store().clone(), raft.blocking().clone());
         Requests(Arc::new(Inner { raft, hub, request_bytes_max, scans, changes, keys }))
     }
@@ -216,7 +208,7 @@ impl Requests {
         revision: u64,
         account: Option<&Account>,
         deadline: Instant,
-    ) -> Result<(Get, Option<OwnedSemaphorePermit>), RequestError> {
+    ) -> Result<(Get, Option<key_reads::Place>), RequestError> {
         let read = self.read_key(key, revision, account);
         timeout_at(deadline, read).await.map_err(|_| RequestError::Busy)?
     }
@@ -228,25 +220,19 @@ impl Requests {
         key: Bytes,
         revision: u64,
         account: Option<&Account>,
-    ) -> Result<(Get, Option<OwnedSemaphorePermit>), RequestError> {
-        let keys = &self.0.keys;
+    ) -> Result<(Get, Option<key_reads::Place>), RequestError> {
         loop {
             if let Some(account) = account {
                 account.admitted().await;
             }
             if revision == 0
-                && let Some(got) = answered(keys.store.get_cached(&key))?
+                && let Some(got) = answered(self.store().get_cached(&key))?
             {
                 return Ok((got, None));
             }
-            let place = keys.place().await?;
-            // While it waited for its place, others may have taken the room.
-            if account.is_some_and(|account| !account.is_admitted()) {
-                continue;
+            if let Read::Done(got, place) = self.0.keys.read(key.clone(), revision, account.cloned()).await? {
+                return Ok((got?, Some(place)));
             }
-            let read = move |store: &Store| answered(store.get(&key, revision));
-            let (got, place) = keys.read_at(place, read).await?;
-            return Ok((got?, Some(place)));
         }
     }
 
