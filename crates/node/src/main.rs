@@ -10,9 +10,11 @@ use std::time::Duration;
 use clap::Parser as _;
 use kvorum_node::config::{Cli, Config, LogFormat, Task};
 use kvorum_node::machine::Machine;
+use kvorum_node::net::listen::FILES_WANTED;
 use kvorum_node::server::{self, Closing};
 use kvorum_store::data_dir::{DataDir, DataDirError};
 use kvorum_store::log::{self, Log};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -152,11 +154,16 @@ fn verify(data_dir: &Path) -> ExitCode {
 
 /// The default soft limit of 1,024 descriptors is less than the connections a node can serve.
 fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
         tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < FILES_WANTED) {
+        tracing::warn!(
+            "this process may open {files} files only, and takes fewer connections than it could; allow it \
+             {FILES_WANTED}, by ulimit -n or LimitNOFILE="
+        );
     }
 }

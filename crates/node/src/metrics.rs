@@ -14,7 +14,7 @@ use kvorum_proto::admin::v1 as admin;
 use kvorum_store::Store;
 use kvorum_store::log::LogObserver;
 use prometheus::{
-    Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
+    Encoder as _, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 use prost::Message as _;
 
@@ -60,6 +60,8 @@ pub struct Metrics {
     pub snapshots: SnapshotMetrics,
     /// Bytes that wait to be sent.
     pub send_budget: IntGauge,
+    /// Bytes of requests, by port.
+    pub receive_budget: IntGaugeVec,
     /// The store, and what members hold of it.
     pub store: StoreMetrics,
     apply_seconds: Histogram,
@@ -136,6 +138,11 @@ impl Metrics {
             send_budget: make.gauge(
                 "kvorum_send_budget_bytes",
                 "Bytes of answers that wait for their clients to take them, or that there is room for.",
+            ),
+            receive_budget: make.gauge_vec(
+                "kvorum_receive_budget_bytes",
+                "Bytes of requests that are being received or answered, by port.",
+                &["port"],
             ),
             store: StoreMetrics::new(&make),
             apply_seconds: make.histogram(

@@ -29,9 +29,10 @@ use crate::config::{Bootstrap, Config};
 use crate::health::Health;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
-use crate::net::budget::SendBudget;
+use crate::net::budget::Budget;
 use crate::net::dialer::Dialer;
-use crate::net::listen::{BindError, bind};
+use crate::net::inbox::RECEIVE_BUDGET_BYTES;
+use crate::net::listen::{BindError, Port, bind};
 use crate::net::network::Listener;
 use crate::net::router::Router;
 use crate::net::sizes::PEER_MESSAGE_BYTES_MAX;
@@ -41,7 +42,7 @@ use crate::raft::start::Parts;
 use crate::raft::{Raft, RaftOptions};
 use crate::requests::Requests;
 use crate::watch::WatchHub;
-use crate::{duties, http};
+use crate::{duties, http, net};
 
 /// The steps of a stop, together well under the 10 s that a stop may take.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -231,16 +232,19 @@ impl Node {
         tokio::spawn(hub.clone().dispatch());
         tokio::spawn(end_watches_of_corrupt(raft.clone(), hub.clone()));
         let requests = Requests::new(raft.clone(), hub.clone(), limit);
-        let budget =
-            SendBudget::new(config.send_budget_bytes, config.send_patience, metrics.send_budget.clone());
-        let router = Router::builder(metrics.clone(), stopping.clone(), limit, budget.clone())
-            .status_only(raft.status_only())
-            .with(KvService::server(requests.clone()))
-            .with(ClusterService::server(requests.clone()))
-            .with(health_service);
+        let budget = Budget::new(config.send_budget_bytes, config.send_patience, metrics.send_budget.clone());
+        let [client_receive, peer_receive] = receive_budgets(&metrics);
+        let router =
+            Router::builder(metrics.clone(), stopping.clone(), limit, budget.clone(), client_receive)
+                .status_only(raft.status_only())
+                .with(KvService::server(requests.clone()))
+                .with(ClusterService::server(requests.clone()))
+                .with(health_service);
         let router = with_reflection(router).build();
         let clients = match config.client_threads {
-            0 => tokio::spawn(transport::serve(listeners.client, router, stopped(clients_stop))),
+            0 => {
+                tokio::spawn(transport::serve(listeners.client, Port::Client, router, stopped(clients_stop)))
+            }
             count => {
                 let workers = Workers::start(count, &router, &clients_stop, &peers_stop)
                     .map_err(|error| StartError::System("start the threads that serve clients", error))?;
@@ -251,13 +255,13 @@ impl Node {
         let peer =
             PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(AdminService::new(requests));
-        let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget)
+        let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget, peer_receive)
             .status_only(raft.status_only())
             .with(peer)
             .with(admin);
-        let peers =
-            tokio::spawn(transport::serve(listeners.peer, router.build(), stopped(peers_stop.clone())));
-        let http = tokio::spawn(serve_http(listeners.http, health, peers_stop));
+        let peers = transport::serve(listeners.peer, Port::Peer, router.build(), stopped(peers_stop.clone()));
+        let peers = tokio::spawn(peers);
+        let http = tokio::spawn(net::http::serve(listeners.http, http::routes(health), stopped(peers_stop)));
         let others = [reporting, starting, peers, http].iter().map(JoinHandle::abort_handle).collect();
         let shutdown_delay = config.shutdown_delay;
         Ok(Node {
@@ -435,8 +439,11 @@ async fn found_or_wait(raft: &Raft, config: &Config, addresses: Addresses) -> Re
     }
 }
 
-async fn serve_http(listener: Box<dyn Listener>, health: Health, stop: watch::Receiver<bool>) {
-    if let Err(error) = http::serve(listener, health, stopped(stop)).await {
-        tracing::error!(%error, "the HTTP port is no longer served");
-    }
+/// What the calls of each gRPC port may have received: clients can take nothing of what members need. Nobody waits
+/// for room, so that there is no patience either.
+fn receive_budgets(metrics: &Metrics) -> [Budget; 2] {
+    ["client", "peer"].map(|port| {
+        let gauge = metrics.receive_budget.with_label_values(&[port]);
+        Budget::new(RECEIVE_BUDGET_BYTES, Duration::ZERO, gauge)
+    })
 }

@@ -5,6 +5,7 @@
 
 mod fixture;
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use fixture::*;
 use kvorum_proto::kv::v1::kv_client::KvClient;
 use kvorum_proto::kv::v1::*;
 use tokio::time::{sleep, timeout};
+use tonic::codegen::{Service as _, http};
 
 /// What another test took would count here.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -130,4 +132,118 @@ async fn async_watches_that_nobody_reads_take_bounded_memory() {
         read.unwrap();
     }
     fixture.stop().await;
+}
+
+/// Goal: requests that are never sent to their end take a bounded part of memory, and keep nobody else from being
+/// served; those that find no room are refused, and nothing of them is done.
+/// Method: 1,000 sets of 1 MiB on one connection, each but for its last byte.
+#[test]
+fn requests_that_never_end_take_bounded_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    run(async_requests_that_never_end_take_bounded_memory());
+}
+
+async fn async_requests_that_never_end_take_bounded_memory() {
+    const SETS: usize = 1000;
+    const MESSAGE_BYTES: usize = 1 << 20;
+    let mut fixture = Fixture::start().await;
+    let before = resident_bytes();
+    let mut message = vec![0];
+    message.extend((MESSAGE_BYTES as u32).to_be_bytes());
+    message.resize(5 + MESSAGE_BYTES - 1, b'v');
+    let message = Bytes::from(message);
+    let channel = connect(fixture.node().addresses.client).await;
+    let mut sets = tokio::task::JoinSet::new();
+    for _ in 0..SETS {
+        let (mut channel, body) = (channel.clone(), Unfinished(Some(message.clone())));
+        sets.spawn(async move {
+            let request = http::Request::post("http://node/kv.v1.Kv/Set")
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(tonic::body::Body::new(body));
+            std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+            let answer = channel.call(request.unwrap()).await.unwrap();
+            answer.headers()["grpc-status"].to_str().unwrap().to_owned()
+        });
+    }
+    let mut most = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        most = most.max(resident_bytes().saturating_sub(before));
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(most < 200 << 20, "{} MiB for requests that never end", most >> 20);
+    let mut other = KvClient::new(connect(fixture.node().addresses.client).await);
+    let set = SetRequest { key: "big".into(), value: vec![b'v'; MESSAGE_BYTES].into(), ..Default::default() };
+    timeout(Duration::from_secs(10), other.set(set)).await.unwrap().unwrap();
+    let mut ended: HashMap<String, usize> = HashMap::new();
+    while let Some(status) = timeout(Duration::from_secs(60), sets.join_next()).await.unwrap() {
+        *ended.entry(status.unwrap()).or_default() += 1;
+    }
+    // Those that had room were waited for; the connection has half of 128 MiB.
+    let code = |code: tonic::Code| (code as i32).to_string();
+    let expected =
+        [(code(tonic::Code::DeadlineExceeded), 64), (code(tonic::Code::ResourceExhausted), SETS - 64)];
+    assert_eq!(ended, HashMap::from(expected));
+    fixture.stop().await;
+}
+
+/// Goal: who sends more at once than there is room for is told so, and keeps his connection and what is open on it.
+/// Method: a hundred sets of 1 MiB at once, beside a watch.
+#[test]
+fn more_than_there_is_room_for_closes_no_connection() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    run(async_more_than_there_is_room_for_closes_no_connection());
+}
+
+async fn async_more_than_there_is_room_for_closes_no_connection() {
+    const SETS: usize = 100;
+    let mut fixture = Fixture::start().await;
+    let kv = KvClient::new(connect(fixture.node().addresses.client).await);
+    let request = WatchRequest { range: everything(), from_revision: 0, previous: false };
+    let mut watch = kv.clone().watch(request).await.unwrap().into_inner();
+    let mut sets = tokio::task::JoinSet::new();
+    for number in 0..SETS {
+        let mut kv = kv.clone();
+        let key = format!("big/{number}").into();
+        sets.spawn(async move {
+            kv.set(SetRequest { key, value: vec![b'v'; 1 << 20].into(), ..Default::default() }).await
+        });
+    }
+    let (mut done, mut refused) = (0, 0);
+    while let Some(set) = timeout(Duration::from_secs(60), sets.join_next()).await.unwrap() {
+        match set.unwrap() {
+            Ok(_) => done += 1,
+            Err(status) if status.code() == tonic::Code::ResourceExhausted => refused += 1,
+            // A slow machine may take longer than the call has.
+            Err(status) if status.code() == tonic::Code::DeadlineExceeded => {}
+            Err(status) => panic!("{status:?}"),
+        }
+    }
+    assert!(done > 0, "{refused} were refused, and all others were too late");
+    let mut kv = kv;
+    kv.set(SetRequest { key: "small".into(), ..Default::default() }).await.unwrap();
+    let mut seen = 0;
+    while seen <= done {
+        let next = timeout(Duration::from_secs(60), watch.message()).await.unwrap();
+        seen += next.unwrap().unwrap().events.len();
+    }
+    fixture.stop().await;
+}
+
+/// A request's body of which the end never comes.
+struct Unfinished(Option<Bytes>);
+
+impl http_body::Body for Unfinished {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, tonic::Status>>> {
+        self.0.take().map_or(std::task::Poll::Pending, |begun| {
+            std::task::Poll::Ready(Some(Ok(http_body::Frame::data(begun))))
+        })
+    }
 }

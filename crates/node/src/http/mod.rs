@@ -1,8 +1,5 @@
 //! The HTTP port: `/metrics`, `/livez`, `/readyz` and `/version`.
 
-use std::io;
-use std::net::SocketAddr;
-
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,38 +7,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::health::Health;
-use crate::net::listen::accept_any;
-use crate::net::network::{Listener, Stream};
 
-/// The port, as axum wants it.
-struct Port(Box<dyn Listener>);
-
-impl axum::serve::Listener for Port {
-    type Io = Stream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
-        accept_any(&mut *self.0).await
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.address()
-    }
-}
-
-/// Serves the port until `stop`.
-pub async fn serve(
-    listener: Box<dyn Listener>,
-    health: Health,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let router = Router::new()
+/// What the port answers.
+pub fn routes(health: Health) -> Router {
+    Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(async |State(health): State<Health>| answer(health.alive())))
         .route("/readyz", get(async |State(health): State<Health>| answer(health.ready())))
         .route("/version", get(version))
-        .with_state(health);
-    axum::serve(Port(listener), router).with_graceful_shutdown(stop).await
+        .with_state(health)
 }
 
 fn answer(result: Result<(), String>) -> Response {

@@ -1,5 +1,5 @@
-//! One budget of bytes for everything that waits to be sent: who finds no room waits, and reads only
-//! once it has room.
+//! A budget of bytes: one for everything that waits to be sent, where who finds no room waits, and reads only
+//! once it has room; and one a port for what is received, see `inbox`.
 //!
 //! It is fair by connection. A connection that holds nothing is served before all that hold
 //! something, in the order in which they came; one that holds something gets more, in turn, while it
@@ -13,16 +13,16 @@ use prometheus::IntGauge;
 use tokio::sync::oneshot;
 use tokio::time::Duration;
 
-/// The budget of a node, in bytes: pages for dozens of clients that read slowly, and little beside the
+/// What may wait to be sent by a node, in bytes: pages for dozens of clients that read slowly, and little beside the
 /// store's caches.
 pub const SEND_BUDGET_BYTES: u64 = 64 * 1024 * 1024;
 
 /// While a connection that holds nothing waits for room, others are waited for this part of the patience.
 const PRESSED_PART: u32 = 6;
 
-/// The bytes that wait to be sent, on all connections of a node.
+/// Bytes in memory, on all connections of a node or of a port.
 #[derive(Clone)]
-pub struct SendBudget(Arc<Shared>);
+pub struct Budget(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -30,10 +30,10 @@ struct Shared {
     gauge: IntGauge,
 }
 
-impl SendBudget {
+impl Budget {
     /// A budget of so many bytes, whose use the gauge shows.
-    pub fn new(bytes_max: usize, patience: Duration, gauge: IntGauge) -> SendBudget {
-        SendBudget(Arc::new(Shared { state: Mutex::new(State::new(bytes_max)), patience, gauge }))
+    pub fn new(bytes_max: usize, patience: Duration, gauge: IntGauge) -> Budget {
+        Budget(Arc::new(Shared { state: Mutex::new(State::new(bytes_max)), patience, gauge }))
     }
 
     /// The account of a new connection.
@@ -75,7 +75,7 @@ pub struct Account(Arc<Owner>);
 
 struct Owner {
     id: u64,
-    budget: SendBudget,
+    budget: Budget,
 }
 
 impl Drop for Owner {
@@ -86,7 +86,7 @@ impl Drop for Owner {
 
 impl Account {
     /// The budget it is part of.
-    pub fn budget(&self) -> &SendBudget {
+    pub fn budget(&self) -> &Budget {
         &self.0.budget
     }
 

@@ -12,6 +12,7 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, http, http::HeaderMap};
 use tonic::{Code, Status};
 
+use super::inbox::Room;
 use super::outbox::Outbox;
 use crate::error::RequestError;
 use crate::metrics::MethodMetrics;
@@ -25,16 +26,19 @@ pub struct Call {
     method: Option<Arc<MethodMetrics>>,
     request_bytes_max: usize,
     begun: Instant,
+    /// What was received of it is in memory until then.
+    _room: Room,
 }
 
 impl Call {
-    /// Counts what becomes of a response.
+    /// Counts what becomes of a response to a request that has this room.
     pub fn new(
         response: BoxFuture<HttpResponse, Infallible>,
         method: Arc<MethodMetrics>,
         request_bytes_max: usize,
+        room: Room,
     ) -> Call {
-        Call { response, method: Some(method), request_bytes_max, begun: Instant::now() }
+        Call { response, method: Some(method), request_bytes_max, begun: Instant::now(), _room: room }
     }
 }
 

@@ -1,17 +1,28 @@
 //! Ports, and the connections that come in on them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::network::{Listener, Net, Stream};
 
-/// Connections a port takes at a time; the next ones wait to be accepted. Each costs tens of
-/// kilobytes, and a client needs one.
+/// Connections that the ports of clients and members take at a time; the next ones wait to be accepted. Each costs
+/// tens of kilobytes, and a client needs one.
 const CONNECTIONS_MAX: usize = 10_000;
+
+/// Connections of the HTTP port at a time.
+const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Descriptors that are not for connections: those of the store's tables, of the log, and some to spare. A node that
+/// could open no file any more would have to stop.
+const FILES_RESERVED: usize = 1024;
+
+/// Descriptors with which every port takes all the connections that it may.
+pub const FILES_WANTED: u64 = 32_768;
 
 /// After an error of `accept`, the next attempt waits so long: out of file descriptors, it would
 /// fail again at once.
@@ -40,23 +51,41 @@ pub async fn bind(net: &Net, flag: &'static str, address: &str) -> Result<Box<dy
     bound.map_err(|source| BindError { flag, address: address.to_owned(), source })
 }
 
-/// The room of a port, for [`CONNECTIONS_MAX`] connections at a time.
-pub fn room() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(CONNECTIONS_MAX))
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Clients.
+    Client,
+    /// Members, and who administers them.
+    Peer,
+    /// Probes and metrics.
+    Http,
+}
+
+/// The room of a port, for so many connections at a time as it may have, and as the process has descriptors for.
+pub fn room(port: Port) -> Arc<Semaphore> {
+    let files = getrlimit(Resource::Nofile).current;
+    Arc::new(Semaphore::new(connections_max(port, files)))
+}
+
+/// How many connections a port may have in a process that may open so many files; none: any number.
+fn connections_max(port: Port, files: Option<u64>) -> usize {
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    let free = files - FILES_RESERVED.min(files / 2);
+    let most = match port {
+        Port::Client => CONNECTIONS_MAX.min(free / 2),
+        Port::Peer => CONNECTIONS_MAX.min(free / 3),
+        Port::Http => HTTP_CONNECTIONS_MAX.min(free / 12),
+    };
+    most.max(1)
 }
 
 /// Waits for room, and accepts the next connection.
 pub async fn accept(listener: &mut dyn Listener, room: &Arc<Semaphore>) -> Accepted {
     let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let (stream, from) = accept_any(listener).await;
-    Accepted { stream, from: from.ip(), permit }
-}
-
-/// Accepts the next connection, however many there are.
-pub async fn accept_any(listener: &mut dyn Listener) -> (Stream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok((stream, from)) => return Accepted { stream, from: from.ip(), permit },
             Err(error) => {
                 let port = listener.address().map_or_else(|error| error.to_string(), |at| at.to_string());
                 tracing::warn!(%error, port, "a connection could not be accepted");
@@ -94,5 +123,25 @@ impl Accepted {
     pub fn take_over(self) -> io::Result<Connection> {
         let Accepted { stream, from, permit } = self;
         Ok(Connection { stream: stream.take_over()?, from, permit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: connections leave the disk its descriptors. Method: a table of limits.
+    #[test]
+    fn connections_leave_files_to_the_disk() {
+        let all = |files| [Port::Client, Port::Peer, Port::Http].map(|port| connections_max(port, files));
+        assert_eq!(all(None), [10_000, 10_000, 256]);
+        assert_eq!(all(Some(1 << 20)), [10_000, 10_000, 256]);
+        assert_eq!(all(Some(FILES_WANTED)), [10_000, 10_000, 256]);
+        assert_eq!(all(Some(4096)), [1536, 1024, 256]);
+        assert_eq!(all(Some(1024)), [256, 170, 42]);
+        for files in [0, 1, 10, 1000, 5000, 50_000] {
+            let left = files as i64 - all(Some(files)).iter().sum::<usize>() as i64;
+            assert!(left >= (files as i64 / 2).min(FILES_RESERVED as i64) - 3, "{left} of {files}");
+        }
     }
 }

@@ -5,6 +5,8 @@ pub mod budget;
 mod call;
 pub mod deadline;
 pub mod dialer;
+pub mod http;
+pub mod inbox;
 pub mod listen;
 pub mod network;
 pub mod outbox;

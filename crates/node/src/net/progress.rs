@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::time::{Duration, Instant};
 
-use super::budget::SendBudget;
+use super::budget::Budget;
 
 /// Whether a client takes what it asked for.
 pub struct Progress {
-    budget: SendBudget,
+    budget: Budget,
     /// Bytes that wait to be sent.
     held: AtomicUsize,
     begun: Instant,
@@ -25,7 +25,7 @@ thread_local! {
 }
 
 impl Progress {
-    pub(super) fn new(budget: SendBudget) -> Progress {
+    pub(super) fn new(budget: Budget) -> Progress {
         let (held, since_ms, stalled) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
         Progress { budget, held, begun: Instant::now(), since_ms, stalled }
     }

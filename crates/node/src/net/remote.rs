@@ -13,6 +13,8 @@ pub struct Remote {
     pub address: IpAddr,
     /// What it may have waiting to be sent.
     pub account: Account,
+    /// What its calls may have received.
+    pub received: Account,
 }
 
 impl Remote {

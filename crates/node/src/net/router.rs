@@ -9,8 +9,10 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
 
-use super::budget::SendBudget;
+use super::budget::Budget;
 use super::call::{Call, HttpResponse};
+use super::inbox::Room;
+use super::sizes::decoding_limit;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::place::StatusOnly;
@@ -35,32 +37,51 @@ struct Inner {
     stopping: Arc<AtomicBool>,
     status_only: Option<StatusOnly>,
     request_bytes_max: usize,
-    budget: SendBudget,
+    budget: Budget,
+    receive_budget: Budget,
 }
 
 impl Router {
     /// A router without services. Once `stopping` is set, calls are answered SHUTTING_DOWN; what waits to
-    /// be sent counts in the budget.
+    /// be sent counts in one budget, and what was received in the other.
     pub fn builder(
         metrics: Arc<Metrics>,
         stopping: Arc<AtomicBool>,
         request_bytes_max: usize,
-        budget: SendBudget,
+        budget: Budget,
+        receive_budget: Budget,
     ) -> RouterBuilder {
-        let services = Vec::new();
-        RouterBuilder(Inner { services, metrics, stopping, status_only: None, request_bytes_max, budget })
+        RouterBuilder(Inner {
+            services: Vec::new(),
+            metrics,
+            stopping,
+            status_only: None,
+            request_bytes_max,
+            budget,
+            receive_budget,
+        })
     }
 
     /// What may wait to be sent.
-    pub fn budget(&self) -> &SendBudget {
+    pub fn budget(&self) -> &Budget {
         &self.inner.budget
     }
 
-    /// Answers a call.
-    pub fn answer(&self, request: HttpRequest) -> Call {
+    /// What calls may have received.
+    pub fn receive_budget(&self) -> &Budget {
+        &self.inner.receive_budget
+    }
+
+    /// The largest message that is decoded, in bytes.
+    pub fn message_bytes_max(&self) -> usize {
+        decoding_limit(self.inner.request_bytes_max)
+    }
+
+    /// Answers a call, which has this room for what it brings.
+    pub fn answer(&self, request: HttpRequest, room: Room) -> Call {
         let method = self.inner.metrics.method(request.uri().path()).clone();
         let response = self.inner.call(request);
-        Call::new(response, method, self.inner.request_bytes_max)
+        Call::new(response, method, self.inner.request_bytes_max, room)
     }
 }
 

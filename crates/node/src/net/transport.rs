@@ -22,7 +22,8 @@ use tonic::body::Body;
 use tonic::codegen::http;
 
 use super::call::{Call, HttpResponse};
-use super::listen::{Connection, accept, room};
+use super::inbox::{Inbox, Room};
+use super::listen::{Connection, Port, accept, room};
 use super::network::Listener;
 use super::progress::Progress;
 use super::remote::Remote;
@@ -49,8 +50,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a port until `stop`, then lets the calls in flight end. Dropped, it cuts them off.
-pub async fn serve(listener: Box<dyn Listener>, router: Router, stop: impl Future<Output = ()>) {
-    let incoming = stream::unfold((listener, room()), async |(mut listener, room)| {
+pub async fn serve(listener: Box<dyn Listener>, port: Port, router: Router, stop: impl Future<Output = ()>) {
+    let incoming = stream::unfold((listener, room(port)), async |(mut listener, room)| {
         let connection = accept(&mut *listener, &room).await.serve_here();
         Some((Ok(connection), (listener, room)))
     });
@@ -89,7 +90,8 @@ pub async fn serve_connections(
 
 async fn serve_connection(connection: Connection, router: Router, draining: watch::Receiver<bool>) {
     let Connection { stream, from, permit: _permit } = connection;
-    let remote = Remote { address: from, account: router.budget().account() };
+    let (account, received) = (router.budget().account(), router.receive_budget().account());
+    let remote = Remote { address: from, account, received };
     let served = http2::Builder::new(Answering)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -127,9 +129,11 @@ impl hyper::service::Service<http::Request<hyper::body::Incoming>> for Calls {
     type Future = Call;
 
     fn call(&self, request: http::Request<hyper::body::Incoming>) -> Call {
-        let mut request = request.map(Body::new);
+        let (received, room) = (self.remote.received.clone(), Room::default());
+        let limit = self.router.message_bytes_max();
+        let mut request = request.map(|body| Body::new(Inbox::new(body, received, room.clone(), limit)));
         request.extensions_mut().insert(self.remote.clone());
-        self.router.answer(request)
+        self.router.answer(request, room)
     }
 }
 

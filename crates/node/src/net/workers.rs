@@ -12,7 +12,7 @@ use futures_util::stream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
-use super::listen::{self, Accepted};
+use super::listen::{self, Accepted, Port};
 use super::network::Listener;
 use super::router::Router;
 use super::transport::{self, stopped};
@@ -86,7 +86,7 @@ impl Workers {
 }
 
 async fn deal(mut listener: Box<dyn Listener>, queues: Vec<mpsc::Sender<Accepted>>) {
-    let room = listen::room();
+    let room = listen::room(Port::Client);
     for queue in queues.iter().cycle() {
         let accepted = listen::accept(&mut *listener, &room).await;
         if queue.send(accepted).await.is_err() {

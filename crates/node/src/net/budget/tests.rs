@@ -2,12 +2,12 @@ use futures_util::FutureExt as _;
 
 use super::*;
 
-fn budget(bytes_max: usize) -> SendBudget {
+fn budget(bytes_max: usize) -> Budget {
     let gauge = IntGauge::new("used", "used").expect("the name is one");
-    SendBudget::new(bytes_max, Duration::from_secs(60), gauge)
+    Budget::new(bytes_max, Duration::from_secs(60), gauge)
 }
 
-fn used(budget: &SendBudget) -> usize {
+fn used(budget: &Budget) -> usize {
     budget.lock().used
 }
 

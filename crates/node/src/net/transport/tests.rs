@@ -10,7 +10,7 @@ use prometheus::IntGauge;
 use super::*;
 use crate::blocking::{Blocking, ThreadPool};
 use crate::metrics::Metrics;
-use crate::net::budget::SendBudget;
+use crate::net::budget::Budget;
 use crate::net::network::Network as _;
 use crate::net::tcp::Tcp;
 
@@ -60,10 +60,10 @@ async fn after(cancelled: u32) -> (u8, String) {
     let mut client = TcpStream::connect(listener.address().unwrap()).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     client.write_all(&cancelled_calls(cancelled)).unwrap();
-    let budget = SendBudget::new(1 << 20, Duration::from_secs(60), IntGauge::new("used", "used").unwrap());
+    let budget = Budget::new(1 << 20, Duration::from_secs(60), IntGauge::new("used", "used").unwrap());
     let stopping = Arc::new(AtomicBool::new(false));
-    let router = Router::builder(Arc::new(Metrics::new()), stopping, 1 << 20, budget).build();
-    let server = tokio::spawn(serve(listener, router, std::future::pending()));
+    let router = Router::builder(Arc::new(Metrics::new()), stopping, 1 << 20, budget.clone(), budget).build();
+    let server = tokio::spawn(serve(listener, Port::Client, router, std::future::pending()));
     let verdict = Blocking::new(ThreadPool).run(move || verdict(&mut client)).await.unwrap();
     server.abort();
     verdict
