@@ -13,6 +13,7 @@ use tonic::codegen::{BoxFuture, http, http::HeaderMap};
 use tonic::{Code, Status};
 
 use super::inbox::Room;
+use super::open_calls::OpenCall;
 use super::outbox::Outbox;
 use crate::error::RequestError;
 use crate::metrics::MethodMetrics;
@@ -26,19 +27,26 @@ pub struct Call {
     method: Option<Arc<MethodMetrics>>,
     request_bytes_max: usize,
     begun: Instant,
-    /// What was received of it is in memory until then.
-    _room: Room,
+    held: Option<Held>,
+}
+
+/// What a call holds until it is answered.
+pub struct Held {
+    /// Its place among the calls of the port; a stream has it to its end.
+    pub place: OpenCall,
+    /// What was received of it.
+    pub room: Room,
 }
 
 impl Call {
-    /// Counts what becomes of a response to a request that has this room.
+    /// Counts what becomes of a response to a request that holds this until then.
     pub fn new(
         response: BoxFuture<HttpResponse, Infallible>,
         method: Arc<MethodMetrics>,
         request_bytes_max: usize,
-        room: Room,
+        held: Option<Held>,
     ) -> Call {
-        Call { response, method: Some(method), request_bytes_max, begun: Instant::now(), _room: room }
+        Call { response, method: Some(method), request_bytes_max, begun: Instant::now(), held }
     }
 }
 
@@ -47,6 +55,7 @@ impl Future for Call {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(mut response) = ready!(self.response.as_mut().poll(cx));
+        let place = self.held.take().map(|held| held.place);
         let Some(method) = self.method.take() else { return Poll::Ready(Ok(response)) };
         method.answered(self.begun.elapsed());
         // An error shows in the headers; a call that went well has its status in the trailers.
@@ -70,7 +79,8 @@ impl Future for Call {
                     None
                 };
                 if method.is_some() || outbox.is_some() {
-                    response = response.map(|body| Body::new(Answers { body, method, outbox }));
+                    response =
+                        response.map(|body| Body::new(Answers { body, method, outbox, _place: place }));
                 }
             }
         }
@@ -95,6 +105,7 @@ struct Answers {
     method: Option<Arc<MethodMetrics>>,
     /// What goes past tonic, or is counted behind it.
     outbox: Option<Outbox>,
+    _place: Option<OpenCall>,
 }
 
 impl Answers {

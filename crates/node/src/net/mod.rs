@@ -9,6 +9,7 @@ pub mod http;
 pub mod inbox;
 pub mod listen;
 pub mod network;
+pub mod open_calls;
 pub mod outbox;
 pub mod progress;
 pub mod remote;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tonic::{Extensions, Status};
 
 use super::budget::Account;
+use super::open_calls::ConnectionCalls;
 
 /// The connection that a request came over: an extension of each.
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub struct Remote {
     pub account: Account,
     /// What its calls may have received.
     pub received: Account,
+    /// Its calls that are open.
+    pub calls: ConnectionCalls,
 }
 
 impl Remote {

@@ -10,8 +10,9 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
 
 use super::budget::Budget;
-use super::call::{Call, HttpResponse};
+use super::call::{Call, Held, HttpResponse};
 use super::inbox::Room;
+use super::open_calls::{CALLS_MAX, OpenCall, OpenCalls};
 use super::sizes::decoding_limit;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
@@ -39,6 +40,7 @@ struct Inner {
     request_bytes_max: usize,
     budget: Budget,
     receive_budget: Budget,
+    calls: Arc<OpenCalls>,
 }
 
 impl Router {
@@ -59,6 +61,7 @@ impl Router {
             request_bytes_max,
             budget,
             receive_budget,
+            calls: OpenCalls::new(CALLS_MAX),
         })
     }
 
@@ -77,11 +80,20 @@ impl Router {
         decoding_limit(self.inner.request_bytes_max)
     }
 
-    /// Answers a call, which has this room for what it brings.
-    pub fn answer(&self, request: HttpRequest, room: Room) -> Call {
+    /// The calls that are open.
+    pub fn calls(&self) -> &Arc<OpenCalls> {
+        &self.inner.calls
+    }
+
+    /// Answers a call that has this room for what it brings. Without a place it is refused.
+    pub fn answer(&self, request: HttpRequest, room: Room, place: Option<OpenCall>) -> Call {
         let method = self.inner.metrics.method(request.uri().path()).clone();
-        let response = self.inner.call(request);
-        Call::new(response, method, self.inner.request_bytes_max, room)
+        let response = match &place {
+            Some(_) => self.inner.call(request),
+            None => ready(RequestError::Busy.into()),
+        };
+        let held = place.map(|place| Held { place, room });
+        Call::new(response, method, self.inner.request_bytes_max, held)
     }
 }
 

@@ -91,7 +91,7 @@ pub async fn serve_connections(
 async fn serve_connection(connection: Connection, router: Router, draining: watch::Receiver<bool>) {
     let Connection { stream, from, permit: _permit } = connection;
     let (account, received) = (router.budget().account(), router.receive_budget().account());
-    let remote = Remote { address: from, account, received };
+    let remote = Remote { address: from, account, received, calls: router.calls().connection() };
     let served = http2::Builder::new(Answering)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -133,7 +133,7 @@ impl hyper::service::Service<http::Request<hyper::body::Incoming>> for Calls {
         let limit = self.router.message_bytes_max();
         let mut request = request.map(|body| Body::new(Inbox::new(body, received, room.clone(), limit)));
         request.extensions_mut().insert(self.remote.clone());
-        self.router.answer(request, room)
+        self.router.answer(request, room, self.remote.calls.open())
     }
 }
 
