@@ -12,6 +12,7 @@ mod apply;
 mod clock;
 mod compare;
 mod connections;
+mod contact;
 mod core_end;
 mod disk;
 mod election;
@@ -70,6 +71,7 @@ use crate::place::{Overview, Stall, StatusOnly};
 use apply::Applier;
 use clock::ClusterClock;
 use connections::Connections;
+use contact::Contact;
 use gather::{Applied, Gather};
 use identity::Identity;
 use lag::Lags;
@@ -117,8 +119,8 @@ struct Inner {
     set_aside: OnceLock<SetAside>,
     /// Held while the node joins, so that it joins once.
     joining: Mutex<()>,
-    /// The term of the last message of a leader's, and whose it was.
-    leader: std::sync::Mutex<Option<(u64, u64)>>,
+    /// Whether those whom this node needs are heard of.
+    contact: Contact,
     overview: watch::Sender<Arc<Overview>>,
     /// Set when the log is replayed and reads may be served.
     recovered: watch::Sender<bool>,

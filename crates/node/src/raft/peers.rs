@@ -7,11 +7,12 @@ use futures_util::{Stream, StreamExt as _};
 use kvorum_proto::peer::v1 as peer;
 use kvorum_store::log::Vote as StoredVote;
 use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::standing::{Refused, Standing};
 use super::types::{TypeConfig, Vote, wire_log_id, wire_vote};
-use super::{Raft, admit};
+use super::{Raft, admit, publish};
 use crate::error::RequestError;
 
 impl Raft {
@@ -40,7 +41,7 @@ impl Raft {
             vote: log.vote,
             last: log.last,
             committed: log.committed.max(self.inner.store.applied()),
-            leader: *lock(&self.inner.leader),
+            leader: self.inner.contact.leader(),
         }
     }
 
@@ -57,12 +58,11 @@ impl Raft {
         })
     }
 
-    /// Notes who leads a term, so that nobody else does.
+    /// Notes who leads a term, so that nobody else does, and that it is heard of.
     pub(super) fn note_leader(&self, vote: &Vote) {
-        let mut leader = lock(&self.inner.leader);
         let (term, node_id) = (vote.leader_id.term, vote.leader_id.voted_for);
-        if leader.is_none_or(|(known, _)| known < term) {
-            *leader = Some((term, node_id));
+        if self.inner.contact.heard(term, node_id, Instant::now()) {
+            publish::publish(self);
         }
     }
 

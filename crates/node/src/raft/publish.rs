@@ -60,7 +60,8 @@ pub(super) fn publish(raft: &Raft) {
     let Ok(core) = raft.core() else { return };
     raft.inner.overview.send_modify(|overview| {
         let server = core.raft.server_metrics().borrow_watched().clone();
-        let now = place(core.identity, &server, raft.stalled().is_some(), overview);
+        let lost = raft.inner.contact.lost_since(&core.raft, &server, &raft.inner.options, Instant::now());
+        let now = place(core.identity, &server, raft.stalled().is_some(), lost, overview);
         let changed = now.leader.as_ref().map(|leader| leader.node_id)
             != overview.leader.as_ref().map(|leader| leader.node_id);
         if now.is_leader() {
@@ -76,21 +77,35 @@ pub(super) fn publish(raft: &Raft) {
     });
 }
 
-/// This node's place, as openraft has it; but one that is stalled does not lead.
+/// Makes this node's place known anew where it has come out of touch, or is in touch again.
+pub(super) fn look_again(raft: &Raft) {
+    let Ok(core) = raft.core() else { return };
+    let contact = &raft.inner.contact;
+    let before = contact.was_lost();
+    let server = core.raft.server_metrics().borrow_watched().clone();
+    let lost = contact.lost_since(&core.raft, &server, &raft.inner.options, Instant::now());
+    if lost.is_some() != before {
+        publish(raft);
+    }
+}
+
+/// This node's place, as openraft has it; but one that is stalled, or out of touch since a moment, does not lead, and
+/// knows no leader.
 fn place(
     identity: Identity,
     server: &RaftServerMetrics<TypeConfig>,
     stalled: bool,
+    lost: Option<Instant>,
     before: &Overview,
 ) -> Overview {
     let members = members(&server.membership_config);
     let node_id = identity.node_id;
-    let leader = server.current_leader.filter(|id| !stalled || *id != node_id);
+    let leader = server.current_leader.filter(|id| lost.is_none() && (!stalled || *id != node_id));
     let leader = leader.and_then(|id| members.iter().find(|member| member.node_id == id)).cloned();
     let leaderless_since = match (&leader, before.leaderless_since) {
         (Some(_), _) => None,
         (None, Some(since)) => Some(since),
-        (None, None) => Some(Instant::now()),
+        (None, None) => Some(lost.unwrap_or_else(Instant::now)),
     };
     let committed = &server.committed_membership_config;
     let in_config = committed.membership().get_node(&node_id).is_some();
@@ -99,7 +114,7 @@ fn place(
         incarnation: identity.incarnation,
         node_id,
         state: match server.state {
-            ServerState::Leader if stalled => admin::State::Follower,
+            ServerState::Leader if stalled || lost.is_some() => admin::State::Follower,
             other => state(other),
         },
         term: server.vote.leader_id.term,

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use super::apply::{self, Applier};
 use super::clock::ClusterClock;
 use super::connections::{self, Connections};
+use super::contact::Contact;
 use super::gather::Gather;
 use super::identity::Identity;
 use super::lag::Lags;
@@ -102,7 +103,7 @@ impl Raft {
                 core: OnceLock::new(),
                 set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
-                leader: std::sync::Mutex::default(),
+                contact: Contact::default(),
                 overview: watch::Sender::new(Arc::new(overview)),
                 recovered: watch::Sender::new(false),
                 stopping: watch::Sender::new(false),

@@ -156,6 +156,7 @@ pub fn start(raft: Raft) {
                 _ => {}
             }
             stalled = now;
+            publish::look_again(&raft);
             if now == Some(Stall::Corrupt) && handed_over.elapsed() >= HAND_OVER_PERIOD {
                 handed_over = Instant::now();
                 bridge(&raft);

@@ -30,6 +30,10 @@ impl ClusterService {
         ClusterServer::new(ClusterService { requests })
     }
 
+    async fn ask_all(&self, own_id: u64, members: &[Member]) -> Vec<Option<Answer>> {
+        join_all(members.iter().map(|member| self.ask(own_id, member))).await
+    }
+
     async fn ask(&self, own_id: u64, member: &Member) -> Option<Answer> {
         let asked = Instant::now();
         let status = if member.node_id == own_id {
@@ -134,14 +138,50 @@ fn role(status: &admin::StatusResponse) -> pb::member::Role {
 impl Cluster for ClusterService {
     async fn members(&self, _: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
         let overview = self.requests.overview()?;
-        let asked = overview.members.iter().map(|member| self.ask(overview.node_id, member));
-        let answers = join_all(asked).await;
-        let members = describe_all(&overview.members, &answers);
+        let own = self.requests.status();
+        let mut members = overview.members.clone();
+        let mut answers = self.ask_all(overview.node_id, &members).await;
+        // A member that was removed, or lags, knows the members of then. One more look is enough: who was asked knows
+        // them all.
+        let newer = newer_leader(&own, &answers);
+        if let Some(leader) = &newer {
+            members = members_of(leader);
+            answers = self.ask_all(overview.node_id, &members).await;
+        }
+        let known = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
+        let leader_id = newer.map_or(known, |leader| leader.node_id);
+        let members = describe_all(&members, &answers);
         let header = header(self.requests.head(self.requests.store().revision()));
-        let leader_id = overview.leader.as_ref().map_or(0, |leader| leader.node_id);
         let feature_level = self.requests.store().feature_level();
         Ok(Response::new(pb::MembersResponse { header: Some(header), leader_id, members, feature_level }))
     }
+}
+
+/// The leader of this node's cluster, if one answers that knows a later membership than this node.
+fn newer_leader(own: &admin::StatusResponse, answers: &[Option<Answer>]) -> Option<admin::StatusResponse> {
+    let position = |status: &admin::StatusResponse| {
+        let id = status.membership.as_ref()?.log_id?;
+        Some((id.term, id.index))
+    };
+    let of_cluster = |status: &&admin::StatusResponse| {
+        (status.cluster_id, status.incarnation) == (own.cluster_id, own.incarnation)
+    };
+    let statuses = answers.iter().flatten().map(|answer| &answer.status);
+    let leaders = statuses.filter(of_cluster).filter(|status| status.state() == admin::State::Leader);
+    leaders.max_by_key(|status| status.term).filter(|leader| position(leader) > position(own)).cloned()
+}
+
+/// The members that a node knows.
+fn members_of(status: &admin::StatusResponse) -> Vec<Member> {
+    let Some(membership) = &status.membership else { return Vec::new() };
+    let votes = |id| membership.configs.iter().any(|config| config.node_ids.contains(&id));
+    let member = |node: &admin::Node| Member {
+        node_id: node.node_id,
+        peer: node.peer_address.clone(),
+        client: node.client_address.clone(),
+        voter: votes(node.node_id),
+    };
+    membership.nodes.iter().map(member).collect()
 }
 
 #[cfg(test)]
@@ -193,5 +233,40 @@ mod tests {
         assert_eq!(told(&answers)[1], (0, 0), "of a release that says no time");
         answers[1] = answer(4, 1, 0, 1);
         assert_eq!(told(&answers)[1], (0, 0), "another disk");
+    }
+
+    /// Goal: whoever asks a member that was removed hears who the members are. Method: what a leader of the same
+    /// cluster says, with memberships before and after this node's.
+    #[test]
+    fn a_leader_that_knows_a_later_membership_is_believed() {
+        let status =
+            |node_id, cluster_id, state: admin::State, index, voters: &[u64]| admin::StatusResponse {
+                node_id,
+                cluster_id,
+                state: state.into(),
+                membership: Some(admin::Membership {
+                    log_id: Some(admin::LogId { term: 1, index }),
+                    configs: vec![admin::VoterSet { node_ids: voters.to_vec() }],
+                    nodes: voters
+                        .iter()
+                        .map(|id| admin::Node { node_id: *id, ..Default::default() })
+                        .collect(),
+                }),
+                ..Default::default()
+            };
+        let own = status(1, 7, admin::State::Follower, 5, &[1, 2]);
+        let newer = |status| {
+            let now = Instant::now();
+            let leader = newer_leader(&own, &[None, Some(Answer { status, asked: now, answered: now })]);
+            leader.map(|leader| members_of(&leader).iter().map(|member| member.node_id).collect::<Vec<_>>())
+        };
+        assert_eq!(newer(status(2, 7, admin::State::Leader, 6, &[2])), Some(vec![2]));
+        assert_eq!(newer(status(2, 7, admin::State::Leader, 5, &[2])), None, "it knows no more");
+        assert_eq!(newer(status(2, 8, admin::State::Leader, 6, &[2])), None, "another cluster's");
+        assert_eq!(
+            newer(status(2, 7, admin::State::Follower, 6, &[2])),
+            None,
+            "it may know of what never came to be"
+        );
     }
 }
