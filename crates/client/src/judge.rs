@@ -152,7 +152,7 @@ fn of_code(status: &Status, endpoint: &str) -> Fate {
         Code::Unimplemented => Fate::Answered(rpc_error(
             endpoint,
             "Unimplemented",
-            "it does not speak kv.v1; is it the client port of a Kvorum node?",
+            "it does not know the call; keys are served at the client port of a Kvorum node, members and snapshots at its peer port",
         )),
         code => Fate::Answered(rpc_error(endpoint, &format!("{code:?}"), status.message())),
     }
