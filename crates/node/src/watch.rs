@@ -8,7 +8,9 @@
 //! would drive all others out of the ring is only summed up there, in [`Summary`]: those whom it concerns
 //! read it from disk, and nobody else notices it.
 
-use std::collections::{HashMap, VecDeque};
+mod index;
+
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -16,6 +18,8 @@ use bytes::Bytes;
 use kvorum_store::RevisionEvents;
 use kvorum_store::command::{KeyRange, Record};
 use tokio::sync::Notify;
+
+use index::Index;
 
 /// What an event takes in memory beside keys and values.
 const EVENT_OVERHEAD_BYTES: usize = 256;
@@ -136,7 +140,7 @@ impl WatchHub {
     /// Matches some changes against the index; false when there are no more.
     fn dispatch_some(&self) -> bool {
         let from = self.dispatched.load(Ordering::Acquire) + 1;
-        let index = self.lock_index();
+        let mut index = self.lock_index();
         let seen = self.read_ring().since(from);
         let upto = match seen {
             Since::Nothing => return false,
@@ -233,81 +237,6 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.hub.lock_index().remove(&self.range, self.id);
         self.hub.watchers.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Who watches what. Watches of one key are found by the key; those of a range are tried one by
-/// one, at some ten nanoseconds each.
-#[derive(Default)]
-struct Index {
-    keys: HashMap<Bytes, Vec<(u64, Arc<Signal>)>>,
-    ranges: Vec<(u64, KeyRange, Arc<Signal>)>,
-    last_id: u64,
-}
-
-impl Index {
-    fn insert(&mut self, range: KeyRange, signal: Arc<Signal>) -> u64 {
-        self.last_id += 1;
-        if range.is_key() {
-            self.keys.entry(range.start).or_default().push((self.last_id, signal));
-        } else {
-            self.ranges.push((self.last_id, range, signal));
-        }
-        self.last_id
-    }
-
-    fn remove(&mut self, range: &KeyRange, id: u64) {
-        if !range.is_key() {
-            self.ranges.retain(|(other, ..)| *other != id);
-        } else if let Some(watchers) = self.keys.get_mut(&range.start) {
-            watchers.retain(|(other, _)| *other != id);
-            if watchers.is_empty() {
-                self.keys.remove(&range.start);
-            }
-        }
-    }
-
-    fn matches(&self, entry: &Entry) {
-        match entry {
-            Entry::Whole(events) => self.matches_events(events),
-            Entry::Large(summary) => self.matches_spans(summary),
-        }
-    }
-
-    fn matches_events(&self, revision: &RevisionEvents) {
-        for event in &revision.events {
-            let key = &event.record.key;
-            for (_, signal) in self.keys.get(key).into_iter().flatten() {
-                signal.raise(revision.revision);
-            }
-            for (_, range, signal) in &self.ranges {
-                if range.contains(key) {
-                    signal.raise(revision.revision);
-                }
-            }
-        }
-    }
-
-    fn matches_spans(&self, summary: &Summary) {
-        for (key, watchers) in &self.keys {
-            if summary.touches(key) {
-                watchers.iter().for_each(|(_, signal)| signal.raise(summary.revision));
-            }
-        }
-        for (_, range, signal) in &self.ranges {
-            if summary.concerns(range) {
-                signal.raise(summary.revision);
-            }
-        }
-    }
-
-    fn wake_all(&self, revision: u64) {
-        for (_, signal) in self.keys.values().flatten() {
-            signal.raise(revision);
-        }
-        for (.., signal) in &self.ranges {
-            signal.raise(revision);
-        }
     }
 }
 
