@@ -220,12 +220,14 @@ impl Maker<'_> {
             leader_commit,
             entries,
             cluster_time_ms,
+            acknowledged: self.log_id(),
         };
         self.change_bytes(&mut request);
         self.tame(&mut request.vote);
         if fits(request.vote, from) {
             request.entries.clear();
             request.leader_commit = None;
+            request.acknowledged = None;
         }
         request
     }

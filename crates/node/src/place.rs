@@ -134,6 +134,15 @@ pub enum StatusOnly {
         /// The lowest that is served.
         wanted: u64,
     },
+    /// The disk lacks what it has acknowledged.
+    #[error(
+        "this disk went back: {missing}; it was put back from a copy, or loses what it has synced; remove this member \
+         and add it again with an empty data directory"
+    )]
+    WentBack {
+        /// What is missing.
+        missing: String,
+    },
     /// The disk is a copy of another member's, or the member has moved.
     #[error(
         "this disk is known to its cluster at {known}, but --advertise-peer says {advertised}: it may be a copy; \

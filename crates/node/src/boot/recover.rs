@@ -20,6 +20,7 @@ use prost::Message as _;
 use super::durably;
 use crate::raft::founding_membership;
 use crate::raft::recover::{ORDER, Order};
+use crate::raft::went_back;
 
 /// More revisions than any cluster makes between two looks of a client.
 const REVISIONS: u64 = 1_000_000_000;
@@ -69,6 +70,8 @@ pub async fn carry_out(
             );
         }
     }
+    // What is left is what counts from now on.
+    went_back::unmark(data_dir).map_err(io_error(&path))?;
     data_dir.remove(ORDER).map_err(io_error(&path))
 }
 

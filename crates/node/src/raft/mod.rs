@@ -48,6 +48,7 @@ mod transfer;
 mod transfers;
 mod types;
 mod watchdog;
+pub mod went_back;
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -79,6 +80,7 @@ use read_index::ReadIndex;
 use snapshot::places::Snapshots;
 use state_machine::StateMachine;
 use types::{Address, StoredMembership, TypeConfig};
+use went_back::Doubt;
 
 pub use options::RaftOptions;
 pub use types::founding_membership;
@@ -119,6 +121,8 @@ struct Inner {
     set_aside: OnceLock<SetAside>,
     /// Held while the node joins, so that it joins once.
     joining: Mutex<()>,
+    /// Whether the disk holds what was acknowledged.
+    doubt: Doubt,
     /// Whether those whom this node needs are heard of.
     contact: Contact,
     overview: watch::Sender<Arc<Overview>>,

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt as _};
-use kvorum_proto::peer::v1 as peer;
+use kvorum_proto::{admin::v1 as admin, peer::v1 as peer};
+use kvorum_store::entry::LogId;
 use kvorum_store::log::Vote as StoredVote;
 use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
 use tokio::time::Instant;
@@ -83,10 +84,18 @@ impl Raft {
                     return None;
                 }
             };
-            let time_ms = request.cluster_time_ms;
+            let (time_ms, acknowledged) = (request.cluster_time_ms, request.acknowledged);
             let standing = raft.standing();
             let checked = admit::append(&standing, from, request);
-            match raft.admitted("an append", from, checked) {
+            let admitted = match raft.admitted("an append", from, checked) {
+                Ok(request) => {
+                    let acknowledged = acknowledged.map(|admin::LogId { term, index }| LogId { term, index });
+                    let holds = raft.check_holds(&standing, request.vote.leader_id.term, acknowledged).await;
+                    holds.map(|()| request)
+                }
+                Err(status) => Err(status),
+            };
+            match admitted {
                 Ok(request) => {
                     raft.note_leader(&request.vote);
                     raft.hear_time(standing.vote, &request.vote, time_ms);

@@ -18,12 +18,13 @@ use super::identity::Identity;
 use super::lag::Lags;
 use super::leadership::Leadership;
 use super::log_store::LogStore;
-use super::network::{PeerNetworks, Ways};
+use super::network::{Acknowledged, PeerNetworks, Ways};
 use super::options::RaftOptions;
 use super::read_index::ReadIndex;
 use super::reads::AskLeader;
 use super::snapshot::places::Snapshots;
 use super::state_machine::StateMachine;
+use super::went_back::Doubt;
 use super::{
     Core, Inner, OpenRaft, Raft, compare, election, housekeeping, progress, propose, publish, recovery,
     watchdog,
@@ -104,6 +105,7 @@ impl Raft {
                 set_aside: OnceLock::new(),
                 joining: Mutex::new(()),
                 contact: Contact::default(),
+                doubt: Doubt::default(),
                 overview: watch::Sender::new(Arc::new(overview)),
                 recovered: watch::Sender::new(false),
                 stopping: watch::Sender::new(false),
@@ -148,6 +150,7 @@ impl Raft {
             commit_wanted: commit_wanted.clone(),
             clock: inner.clock.clone(),
             metrics: inner.metrics.clone(),
+            acknowledged: Acknowledged::default(),
             unreachable: std::sync::Mutex::default(),
         });
         let raft = OpenRaft::new(
@@ -191,6 +194,7 @@ impl Raft {
         tokio::spawn(progress::follow(self.clone()));
         tokio::spawn(compare::follow(self.clone()));
         tokio::spawn(election::stand_again(self.clone()));
+        tokio::spawn(election::leave_strangers(self.clone()));
         recovery::follow(self.clone());
         housekeeping::start(self.clone());
         Ok(())

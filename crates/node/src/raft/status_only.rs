@@ -13,7 +13,7 @@ use super::log_store::LogStore;
 use super::options::StartError;
 use super::state_machine::StateMachine;
 use super::types::{StoredMembership, is_voter, members};
-use super::{Raft, RaftOptions, SetAside};
+use super::{Raft, RaftOptions, SetAside, went_back};
 use crate::place::{Overview, StatusOnly};
 
 impl Raft {
@@ -34,7 +34,11 @@ impl Raft {
         let known = StorageHelper::new(log, state).get_membership().await;
         let known = known.map_err(|error| StartError::Raft(error.to_string()))?;
         let membership = known.effective().clone();
-        let Some(reason) = reason(disk, &membership, &self.inner.options) else { return Ok(false) };
+        let reason = match went_back::mark(&self.inner.data_dir)? {
+            Some(missing) => Some(StatusOnly::WentBack { missing }),
+            None => reason(disk, &membership, &self.inner.options),
+        };
+        let Some(reason) = reason else { return Ok(false) };
         tracing::warn!("this node serves nothing but its status: {reason}");
         let overview = Overview {
             cluster_id: disk.cluster_id,

@@ -118,6 +118,7 @@ fn append_request() -> peer::AppendRequest {
         leader_commit: wire(5, 19),
         entries: vec![entry(5, 21, batch), entry(6, 22, encode_blank()), entry(6, 23, membership)],
         cluster_time_ms: 0,
+        acknowledged: None,
     }
 }
 

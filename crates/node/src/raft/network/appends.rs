@@ -10,7 +10,7 @@ use super::commits::AppendRequest;
 use super::peer::{
     APPENDS_IN_FLIGHT_MAX, AppendResult, AppendStream, PeerNetwork, rpc_error, unreachable_text,
 };
-use crate::raft::types::{store_entry, wire_log_id, wire_vote};
+use crate::raft::types::{LogId, store_entry, wire_log_id, wire_vote};
 
 /// One of openraft's sessions on the peer's append stream.
 pub struct AppendSession<'s> {
@@ -22,6 +22,8 @@ pub struct AppendSession<'s> {
     in_flight: usize,
     /// When the oldest request in flight must have been answered.
     deadline: Instant,
+    /// The term in which this node leads, by the last request.
+    term: u64,
 }
 
 impl<'s> AppendSession<'s> {
@@ -32,7 +34,7 @@ impl<'s> AppendSession<'s> {
         input: BoxStream<'static, AppendRequest>,
     ) -> AppendSession<'s> {
         let deadline = Instant::now() + network.ways.append_timeout;
-        AppendSession { network, stream: Some(stream), input: input.fuse(), in_flight: 0, deadline }
+        AppendSession { network, stream: Some(stream), input: input.fuse(), in_flight: 0, deadline, term: 0 }
     }
 
     /// Sends what comes in and yields the next answer; ends when all is answered.
@@ -49,7 +51,7 @@ impl<'s> AppendSession<'s> {
                     self.in_flight -= 1;
                     self.deadline = Instant::now() + self.network.ways.append_timeout;
                     let result = match response {
-                        Ok(Some(response)) => self.network.read_append_response(response),
+                        Ok(Some(response)) => self.network.read_append_response(response, self.term),
                         Ok(None) => Err(unreachable_text("the peer closed the append stream")),
                         Err(status) => Err(rpc_error(&status)),
                     };
@@ -67,7 +69,9 @@ impl<'s> AppendSession<'s> {
                     if self.in_flight == 0 {
                         self.deadline = Instant::now() + self.network.ways.append_timeout;
                     }
-                    let request = wire_append(request, self.network.ways.clock.now_ms());
+                    self.term = request.vote.leader_id.term;
+                    let acknowledged = self.network.ways.acknowledged.of(self.network.target, self.term);
+                    let request = wire_append(request, self.network.ways.clock.now_ms(), acknowledged);
                     if stream.requests.send(request).await.is_err() {
                         let error = unreachable_text("the peer closed the append stream");
                         self.network.failed(&error);
@@ -89,8 +93,12 @@ impl<'s> AppendSession<'s> {
     }
 }
 
-/// A request as it goes out, with this leader's time at that moment.
-fn wire_append(request: AppendRequest, cluster_time_ms: u64) -> peer::AppendRequest {
+/// A request as it goes out, with this leader's time at that moment, and what the peer has acknowledged by then.
+fn wire_append(
+    request: AppendRequest,
+    cluster_time_ms: u64,
+    acknowledged: Option<LogId>,
+) -> peer::AppendRequest {
     let entries = request.entries.iter().map(|entry| {
         let entry = store_entry(entry);
         peer::Entry { term: entry.log_id.term, index: entry.log_id.index, payload: entry.payload }
@@ -102,5 +110,6 @@ fn wire_append(request: AppendRequest, cluster_time_ms: u64) -> peer::AppendRequ
         leader_commit: request.leader_commit.as_ref().map(wire_log_id),
         entries: entries.collect(),
         cluster_time_ms,
+        acknowledged: acknowledged.as_ref().map(wire_log_id),
     }
 }

@@ -5,6 +5,7 @@
 //! large entries. Votes and hand-overs, of which each may decide how long nobody leads, go over the
 //! connections that are open anyway.
 
+mod acknowledged;
 mod appends;
 mod commits;
 mod peer;
@@ -34,6 +35,7 @@ use appends::AppendSession;
 use commits::hold_commits;
 use peer::{AppendResult, PeerNetwork, RaftRpcError, unreachable_text};
 
+pub use acknowledged::Acknowledged;
 pub use peer::Ways;
 
 /// A peer that was not reached is tried again after so long, however often it fails: a node that

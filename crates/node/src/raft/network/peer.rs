@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use super::acknowledged::Acknowledged;
 use crate::blocking::Blocking;
 use crate::metrics::Metrics;
 use crate::net::dialer::{AddressError, Dialer, PeerClient};
@@ -55,6 +56,8 @@ pub struct Ways {
     pub clock: Arc<ClusterClock>,
     /// Counts what goes over the wire.
     pub metrics: Arc<Metrics>,
+    /// What the peers have acknowledged.
+    pub acknowledged: Acknowledged,
     /// The peers that are unreachable, so that it is said once of each.
     pub unreachable: Mutex<HashSet<u64>>,
 }
@@ -178,16 +181,28 @@ impl PeerNetwork {
         Ok(VoteResponse { vote, vote_granted: granted, last_log_id: read_position(last_log_id)? })
     }
 
-    /// The answer to an append.
-    pub(super) fn read_append_response(&self, response: peer::AppendResponse) -> AppendResult {
+    /// The answer to an append of this term.
+    pub(super) fn read_append_response(&self, response: peer::AppendResponse, term: u64) -> AppendResult {
         let peer::AppendResponse { higher_vote, conflict, acknowledged } = response;
         if higher_vote.is_some() {
             return Ok(Err(StreamAppendError::HigherVote(self.read_vote(higher_vote)?)));
         }
         if let Some(conflict) = read_position(conflict)? {
+            // openraft asserts that this cannot be. It is that member's fault, and must not end this one.
+            let before = self.ways.acknowledged.of(self.target, term);
+            if let Some(before) = before.filter(|before| before.index() >= conflict.index()) {
+                return Err(unreachable_text(format!(
+                    "the member lacks entry {}, though it has acknowledged {before}: its disk went back; replace it",
+                    conflict.index()
+                )));
+            }
             return Ok(Err(StreamAppendError::Conflict(conflict)));
         }
-        Ok(Ok(read_position(acknowledged)?))
+        let acknowledged = read_position(acknowledged)?;
+        if let Some(acknowledged) = acknowledged {
+            self.ways.acknowledged.note(self.target, term, acknowledged);
+        }
+        Ok(Ok(acknowledged))
     }
 
     /// The vote in an answer of the peer's.
