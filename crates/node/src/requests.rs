@@ -19,7 +19,6 @@ use crate::blocking::Blocking;
 use crate::error::{MembershipError, RequestError, answered};
 use crate::metrics::Metrics;
 use crate::net::budget::Account;
-use crate::net::dialer::Dialer;
 use crate::place::Overview;
 use crate::raft::Raft;
 use crate::raft::gather::Applied;
@@ -332,11 +331,6 @@ impl Requests {
     /// For what reads no key and changes nothing of the cluster: a backup's stream.
     pub fn raft(&self) -> &Raft {
         &self.0.raft
-    }
-
-    /// How other members are reached.
-    pub fn dialer(&self) -> &Dialer {
-        self.0.raft.dialer()
     }
 
     /// The metrics.

@@ -1,7 +1,9 @@
 //! The connection that a request came over.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use kvorum_tls::Peer;
 use tonic::{Extensions, Status};
 
 use super::budget::Account;
@@ -13,6 +15,8 @@ pub struct Remote {
     pub address: IpAddr,
     /// What it may have waiting to be sent.
     pub account: Account,
+    /// Who it is, where a certificate says it.
+    pub peer: Option<Arc<Peer>>,
 }
 
 impl Remote {

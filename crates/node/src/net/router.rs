@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kvorum_tls::Identity;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -11,11 +12,14 @@ use tonic::server::NamedService;
 
 use super::budget::SendBudget;
 use super::call::{Call, HttpResponse};
+use super::remote::Remote;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::place::StatusOnly;
 
 type HttpRequest = http::Request<Body>;
+/// Whether somebody may call a path.
+pub type Rights = fn(&Identity, &str) -> bool;
 type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
 
 /// The calls that a node takes whose disk is set aside: what it holds, and that it is all there is left.
@@ -36,6 +40,7 @@ struct Inner {
     status_only: Option<StatusOnly>,
     request_bytes_max: usize,
     budget: SendBudget,
+    rights: Rights,
 }
 
 impl Router {
@@ -47,8 +52,15 @@ impl Router {
         request_bytes_max: usize,
         budget: SendBudget,
     ) -> RouterBuilder {
-        let services = Vec::new();
-        RouterBuilder(Inner { services, metrics, stopping, status_only: None, request_bytes_max, budget })
+        RouterBuilder(Inner {
+            services: Vec::new(),
+            metrics,
+            stopping,
+            status_only: None,
+            request_bytes_max,
+            budget,
+            rights: |_, _| true,
+        })
     }
 
     /// What may wait to be sent.
@@ -71,6 +83,12 @@ impl RouterBuilder {
     /// With a reason, everything but the node's status, its recovery and health is refused.
     pub fn status_only(mut self, reason: Option<&StatusOnly>) -> Self {
         self.0.status_only = reason.cloned();
+        self
+    }
+
+    /// Who may call what, where a certificate says who it is. Without it everybody may call everything.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.0.rights = rights;
         self
     }
 
@@ -107,10 +125,15 @@ impl Inner {
         let Some((name, handler)) = handler else {
             return ready(Status::unimplemented("there is no such service on this port"));
         };
-        match self.refusal(name, path) {
-            None => handler(request),
-            Some(error) => ready(error.into()),
+        if let Some(error) = self.refusal(name, path) {
+            return ready(error.into());
         }
+        let peer = request.extensions().get::<Remote>().and_then(|remote| remote.peer.as_ref());
+        if let Some(peer) = peer.filter(|peer| !(self.rights)(&peer.identity, path)) {
+            let refused = format!("{} does not call {path}", peer.identity);
+            return ready(Status::permission_denied(refused));
+        }
+        handler(request)
     }
 
     /// Why this port does not take a call. Health is always told, so that load balancers learn of it.

@@ -65,8 +65,9 @@ use crate::blocking::Blocking;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::net::dialer::{Dialer, PeerClient};
+use crate::net::way::Way;
 use crate::observer::Observer;
-use crate::place::{Overview, Stall, StatusOnly};
+use crate::place::{Member, Overview, Stall, StatusOnly};
 use apply::Applier;
 use clock::ClusterClock;
 use connections::Connections;
@@ -319,6 +320,13 @@ impl Raft {
             Some(leader) => RequestError::NotLeader { client_address: Some(leader.client.clone()) },
             None => RequestError::NoLeader,
         }
+    }
+
+    /// The way to a member: the connection that is open anyway, or else one of its own. A client that is new asks
+    /// for all members, and would cost each of them a handshake otherwise.
+    pub fn way_to(&self, member: &Member) -> Option<Way> {
+        let kept = self.core().ok().and_then(|core| core.connections.way(member.node_id));
+        kept.or_else(|| self.inner.dialer.channel(&member.peer).ok())
     }
 
     /// The way to the leader. An error says that there is none yet, and nothing was asked.
