@@ -26,8 +26,8 @@ manifests: deps ## Generates the definition of KvCluster (of crates/crd) and man
 	cp charts/kvorum-operator/files/crd.yaml manifests/crd.yaml
 	./scripts/manifests > manifests/install.yaml
 
-run: deps ## Runs a cluster of NODES (3) on 127.0.0.1 until Ctrl-C; its data stays in target/cluster
-	$(WITH_ROCKSDB) NODES=$(NODES) ./scripts/run
+run: deps ## Runs a cluster of NODES (3) on 127.0.0.1 until Ctrl-C, encrypted with TLS=1; its data stays in target/cluster
+	$(WITH_ROCKSDB) NODES=$(NODES) TLS=$(TLS) ./scripts/run
 
 test: deps ## Runs all tests
 	$(WITH_ROCKSDB) cargo test --workspace --locked

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kvorum_tls::{ClientTls, MaterialError, Paths};
 use thiserror::Error;
 
 use crate::endpoint::Endpoint;
@@ -62,6 +63,15 @@ pub struct LoadArgs {
     /// Servers, HOST:PORT each; connections are spread over them
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2379", env = "KVORUM_ENDPOINTS")]
     pub endpoints: Vec<Endpoint>,
+    /// Speak TLS, with servers whose certificates these CAs have signed
+    #[arg(long, value_name = "FILE", env = "KVORUM_CACERT")]
+    pub cacert: Option<PathBuf>,
+    /// A certificate of our own
+    #[arg(long, value_name = "FILE", env = "KVORUM_CERT", requires_all = ["key", "cacert"])]
+    pub cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", env = "KVORUM_KEY", requires_all = ["cert", "cacert"])]
+    pub key: Option<PathBuf>,
     /// API to speak
     #[arg(long, value_enum, default_value = "kv")]
     pub api: Api,
@@ -222,6 +232,13 @@ pub enum BadArgs {
 }
 
 impl LoadArgs {
+    /// What the servers are spoken to with, where it is TLS.
+    pub fn tls(&self) -> Result<Option<ClientTls>, MaterialError> {
+        let Some(ca) = self.cacert.clone() else { return Ok(None) };
+        let own = self.cert.clone().zip(self.key.clone());
+        ClientTls::load(Paths { ca, own, client_ca: None }).map(Some)
+    }
+
     /// Refuses what cannot work before anything is connected.
     pub fn check(&self) -> Result<(), BadArgs> {
         if let Some(conns) = self.conns.filter(|conns| *conns > self.clients) {

@@ -42,6 +42,11 @@ impl Endpoint {
         self.0.as_str()
     }
 
+    /// What its certificate is for.
+    pub fn host(&self) -> &str {
+        self.0.host()
+    }
+
     /// What a generated client puts in front of its paths.
     pub fn origin(&self) -> Uri {
         let mut parts = http::uri::Parts::default();

@@ -16,6 +16,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
+use kvorum_tls::{Bytes as Bidirectional, ClientTls, Fault};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -42,6 +43,14 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// TLS was not agreed on.
+    #[error("speak TLS with {endpoint}: {source}")]
+    Tls {
+        /// Whom we called.
+        endpoint: Endpoint,
+        /// What is wrong.
+        source: Fault,
+    },
     /// Whoever accepted it does not speak HTTP/2.
     #[error("greet {endpoint}: it accepts connections but does not speak HTTP/2 in clear text")]
     Handshake {
@@ -61,12 +70,20 @@ pub struct Transport {
 
 impl Transport {
     /// Opens a connection, which lives as long as a handle of it does.
-    pub async fn connect(endpoint: &Endpoint) -> Result<Transport, ConnectError> {
+    pub async fn connect(endpoint: &Endpoint, tls: Option<&ClientTls>) -> Result<Transport, ConnectError> {
         let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint.address()))
             .await
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s")))
             .and_then(|socket| socket.set_nodelay(true).map(|()| socket))
             .map_err(|source| ConnectError::Socket { endpoint: endpoint.clone(), source })?;
+        let socket: Box<dyn Bidirectional> = match tls {
+            None => Box::new(socket),
+            Some(tls) => Box::new(
+                tls.connect(socket, endpoint.host())
+                    .await
+                    .map_err(|source| ConnectError::Tls { endpoint: endpoint.clone(), source })?,
+            ),
+        };
         let (streams, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -188,7 +205,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint: Endpoint = listener.local_addr().unwrap().to_string().parse().unwrap();
         let server = tokio::spawn(echo::serve(listener));
-        let transport = Transport::connect(&endpoint).await.unwrap();
+        let transport = Transport::connect(&endpoint, None).await.unwrap();
         let key = Bytes::from(vec![b'k'; 3 * WINDOW_BYTES as usize]);
         let request = GetRequest { key: key.clone(), ..Default::default() };
         let call = async move { KvClient::with_origin(transport, endpoint.origin()).get(request).await };

@@ -47,8 +47,29 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_parser = positive_duration, default_value = "5s", value_name = "TIME")]
     pub(crate) timeout: Duration,
 
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What connections are encrypted with.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct TlsArgs {
+    /// The CA of the cluster, PEM. With one, host:port means TLS. Without it /var/run/secrets/kvorum.io is looked
+    /// into, for ca.crt, and for tls.crt with tls.key.
+    #[arg(long = "cacert", global = true, id = "tls_cacert", env = "KVORUM_CACERT", value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+
+    /// A certificate that proves who you are, PEM.
+    #[arg(long = "cert", global = true, id = "tls_cert", env = "KVORUM_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_cacert"])]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The key of the certificate, PEM.
+    #[arg(long = "key", global = true, id = "tls_key", env = "KVORUM_KEY", value_name = "FILE", requires_all = ["tls_cert", "tls_cacert"])]
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// How results are printed.
@@ -125,6 +146,11 @@ pub(crate) enum Command {
     Snapshot {
         #[command(subcommand)]
         command: SnapshotCommand,
+    },
+    /// Make a CA, and certificates of members and users, where no operator does.
+    Cert {
+        #[command(subcommand)]
+        command: CertCommand,
     },
     /// Print the completions of a shell.
     Completions {
@@ -286,6 +312,51 @@ pub(crate) enum SnapshotCommand {
         /// The data directory, which must be empty or not there yet.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// Make a CA: ca.crt, which everybody gets, and ca.key, which nobody does.
+    Ca {
+        /// Where the files go.
+        dir: PathBuf,
+        /// What the CA is called in errors.
+        #[arg(long, default_value = "kvorum")]
+        name: String,
+        /// How long it holds.
+        #[arg(long, default_value_t = 1825, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+    },
+    /// Make a member's certificate: the directory for kvorum-node --tls-dir. Made anew there, it is taken within
+    /// 10 s.
+    Member {
+        /// The DNS names and addresses by which others reach the member, separated by commas.
+        #[arg(required = true, value_delimiter = ',', value_name = "NAME,…")]
+        names: Vec<String>,
+        /// The directory of the CA.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// Where the files go: tls.crt, tls.key and ca.crt.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How long it holds.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+    },
+    /// Make a user's certificate. That of root may administer the members.
+    User {
+        /// The user.
+        name: String,
+        /// The directory of the CA.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// Where the files go: tls.crt, tls.key and ca.crt.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How long it holds.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
     },
 }
 

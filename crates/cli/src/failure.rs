@@ -26,7 +26,7 @@ impl Failure {
             Failure::OutputClosed => 0,
             Failure::Client(Error::ConditionFailed { .. }) => 4,
             Failure::NotFound(_) => 3,
-            Failure::Client(Error::InvalidEndpoint { .. }) | Failure::Usage(_) => 2,
+            Failure::Client(Error::InvalidEndpoint { .. } | Error::Tls(_)) | Failure::Usage(_) => 2,
             Failure::Client(_) | Failure::Other(_) => 1,
         }
     }
@@ -53,6 +53,7 @@ fn advice(error: &Error) -> &'static str {
     match error {
         Error::Unanswered { .. } => "; check that the nodes run, and --endpoints or KVORUM_ENDPOINTS",
         Error::InvalidEndpoint { .. } => " (--endpoints or KVORUM_ENDPOINTS)",
+        Error::Tls(_) => " (--cacert, --cert, --key, or KVORUM_CACERT, KVORUM_CERT, KVORUM_KEY)",
         _ => "",
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod args;
 mod batch;
+mod cert;
 pub mod failure;
 pub mod keys;
 mod member;
@@ -17,9 +18,9 @@ pub mod watch;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use kvorum_client::Client;
+use kvorum_client::{Client, ConnectOptions, Tls};
 
-use crate::args::{Args, ClusterCommand, Command, LeaderCommand, SnapshotCommand};
+use crate::args::{Args, ClusterCommand, Command, LeaderCommand, SnapshotCommand, TlsArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -54,7 +55,8 @@ pub fn execute(
 async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
     // A command makes few calls, so that the way to the leader is not worth a question of its own.
     let client = || -> Result<Client, Failure> {
-        Ok(Client::builder(&args.endpoints).timeout(args.timeout).without_leader_search().connect_lazy()?)
+        let builder = Client::builder(&args.endpoints).timeout(args.timeout).without_leader_search();
+        Ok(builder.connect_options(connect_options(&args.tls)?).connect_lazy()?)
     };
     match args.command {
         Command::Get(get) => keys::get(&client()?, get, output).await,
@@ -69,7 +71,7 @@ async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Batch { file } => batch::batch(&client()?, &file, output).await,
         Command::Status => status::status(&client()?, output).await,
         Command::Cluster { command: ClusterCommand::Init { members } } => {
-            member::init(&members, args.timeout, output).await
+            member::init(&members, args.timeout, connect_options(&args.tls)?, output).await
         }
         Command::Member { command } => member::member(&client()?, args.timeout, command, output).await,
         Command::Leader { command: LeaderCommand::Transfer { id } } => {
@@ -81,9 +83,17 @@ async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Snapshot { command: SnapshotCommand::Restore { file, data_dir } } => {
             snapshot::restore(&file, &data_dir, output)
         }
+        Command::Cert { command } => cert::cert(command, output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "kvorum", output.stdout());
             Ok(())
         }
     }
+}
+
+/// TLS as the flags say, or else as the library finds it.
+fn connect_options(args: &TlsArgs) -> Result<ConnectOptions, Failure> {
+    let options = ConnectOptions::new();
+    let Some(ca) = &args.cacert else { return Ok(options) };
+    Ok(options.tls(Tls::files(ca, args.cert.as_ref().zip(args.key.as_ref()))?))
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use kvorum_client::Client;
 use kvorum_client::admin::{Operations, Step, Voter};
+use kvorum_client::{Client, ConnectOptions};
 use serde_json::json;
 
 use crate::args::MemberCommand;
@@ -16,8 +16,13 @@ use crate::text;
 /// How often the sign of life turns.
 const SPIN: Duration = Duration::from_millis(100);
 
-pub(crate) async fn init(peers: &[String], timeout: Duration, output: &mut Output) -> Result<(), Failure> {
-    let mut operations = Operations::at(peers.to_vec(), timeout)?;
+pub(crate) async fn init(
+    peers: &[String],
+    timeout: Duration,
+    connect: ConnectOptions,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut operations = Operations::at(peers.to_vec(), timeout)?.connect_options(connect);
     let reporter = Reporter::new();
     let cluster_id = operations.found(peers, &mut |step| reporter.step(step)).await?;
     reporter.finish();

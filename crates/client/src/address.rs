@@ -1,4 +1,4 @@
-//! The address of an endpoint: `host:port`, an optional `http://` in front of it.
+//! The address of an endpoint: `host:port`, an optional `http://` or `https://` in front of it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,38 @@ use tonic::codegen::http::uri::{Authority, Uri};
 use crate::Error;
 
 /// An endpoint's `host:port`, known to make a valid URI.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Address(String);
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    authority: String,
+    is_secure: Option<bool>,
+}
+
+/// One endpoint is one, however its address was written.
+impl PartialEq for Address {
+    fn eq(&self, other: &Address) -> bool {
+        self.authority == other.authority
+    }
+}
 
 impl Address {
+    /// `host:port`.
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.authority
+    }
+
+    /// The host, an IPv6 address in brackets.
+    pub(crate) fn host(&self) -> &str {
+        self.authority.rsplit_once(':').map_or(&self.authority, |(host, _)| host)
+    }
+
+    /// Whether it is spoken to by TLS, where the address says it.
+    pub(crate) fn is_secure(&self) -> Option<bool> {
+        self.is_secure
     }
 
     /// What requests are addressed to.
     pub(crate) fn authority(&self) -> Authority {
-        self.0.parse().expect("an address was parsed as an authority when it was made")
+        self.authority.parse().expect("an address was parsed as an authority when it was made")
     }
 }
 
@@ -28,10 +49,13 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Address, Error> {
         let refuse = |problem: &'static str| Error::InvalidEndpoint { endpoint: text.to_owned(), problem };
         let trimmed = text.trim();
-        if trimmed.starts_with("https://") {
-            return Err(refuse("TLS is not supported; write host:port"));
-        }
-        let authority = trimmed.strip_prefix("http://").unwrap_or(trimmed).trim_end_matches('/');
+        let (is_secure, authority) = match (trimmed.strip_prefix("https://"), trimmed.strip_prefix("http://"))
+        {
+            (Some(rest), _) => (Some(true), rest),
+            (None, Some(rest)) => (Some(false), rest),
+            (None, None) => (None, trimmed),
+        };
+        let authority = authority.trim_end_matches('/');
         if authority.is_empty() {
             return Err(refuse("it is empty; write host:port"));
         }
@@ -46,13 +70,13 @@ impl FromStr for Address {
         if uri.port_u16().is_none_or(|port| port == 0) {
             return Err(refuse("the port is missing; write host:port"));
         }
-        Ok(Address(authority.to_owned()))
+        Ok(Address { authority: authority.to_owned(), is_secure })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.authority)
     }
 }
 
@@ -64,20 +88,22 @@ mod tests {
 
     #[test]
     fn takes_host_and_port_with_or_without_a_scheme() {
-        for (text, address) in [
-            ("127.0.0.1:2379", "127.0.0.1:2379"),
-            ("http://node-0.kv:2379/", "node-0.kv:2379"),
-            ("[::1]:2379", "[::1]:2379"),
-            (" localhost:1 ", "localhost:1"),
+        for (text, address, host, is_secure) in [
+            ("127.0.0.1:2379", "127.0.0.1:2379", "127.0.0.1", None),
+            ("http://node-0.kv:2379/", "node-0.kv:2379", "node-0.kv", Some(false)),
+            ("https://node-0.kv:2379/", "node-0.kv:2379", "node-0.kv", Some(true)),
+            ("[::1]:2379", "[::1]:2379", "[::1]", None),
+            (" localhost:1 ", "localhost:1", "localhost", None),
         ] {
-            assert_eq!(text.parse::<Address>().unwrap().as_str(), address);
+            let parsed: Address = text.parse().unwrap();
+            assert_eq!((parsed.as_str(), parsed.host(), parsed.is_secure()), (address, host, is_secure));
         }
     }
 
     #[test]
     fn refuses_what_cannot_be_an_endpoint() {
         for text in
-            ["", "localhost", ":2379", "localhost:0", "localhost:99999", "https://a:1", "a:1/path", "a b:1"]
+            ["", "localhost", ":2379", "localhost:0", "localhost:99999", "ftp://a:1", "a:1/path", "a b:1"]
         {
             assert!(text.parse::<Address>().is_err(), "{text:?} was taken");
         }

@@ -16,14 +16,17 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::header::{HeaderValue, USER_AGENT};
 use tonic::codegen::http::uri::{Authority, Scheme, Uri};
 use tonic::codegen::http::{Request, Response};
 
+use crate::Error;
 use crate::address::Address;
-use crate::connect::ConnectOptions;
+use crate::connect::{ByteStream, ConnectOptions};
+use crate::tls::Tls;
 
 /// How much of one stream a server may send before the caller has taken it: a few chunks of a scan.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -47,11 +50,19 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("kvorum-client/", en
 pub(crate) struct Channel {
     requests: SendRequest<Body>,
     authority: Authority,
+    scheme: Scheme,
 }
 
 /// Connects to an endpoint. The caller bounds the time.
 pub(crate) async fn connect(address: &Address, options: &ConnectOptions) -> io::Result<Channel> {
-    let stream = options.connector.connect(address.as_str()).await?;
+    let tls = security(address, options).map_err(io::Error::other)?;
+    let connecting = options.connector.connect(address.as_str());
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "cannot be connected to in time");
+    let stream = timeout(options.timeout, connecting).await.map_err(late)?;
+    let (stream, scheme): (Box<dyn ByteStream>, Scheme) = match tls {
+        None => (stream?, Scheme::HTTP),
+        Some(tls) => (Box::new(tls.inner().connect(stream?, address.host()).await?), Scheme::HTTPS),
+    };
     let (requests, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -66,7 +77,19 @@ pub(crate) async fn connect(address: &Address, options: &ConnectOptions) -> io::
     tokio::spawn(async move {
         let _ = connection.await;
     });
-    Ok(Channel { requests, authority: address.authority() })
+    Ok(Channel { requests, authority: address.authority(), scheme })
+}
+
+/// What an endpoint is spoken to with: what its address says, or else what this client has.
+fn security(address: &Address, options: &ConnectOptions) -> Result<Option<Tls>, Error> {
+    match address.is_secure() {
+        Some(false) => Ok(None),
+        None => options.security.tls(),
+        Some(true) => match options.security.tls()? {
+            Some(tls) => Ok(Some(tls)),
+            None => Err(Error::Tls("https:// wants the CA of the cluster, and none was given".to_owned())),
+        },
+    }
 }
 
 impl Channel {
@@ -88,7 +111,7 @@ impl Service<Request<Body>> for Channel {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
-        uri.scheme = Some(Scheme::HTTP);
+        uri.scheme = Some(self.scheme.clone());
         uri.authority = Some(self.authority.clone());
         *request.uri_mut() =
             Uri::from_parts(uri).expect("a scheme, an authority and a method's path make a URI");

@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::pool::{ENDPOINTS_MAX, Pool, Settings};
 use crate::{
-    Batch, Compact, Delete, Error, Expire, Get, KeyRange, MembersCall, Persist, Scan, Set, Ttl, Watch,
+    Batch, Compact, Delete, Error, Expire, Get, KeyRange, MembersCall, Persist, Scan, Set, Tls, Ttl, Watch,
 };
 
 /// How long a call may take, retries included, unless it says otherwise.
@@ -174,6 +174,12 @@ impl ClientBuilder {
         self
     }
 
+    /// Speaks TLS with what is given here, as [`ConnectOptions::tls`] does.
+    pub fn tls(mut self, tls: Tls) -> ClientBuilder {
+        self.settings.connect = self.settings.connect.tls(tls);
+        self
+    }
+
     /// Stays with the endpoints that were given, and does not look for the leader among the members:
     /// for a few calls, or behind a load balancer.
     pub fn without_leader_search(mut self) -> ClientBuilder {
@@ -197,7 +203,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`Error::InvalidEndpoint`]: an endpoint is no `host:port`, or there are none, or too many.
-    pub fn connect_lazy(self) -> Result<Client, Error> {
+    pub fn connect_lazy(mut self) -> Result<Client, Error> {
         let mut addresses = Vec::new();
         for endpoint in &self.endpoints {
             let address: Address = endpoint.parse()?;
@@ -211,6 +217,10 @@ impl ClientBuilder {
         }
         if addresses.len() > ENDPOINTS_MAX {
             return refuse("these are too many; any three nodes of a cluster will do");
+        }
+        // Members that the cluster names later are what those that were given are.
+        if addresses.iter().all(|address| address.is_secure() == Some(false)) {
+            self.settings.connect = self.settings.connect.plain();
         }
         // A keyed hasher of the standard library is random enough to spread clients over endpoints.
         let home = RandomState::new().hash_one(&self.endpoints) as usize;

@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::tls::{Security, Tls};
+
 /// How long a connection may take to be made, so that a machine that is gone costs a call little.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How connections are made: by a [`Client`](crate::Client) to client ports, by an
 /// [`AdminClient`](crate::admin::AdminClient) to peer ports.
 ///
-/// A group of its own, because more belongs here than callers of single calls should see: what a connection
-/// is encrypted with and what each request on it proves its sender by will be options beside these. Neither
-/// is there yet; every connection is plain text.
+/// A group of its own, because more belongs here than callers of single calls should see.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,22 +35,40 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ConnectOptions {
     pub(crate) timeout: Duration,
     pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) security: Security,
 }
 
 impl ConnectOptions {
-    /// The usual ones: plain TCP, and 1 s to connect.
+    /// The usual ones: TCP, 1 s to connect, and TLS where a CA is mounted, see [`Tls`].
     pub fn new() -> ConnectOptions {
-        ConnectOptions { timeout: CONNECT_TIMEOUT, connector: Arc::new(Tcp) }
+        ConnectOptions {
+            timeout: CONNECT_TIMEOUT,
+            connector: Arc::new(Tcp),
+            security: Security::looked_for(),
+        }
     }
 
-    /// How long making a connection may take; 1 s without this. The call that needs the connection goes on
+    /// Speaks TLS, with what is given here.
+    pub fn tls(mut self, tls: Tls) -> ConnectOptions {
+        self.security = Security::Told(tls);
+        self
+    }
+
+    /// Speaks without TLS, whatever is mounted. An endpoint that begins with `https://` cannot be reached then.
+    pub fn plain(mut self) -> ConnectOptions {
+        self.security = Security::Plain;
+        self
+    }
+
+    /// How long making a connection may take; 1 s without this, and TLS has as long again. The call that needs the connection goes on
     /// elsewhere then.
     pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
         self.timeout = timeout;
         self
     }
 
-    /// What makes the stream of bytes to an address; [`Tcp`] without this.
+    /// What makes the stream of bytes to an address; [`Tcp`] without this. TLS is spoken inside of it, with whoever
+    /// has a certificate for the host in that address.
     pub fn connector(mut self, connector: impl Connector) -> ConnectOptions {
         self.connector = Arc::new(connector);
         self

@@ -145,6 +145,9 @@ pub enum Error {
     /// A snapshot file cannot be written, or is not what it should be.
     #[error("{0}")]
     Snapshot(#[from] crate::snapshot::SnapshotError),
+    /// The files for TLS cannot be used.
+    #[error("{0}")]
+    Tls(String),
     /// A change of the membership cannot be made as asked.
     #[error("{0}")]
     Membership(String),

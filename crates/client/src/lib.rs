@@ -12,8 +12,8 @@
 //! # }
 //! ```
 //!
-//! [`Client`] has the calls on keys; [`ConnectOptions`] says how connections are made, which is also the place of
-//! what will encrypt and authenticate them; [`admin`] speaks to peer ports, and [`snapshot`] saves and restores.
+//! [`Client`] has the calls on keys; [`ConnectOptions`] says how connections are made, and [`Tls`] what encrypts them
+//! and proves who this client is; [`admin`] speaks to peer ports, and [`snapshot`] saves and restores.
 //! Longer examples are in `examples/`: a lock, an election, a watch that survives its own process, a scan.
 //!
 //! What the crate does by itself:
@@ -53,6 +53,7 @@ mod rounds;
 mod rpc;
 mod scan;
 pub mod snapshot;
+mod tls;
 mod types;
 mod watch;
 mod writes;
@@ -66,6 +67,7 @@ pub use error::{Error, Tried};
 pub use expire::{Expire, ExpireResponse, Persist, PersistResponse};
 pub use reads::{Get, GetResponse, KeyTtl, Ttl, TtlResponse};
 pub use scan::{Scan, ScanStream};
+pub use tls::Tls;
 pub use types::{Event, EventKind, Header, KeyRange, KeyValue};
 pub use watch::{Changes, Watch, WatchStream};
 pub use writes::{Delete, DeleteResponse, Set, SetResponse};

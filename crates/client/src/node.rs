@@ -65,7 +65,8 @@ impl Node {
             }
             slot = self.replace(&slot);
         }
-        let until = until.min(Instant::now() + options.timeout);
+        // TLS has a time of its own, which it bounds itself.
+        let until = until.min(Instant::now() + 2 * options.timeout);
         let connecting = slot.get_or_try_init(async move || {
             let connected = channel::connect(&self.address, options).await;
             let channel = connected.map_err(|error| Setback::not_sent(root_cause(&error)))?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kvorum_client::Client;
 use kvorum_client::admin::{Operations, Step, Voter};
+use kvorum_client::{Client, ConnectOptions};
 use kvorum_proto::admin::v1 as admin;
 use tempfile::TempDir;
 
+use crate::certificates::Certificates;
 use crate::network::Network;
 use crate::process::{Node, Release, Setup};
 use crate::{Context as _, Failure, Result, ensure, wait};
@@ -35,6 +36,8 @@ pub struct Layout {
     pub release: Release,
     /// A network of their own, with a host for each node. It is taken down after them.
     pub network: Option<Arc<Network>>,
+    /// The certificates by which nodes and clients speak TLS. The nodes want the flags for it too.
+    pub tls: Option<Arc<Certificates>>,
 }
 
 impl Layout {
@@ -79,6 +82,7 @@ impl Cluster {
             data: data.unwrap_or_else(|| directory.join(&name)),
             flags: self.layout.flags.clone(),
             omitted_syscall: self.layout.omitted_syscall.clone(),
+            tls: self.layout.tls.clone(),
             name,
         };
         for _ in 1..START_ATTEMPTS_MAX {
@@ -117,7 +121,16 @@ impl Cluster {
 
     /// A client of our own crate, which knows all nodes.
     pub async fn client(&self) -> Result<Client> {
-        Ok(Client::connect(self.endpoints()).await?)
+        Ok(Client::builder(self.endpoints()).connect_options(self.connect_options()?).connect().await?)
+    }
+
+    /// How the cluster was connected to when it was founded: as root, where its flags said that it speaks TLS.
+    pub fn connect_options(&self) -> Result<ConnectOptions> {
+        let speaks_tls = self.layout.flags.iter().any(|flag| flag == "--tls");
+        Ok(match &self.layout.tls {
+            Some(tls) if speaks_tls => ConnectOptions::new().tls(tls.root()?),
+            _ => ConnectOptions::new().plain(),
+        })
     }
 
     /// The leader that a majority of its voters follows, and its status.
@@ -192,7 +205,7 @@ impl Cluster {
     /// Changes of the membership as the tool makes them.
     pub fn operations(&self) -> Result<Operations> {
         let peers = self.nodes.iter().map(|node| node.peer_address().to_owned()).collect();
-        Ok(Operations::at(peers, LEADER_LIMIT)?)
+        Ok(Operations::at(peers, LEADER_LIMIT)?.connect_options(self.connect_options()?))
     }
 
     /// Makes a running node a voter, as `kvorum member add` does.

@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`cluster`], [`process`], [`ports`] | nodes: started, founded into a cluster, killed, restarted |
+//! | [`certificates`] | a CA of a test's own, and files that are replaced while nodes run |
 //! | [`program`] | the tool, and nodes that are expected not to start |
 //! | [`balancer`] | one address in front of all nodes, whose list of them is late |
 //! | [`disk`] | a file system in a file, whose power can be cut, and which can be small |
@@ -24,6 +25,7 @@
 
 pub mod balancer;
 pub mod binary;
+pub mod certificates;
 pub mod chains;
 pub mod cluster;
 pub mod costs;

@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kvorum_proto::admin::v1 as admin;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::Channel;
 
+use crate::certificates::Certificates;
 use crate::network::Host;
 use crate::{Context as _, Failure, Result, binary, ensure, ports, rpc, wait};
 
@@ -44,6 +45,8 @@ pub struct Setup {
     /// notice its absence: its name, and perhaps `:when=100+`, from which call on, as `strace` counts
     /// them in each thread.
     pub omitted_syscall: Option<String>,
+    /// The certificates by which the test itself reaches the node, where it speaks TLS.
+    pub tls: Option<Arc<Certificates>>,
 }
 
 /// A node that can be started, killed and started again. The lock around its process is held for moments
@@ -80,7 +83,11 @@ impl Node {
         let ip = host.as_ref().map_or("127.0.0.1", |host| &host.address);
         let address = || ports::free().map(|port| format!("{ip}:{port}"));
         let (client_address, peer_address, http_address) = (address()?, address()?, address()?);
-        let admin = AdminClient::new(rpc::channel(&peer_address)?);
+        let channel = match &setup.tls {
+            None => rpc::channel(&peer_address)?,
+            Some(tls) => rpc::secured_channel(&peer_address, tls.raw_root()?)?,
+        };
+        let admin = AdminClient::new(channel);
         let (release, child) = (Mutex::default(), Mutex::new(None));
         Ok(Node { setup, host, client_address, peer_address, http_address, release, child, admin })
     }

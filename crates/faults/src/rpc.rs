@@ -1,13 +1,18 @@
 //! The raw API of one node: no retry, no look for the leader, no second opinion.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use hyper_util::rt::TokioIo;
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::kv_client::KvClient;
+use kvorum_tls::{Bytes as ByteStream, ClientTls, Reason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -25,6 +30,27 @@ pub fn channel(address: &str) -> Result<Channel> {
     Ok(endpoint.connect_timeout(CONNECT_LIMIT).tcp_nodelay(true).connect_lazy())
 }
 
+/// The same by TLS, to a node that is reached at `127.0.0.1`; without it where the node does not speak it, as one that
+/// is yet to be restarted.
+pub fn secured_channel(address: &str, tls: ClientTls) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    let address: Arc<str> = address.into();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (address, tls) = (address.clone(), tls.clone());
+        async move {
+            let reach = async || timeout(CONNECT_LIMIT, TcpStream::connect(&*address)).await?;
+            let host = address.rsplit_once(':').map_or(&*address, |(host, _)| host);
+            let stream: Box<dyn ByteStream> = match tls.connect(reach().await?, host).await {
+                Ok(stream) => Box::new(stream),
+                Err(fault) if fault.reason == Reason::Plain => Box::new(reach().await?),
+                Err(fault) => return Err(fault.into()),
+            };
+            std::io::Result::Ok(TokioIo::new(stream))
+        }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
 /// A client of one node.
 #[derive(Clone, Debug)]
 pub struct RawClient {
@@ -35,6 +61,11 @@ impl RawClient {
     /// A client of the node with this client address.
     pub fn new(address: &str) -> Result<RawClient> {
         Ok(RawClient { kv: KvClient::new(channel(address)?) })
+    }
+
+    /// The same over a channel of the caller's.
+    pub fn on(channel: Channel) -> RawClient {
+        RawClient { kv: KvClient::new(channel) }
     }
 
     /// A client of each of these nodes.

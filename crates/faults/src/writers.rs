@@ -162,13 +162,21 @@ impl Writers {
         style: Style,
         epoch: Instant,
     ) -> Result<Writers> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(Client::connect(endpoints.to_vec()).await?);
+        }
+        Ok(Writers::by(clients, first, style, epoch))
+    }
+
+    /// Starts a writer for each of these clients, numbered from `first` on.
+    pub fn by(clients: Vec<Client>, first: u32, style: Style, epoch: Instant) -> Writers {
         let stop = watch::Sender::new(false);
         let mut tasks = Vec::new();
-        for writer in first..first + count {
-            let client = Client::connect(endpoints.to_vec()).await?;
+        for (writer, client) in (first..).zip(clients) {
             tasks.push(tokio::spawn(write(client, writer, style, epoch, stop.subscribe())));
         }
-        Ok(Writers { tasks, stop })
+        Writers { tasks, stop }
     }
 
     /// Lets the writers finish the write they are at, and answers what they were told.

@@ -320,6 +320,7 @@ async fn wrong_cluster(cluster: &Cluster, scratch: &Path) -> Result<()> {
             log: scratch.join(format!("{name}.log")),
             flags: vec![flag.into(), value.into()],
             omitted_syscall: None,
+            tls: None,
         };
         let node = Node::new(setup)?;
         node.start().await?;

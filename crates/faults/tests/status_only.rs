@@ -77,7 +77,7 @@ async fn a_copy_of_a_disk_is_known_by_its_address() -> Result<()> {
     let copied = Command::new("cp").arg("-a").args([node.data(), &data]).status()?;
     ensure!(copied.success(), "the data directory was not copied");
     let log = data.with_extension("log");
-    let setup = Setup { name: "copy".into(), data, log, flags: Vec::new(), omitted_syscall: None };
+    let setup = Setup { name: "copy".into(), data, log, flags: Vec::new(), omitted_syscall: None, tls: None };
     let copy = Node::new(setup)?;
     copy.start().await?;
     node.start().await?;

@@ -1,12 +1,13 @@
 //! Command line and environment, parsed once into a [`Config`] that cannot be wrong.
 
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvorum_store::feature::FEATURE_LEVEL_MAX;
+use kvorum_tls::{Mode, Paths};
 
 use crate::limits::Limits;
 use crate::net::budget::SEND_BUDGET_BYTES;
@@ -158,6 +159,21 @@ pub struct Flags {
           default_value = "60s", value_parser = parse_duration)]
     pub send_patience: Duration,
 
+    /// Whether the client port and the peer port speak TLS: off, optional (with TLS or without, as whoever
+    /// connects begins; to other members with TLS, or without where they do not speak it), required
+    #[arg(long, env = "KVORUM_TLS", value_enum, default_value_t = TlsMode::Off)]
+    pub tls: TlsMode,
+
+    /// The directory with this member's certificate (tls.crt), its key (tls.key) and the CAs that the cluster
+    /// believes (ca.crt); it is read again every 10 s, and what fits together is taken
+    #[arg(long, env = "KVORUM_TLS_DIR", value_name = "DIR", default_value = "/etc/kvorum/tls")]
+    pub tls_dir: PathBuf,
+
+    /// A file with further CAs whose certificates clients may show, on the client port alone: each one's common
+    /// name is a user, but never root
+    #[arg(long, env = "KVORUM_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// How the log on standard error is written
     #[arg(long, env = "KVORUM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -165,6 +181,17 @@ pub struct Flags {
     /// What is logged: error, warn, info, debug, trace, or directives such as info,kvorum_node=debug
     #[arg(long, env = "KVORUM_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
+}
+
+/// Whether ports speak TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsMode {
+    /// Nobody is asked who he is, and everything can be read on the wire.
+    Off,
+    /// With TLS or without.
+    Optional,
+    /// With TLS only.
+    Required,
 }
 
 /// What a node with an empty disk does.
@@ -232,8 +259,19 @@ pub struct Config {
     pub send_patience: Duration,
     /// Threads that serve clients; 0: the node's own does, as it should where cores are few.
     pub client_threads: usize,
+    /// How the ports speak TLS, if they do.
+    pub tls: Option<TlsConfig>,
     /// What only much at once reaches.
     pub limits: Limits,
+}
+
+/// How the ports speak TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Whether they speak without it too.
+    pub mode: Mode,
+    /// Where certificate, key and CAs are.
+    pub paths: Paths,
 }
 
 /// A flag that cannot work. Its message says what to do.
@@ -292,9 +330,29 @@ impl Flags {
             send_budget_bytes: self.send_budget_bytes as usize,
             send_patience: self.send_patience,
             client_threads: workers(available_parallelism().map_or(1, NonZero::get)),
+            tls: tls_config(self.tls, &self.tls_dir, self.tls_client_ca)?,
             limits: Limits::default(),
         })
     }
+}
+
+fn tls_config(
+    mode: TlsMode,
+    dir: &Path,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsConfig>, ConfigError> {
+    let mode = match mode {
+        TlsMode::Off if client_ca.is_some() => {
+            return Err(ConfigError(
+                "--tls-client-ca says whose certificates are taken, and --tls is off; set --tls required"
+                    .into(),
+            ));
+        }
+        TlsMode::Off => return Ok(None),
+        TlsMode::Optional => Mode::Optional,
+        TlsMode::Required => Mode::Required,
+    };
+    Ok(Some(TlsConfig { mode, paths: Paths { client_ca, ..Paths::in_directory(dir) } }))
 }
 
 fn check_address(flag: &str, address: &str) -> Result<(), ConfigError> {
@@ -413,106 +471,4 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(args: &[&str]) -> Result<Config, String> {
-        let all = std::iter::once("kvorum-node").chain(args.iter().copied());
-        let cli = Cli::try_parse_from(all).map_err(|error| error.to_string())?;
-        cli.flags.validate().map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn defaults_make_a_node_on_this_machine() {
-        let config = parse(&[]).unwrap();
-        assert_eq!(config.listen_client, "127.0.0.1:2379");
-        assert_eq!(config.request_bytes_max, 1536 * 1024);
-        assert_eq!(config.heartbeat_interval * 5, config.election_timeout);
-        assert_eq!(config.auto_compaction_retention, Some(Duration::from_secs(3600)));
-        assert_eq!(config.bootstrap, Bootstrap::Wait);
-    }
-
-    #[test]
-    fn units_and_ids_are_understood() {
-        let args = ["--cache-bytes", "64MiB", "--quota-bytes", "2GiB", "--cluster-id", "0xff"];
-        let config = parse(&args).unwrap();
-        assert_eq!((config.cache_bytes, config.quota_bytes), (64 << 20, 2 << 30));
-        assert_eq!(config.cluster_id, Some(255));
-        assert_eq!(parse(&["--auto-compaction-retention", "0"]).unwrap().auto_compaction_retention, None);
-        let config = parse(&["--listen-client", "[::]:0", "--advertise-client", "demo-0.demo-peers:2379"]);
-        assert_eq!(config.unwrap().advertise_client.as_deref(), Some("demo-0.demo-peers:2379"));
-        // Any number of ports may be left to the kernel.
-        let any = "127.0.0.1:0";
-        assert!(parse(&["--listen-client", any, "--listen-peer", any, "--listen-http", any]).is_ok());
-    }
-
-    /// An id is read as it is printed, and in the ways that were the only ones once.
-    #[test]
-    fn an_id_is_read_as_it_is_printed() {
-        let table = [
-            ("9a31ae08658294c5", Some(0x9a31_ae08_6582_94c5)),
-            ("9A31AE08658294C5", Some(0x9a31_ae08_6582_94c5)),
-            ("00000000000000ff", Some(255)),
-            ("ffffffffffffffff", Some(u64::MAX)),
-            // 16 decimal digits: nobody can tell, so it is what is printed.
-            ("1234567890123456", Some(0x1234_5678_9012_3456)),
-            ("0x9a31ae08658294c5", Some(0x9a31_ae08_6582_94c5)),
-            ("0xff", Some(255)),
-            ("255", Some(255)),
-            ("18446744073709551615", Some(u64::MAX)),
-            ("11111111103361750213", Some(11_111_111_103_361_750_213)),
-            ("18446744073709551616", None),
-            ("9a31ae08658294c", None),
-            ("9a31ae08658294c5f", None),
-            ("0x11111111111111111", None),
-            ("+a31ae08658294c5", None),
-            ("0x+f", None),
-            ("-1", None),
-            ("0x", None),
-            ("", None),
-        ];
-        for (text, id) in table {
-            let read = parse_id(text);
-            assert_eq!(read.as_ref().ok(), id.as_ref(), "{text}");
-            assert!(read.err().is_none_or(|error| error.contains("16 hexadecimal digits")), "{text}");
-        }
-        let printed = format!("{:016x}", 0x00a1_ae08_6582_94c5_u64);
-        let config = parse(&["--cluster-id", &printed]).unwrap();
-        assert_eq!(config.cluster_id, Some(0x00a1_ae08_6582_94c5));
-    }
-
-    /// Each value that cannot work is refused with one line that names the flag and what would do.
-    #[test]
-    fn what_cannot_work_is_refused_with_one_line() {
-        let table: &[(&[&str], &str)] = &[
-            (&["--listen-client", "2379"], "--listen-client '2379' is no host:port"),
-            (&["--listen-client", "::1:2379"], "is no host:port"),
-            (&["--listen-peer", "127.0.0.1:2379"], "give each its own port"),
-            (&["--listen-client", "0.0.0.0:2379"], "--advertise-client must say"),
-            (&["--listen-peer", "[::]:2380"], "--advertise-peer must say"),
-            (&["--advertise-peer", "0.0.0.0:2380"], "cannot be dialled"),
-            (&["--advertise-client", "http://a:2379"], "--advertise-client 'http://a:2379' is no host:port"),
-            (&["--election-timeout-ms", "20"], "must be from 100 to 60000"),
-            (&["--election-timeout-ms", "1000", "--heartbeat-interval-ms", "400"], "must be from 1 to 250"),
-            (&["--heartbeat-interval-ms", "0"], "must be from 1 to "),
-            (&["--request-bytes-max", "1GiB"], "--request-bytes-max 1073741824 must be from"),
-            (&["--cache-bytes", "1024"], "--cache-bytes 1024 must be at least"),
-            (&["--shutdown-delay", "11m"], "--shutdown-delay 660s must be at most 600s"),
-            (&["--cluster-id", "0"], "--cluster-id cannot be 0"),
-        ];
-        for (args, expected) in table {
-            let error = parse(args).expect_err(expected);
-            assert!(error.contains(expected) && !error.contains('\n'), "{args:?}: {error}");
-        }
-        for args in [["--cache-bytes", "1MB"], ["--auto-compaction-retention", "1"], ["--no-such-flag", "1"]]
-        {
-            parse(&args).expect_err(args[0]);
-        }
-    }
-}
+mod tests;

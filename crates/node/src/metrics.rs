@@ -1,10 +1,11 @@
 //! What Prometheus is told. Each metric has its home here, with name and help; whoever measures
 //! calls a method and knows neither.
 //!
-//! Cardinality is bounded: the only labels are gRPC methods, gRPC codes and peers' node ids.
+//! Cardinality is bounded: the only labels are gRPC methods, gRPC codes, peers' node ids, and a few words of ours.
 
 mod groups;
 mod make;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,8 @@ use prost::Message as _;
 use crate::place::Overview;
 use groups::{ProcessMetrics, StoreMetrics};
 use make::{Make, call_buckets, disk_buckets, size_buckets};
+
+pub use tls::{Held, TlsMetrics};
 
 pub use groups::{LogMetrics, RaftMetrics, SnapshotMetrics, WatchMetrics};
 
@@ -69,6 +72,8 @@ pub struct Metrics {
     /// How long the store has made no progress with a run.
     pub apply_stall_seconds: Gauge,
     expired: IntCounter,
+    /// TLS, and connections.
+    pub tls: TlsMetrics,
     process: ProcessMetrics,
 }
 
@@ -163,6 +168,7 @@ impl Metrics {
                 "kvorum_expired_keys_total",
                 "Keys deleted because their TTL had passed, on the word of this node.",
             ),
+            tls: TlsMetrics::new(&make),
             process: ProcessMetrics::new(&make),
             registry: make.0,
         }

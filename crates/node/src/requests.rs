@@ -20,7 +20,6 @@ use crate::error::{MembershipError, RequestError, answered};
 use crate::key_reads::{self, KeyReads, Read};
 use crate::metrics::Metrics;
 use crate::net::budget::Account;
-use crate::net::dialer::Dialer;
 use crate::place::Overview;
 use crate::raft::Raft;
 use crate::raft::gather::Applied;
@@ -318,11 +317,6 @@ impl Requests {
     /// For what reads no key and changes nothing of the cluster: a backup's stream.
     pub fn raft(&self) -> &Raft {
         &self.0.raft
-    }
-
-    /// How other members are reached.
-    pub fn dialer(&self) -> &Dialer {
-        self.0.raft.dialer()
     }
 
     /// The metrics.

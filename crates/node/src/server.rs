@@ -12,6 +12,7 @@ use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
 use kvorum_store::log::{Log, LogError, LogOptions};
 use kvorum_store::space::Space;
 use kvorum_store::{OpenError, Store, StoreOptions};
+use kvorum_tls::{MaterialError, MemberTls, Port};
 use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -23,19 +24,21 @@ use crate::api::client_port::{report_health, with_reflection};
 use crate::api::kv::cluster::ClusterService;
 use crate::api::kv::service::KvService;
 use crate::api::peer::PeerService;
+use crate::api::peer_port::may_call;
 use crate::boot::recover::{self, RecoverError};
 use crate::boot::restore::{self, RestoreError};
-use crate::config::{Bootstrap, Config};
+use crate::config::{Bootstrap, Config, TlsConfig};
 use crate::health::Health;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::dialer::Dialer;
 use crate::net::inbox::RECEIVE_BUDGET_BYTES;
-use crate::net::listen::{BindError, Port, bind};
+use crate::net::listen::{self, BindError, bind};
 use crate::net::network::Listener;
 use crate::net::router::Router;
 use crate::net::sizes::PEER_MESSAGE_BYTES_MAX;
+use crate::net::tls::{self, Door, NodeTls};
 use crate::net::transport::{self, stopped};
 use crate::net::workers::Workers;
 use crate::raft::start::Parts;
@@ -80,6 +83,9 @@ pub enum StartError {
     /// A recovery.
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    /// The files for TLS.
+    #[error("--tls-dir: {0}")]
+    Tls(#[from] MaterialError),
     /// Consensus.
     #[error(transparent)]
     Raft(#[from] crate::raft::start::StartError),
@@ -191,9 +197,13 @@ impl Listeners {
 impl Node {
     /// Opens the data directory, joins consensus and serves.
     pub async fn start(config: Config, machine: Machine) -> Result<Node, StartError> {
+        let tls = config.tls.as_ref().map(load_tls).transpose()?;
         let (listeners, addresses) = Listeners::bind(&config, &machine).await?;
+        if tls.is_none() {
+            warn_of_plain_ports(addresses);
+        }
         let metrics = Arc::new(Metrics::new());
-        let parts = open_data(&config, addresses, metrics.clone(), machine).await?;
+        let parts = open_data(&config, addresses, metrics.clone(), machine, tls).await?;
         let hub = parts.hub.clone();
         let raft = Raft::start(parts, raft_options(&config, addresses)).await?;
         // A crash may have come between the two halves of founding.
@@ -241,12 +251,17 @@ impl Node {
                 .with(ClusterService::server(requests.clone()))
                 .with(health_service);
         let router = with_reflection(router).build();
+        let (client_door, peer_door) = doors(&raft, &metrics, &peers_stop);
         let clients = match config.client_threads {
-            0 => {
-                tokio::spawn(transport::serve(listeners.client, Port::Client, router, stopped(clients_stop)))
-            }
+            0 => tokio::spawn(transport::serve(
+                listeners.client,
+                listen::Port::Client,
+                client_door,
+                router,
+                stopped(clients_stop),
+            )),
             count => {
-                let workers = Workers::start(count, &router, &clients_stop, &peers_stop)
+                let workers = Workers::start(count, &client_door, &router, &clients_stop, &peers_stop)
                     .map_err(|error| StartError::System("start the threads that serve clients", error))?;
                 tokio::spawn(workers.serve(listeners.client))
             }
@@ -257,10 +272,16 @@ impl Node {
         let admin = AdminServer::new(AdminService::new(requests));
         let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget, peer_receive)
             .status_only(raft.status_only())
+            .rights(may_call)
             .with(peer)
             .with(admin);
-        let peers = transport::serve(listeners.peer, Port::Peer, router.build(), stopped(peers_stop.clone()));
-        let peers = tokio::spawn(peers);
+        let peers = tokio::spawn(transport::serve(
+            listeners.peer,
+            listen::Port::Peer,
+            peer_door,
+            router.build(),
+            stopped(peers_stop.clone()),
+        ));
         let http = tokio::spawn(net::http::serve(listeners.http, http::routes(health), stopped(peers_stop)));
         let others = [reporting, starting, peers, http].iter().map(JoinHandle::abort_handle).collect();
         let shutdown_delay = config.shutdown_delay;
@@ -340,12 +361,42 @@ impl Node {
     }
 }
 
+/// Reads the files for TLS: a few kilobytes, before anything is served.
+fn load_tls(config: &TlsConfig) -> Result<NodeTls, StartError> {
+    Ok(NodeTls { member: MemberTls::load(config.paths.clone())?, mode: config.mode })
+}
+
+/// What stands before the client port and the peer port, and, with TLS, who keeps that up to date until `stop`.
+fn doors(raft: &Raft, metrics: &Metrics, stop: &watch::Receiver<bool>) -> (Door, Door) {
+    let node_tls = raft.dialer().tls().cloned();
+    let door = |port| Door::of(node_tls.as_ref(), port, metrics.tls.clone());
+    let doors = (door(Port::Client), door(Port::Peer));
+    if let Some(NodeTls { member, .. }) = node_tls {
+        tokio::spawn(tls::keep_fresh(member, raft.blocking().clone(), metrics.tls.clone(), stop.clone()));
+        tokio::spawn(raft.dialer().clone().keep_fresh(stop.clone()));
+    }
+    doors
+}
+
+/// A port without TLS is for this machine alone, or for a network that is trusted.
+fn warn_of_plain_ports(addresses: Addresses) {
+    for (port, address) in [("client", addresses.client), ("peer", addresses.peer)] {
+        if !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                %address,
+                "the {port} port is plain: whoever reaches it reads and changes everything; see --tls"
+            );
+        }
+    }
+}
+
 /// Opens what is on disk, in the order in which a mistake is told best.
 async fn open_data(
     config: &Config,
     addresses: Addresses,
     metrics: Arc<Metrics>,
     machine: Machine,
+    tls: Option<NodeTls>,
 ) -> Result<Parts, StartError> {
     let Machine { net, blocking, store: on, observer } = machine;
     let dir = &config.data_dir;
@@ -378,7 +429,7 @@ async fn open_data(
     restore::found(&*on.files, config, &data_dir, &log, &store, advertise, identity).await?;
     recover::carry_out(&data_dir, &log, &store, advertise, identity).await?;
     let hub = WatchHub::new(store.revision(), config.limits.ring_bytes_max);
-    let (dialer, threads) = (Dialer::new(net), on.threads);
+    let (dialer, threads) = (Dialer::new(net, tls), on.threads);
     Ok(Parts { data_dir, store, log, space, hub, metrics, dialer, blocking, threads, observer })
 }
 

@@ -4,3 +4,4 @@ pub mod admin;
 pub mod client_port;
 pub mod kv;
 pub mod peer;
+pub mod peer_port;

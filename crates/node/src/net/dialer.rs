@@ -1,21 +1,28 @@
-//! Connections to members: their time-outs, keep-alive and sizes. TLS has its door here,
-//! `Endpoint::tls_config` in [`Dialer::channel`].
+//! Connections to members: TLS, their time-outs, keep-alive and sizes.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use kvorum_proto::peer::v1::peer_client;
-use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use kvorum_tls::{Bytes, COMPARE_INTERVAL, Fault, Mode};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
+use tonic::transport::Endpoint;
 
 use super::network::Net;
 use super::resolve::Names;
 use super::sizes::{CONNECTION_WINDOW_BYTES, PEER_MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
+use super::tls::{LOG_PERIOD, NodeTls};
+use super::way::{KnownWay, Shown, Way};
 
 /// A client of another member's peer port.
-pub type PeerClient = peer_client::PeerClient<Channel>;
+pub type PeerClient = peer_client::PeerClient<Way>;
 
 /// A connection to a member that was silent for so long is asked whether it lives: sooner than a client's,
 /// since a request that waits for a dead leader waits for all of it.
@@ -32,33 +39,115 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 #[error("'{0}' is no host:port")]
 pub struct AddressError(String);
 
+/// Members of whom a line about TLS was written; beyond that all may be written about anew.
+const SAID_MAX: usize = 64;
+
 /// Reaches other members, and knows where they are. Clones share what is known.
 #[derive(Clone)]
-pub struct Dialer(Arc<Names>);
+pub struct Dialer(Arc<Inner>);
+
+struct Inner {
+    names: Names,
+    /// Without it connections are plain.
+    tls: Option<NodeTls>,
+    /// When a line was last written about a member that TLS is not agreed on with.
+    said: Mutex<HashMap<String, Instant>>,
+    /// The ways that may have to be replaced, by address: a few for each member.
+    ways: Mutex<Vec<(Arc<str>, KnownWay)>>,
+}
 
 impl Dialer {
-    /// Reaches others over this network.
-    pub fn new(net: Net) -> Dialer {
-        Dialer(Arc::new(Names::new(net)))
+    /// Reaches others over this network, with TLS or without.
+    pub fn new(net: Net, tls: Option<NodeTls>) -> Dialer {
+        let (said, ways) = (Mutex::default(), Mutex::default());
+        Dialer(Arc::new(Inner { names: Names::new(net), tls, said, ways }))
+    }
+
+    /// How this node speaks TLS, if it does.
+    pub fn tls(&self) -> Option<&NodeTls> {
+        self.0.tls.as_ref()
     }
 
     /// A lazily made connection to a member's peer port, which makes itself anew when it breaks.
-    pub fn channel(&self, address: &str) -> Result<Channel, AddressError> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|_| AddressError(address.to_owned()))?;
-        let (names, name): (Arc<Names>, Arc<str>) = (self.0.clone(), address.into());
-        let connector = tower::service_fn(move |_| {
-            let (names, name) = (names.clone(), name.clone());
-            // The limit is here and not the endpoint's own, whose error does not tell that nothing was sent.
-            async move { timeout(CONNECT_TIMEOUT, names.connect(&name)).await?.map(TokioIo::new) }
-        });
+    pub fn channel(&self, address: &str) -> Result<Way, AddressError> {
+        let (shown, name): (Shown, Arc<str>) = (Shown::default(), address.into());
+        let endpoint = self.endpoint(address)?;
+        let channel = endpoint.connect_with_connector_lazy(self.connector(&name, &shown));
+        if self.tls().is_none() {
+            return Ok(Way::fixed(channel));
+        }
+        let way = Way::replaceable(channel, shown);
+        let mut ways = self.0.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        ways.retain(|(_, way)| way.get().is_some());
+        ways.push((name, way.known()));
+        Ok(way)
+    }
+
+    fn endpoint(&self, address: &str) -> Result<Endpoint, AddressError> {
+        let refuse = |_| AddressError(address.to_owned());
+        // The endpoint's own TLS stays off: it would keep its first certificate for ever. So its scheme is that
+        // of a connector which needs nothing, and requests say what the other end sees.
+        let mut endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(refuse)?;
+        if self.tls().is_some() {
+            let origin: Result<Uri, _> = format!("https://{address}").parse();
+            endpoint = endpoint.origin(origin.map_err(|_| AddressError(address.to_owned()))?);
+        }
         Ok(endpoint
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(connector))
+            .keep_alive_while_idle(true))
+    }
+
+    fn connector(
+        &self,
+        name: &Arc<str>,
+        shown: &Shown,
+    ) -> impl Service<Uri, Response = TokioIo<Box<dyn Bytes>>, Error = io::Error, Future: Send>
+    + Send
+    + 'static
+    + use<> {
+        let (inner, name, shown) = (self.0.clone(), name.clone(), shown.clone());
+        tower::service_fn(move |_: Uri| {
+            let (inner, name, shown) = (inner.clone(), name.clone(), shown.clone());
+            async move { inner.connect(&name, &shown).await.map(TokioIo::new) }
+        })
+    }
+
+    /// Replaces connections that could be better ones, until `stop`: one after the other, each new one before the
+    /// old one goes.
+    pub async fn keep_fresh(self, mut stop: watch::Receiver<bool>) {
+        let Some(NodeTls { member, .. }) = self.tls().cloned() else { return };
+        let mut changes = member.changes();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = sleep(COMPARE_INTERVAL) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let loaded = changes.borrow_and_update().clone();
+            let ways = std::mem::take(&mut *self.0.ways.lock().unwrap_or_else(PoisonError::into_inner));
+            for (name, known) in &ways {
+                if let Some(way) = known.get()
+                    && way.shown().is_outdated(&loaded)
+                {
+                    self.renew(name, &way).await;
+                }
+            }
+            self.0.ways.lock().unwrap_or_else(PoisonError::into_inner).extend(ways);
+        }
+    }
+
+    /// Makes a new connection, and has it take the place of the old one if that succeeds.
+    async fn renew(&self, name: &Arc<str>, way: &Way) {
+        let Ok(endpoint) = self.endpoint(name) else { return };
+        match endpoint.connect_with_connector(self.connector(name, way.shown())).await {
+            Ok(channel) => way.replace(channel),
+            Err(error) => {
+                tracing::debug!(%name, %error, "the connection to a member could not be renewed yet")
+            }
+        }
     }
 
     /// A client of a member's peer service, over a connection of its own.
@@ -68,22 +157,61 @@ impl Dialer {
 
     /// Looks a member's name up and remembers what is found.
     pub fn remember(&self, name: &str) {
-        self.0.remember(name);
+        self.0.names.remember(name);
     }
 
     /// Remembers that the member with this name has just connected from there.
     pub fn learn(&self, name: &str, from: IpAddr) {
-        self.0.learn(name, from);
+        self.0.names.learn(name, from);
     }
 
     /// Forgets where the member with this name said that it is: somebody else is there now.
     pub fn forget(&self, name: &str) {
-        self.0.forget(name);
+        self.0.names.forget(name);
+    }
+}
+
+impl Inner {
+    /// Connects, by TLS if this node speaks it. Where it speaks without too, whoever does not agree on TLS is
+    /// spoken to without: he may not have been restarted with it yet.
+    async fn connect(&self, name: &str, shown: &Shown) -> io::Result<Box<dyn Bytes>> {
+        // The limit is here and not the endpoint's own, whose error does not tell that nothing was sent.
+        let reach = async || timeout(CONNECT_TIMEOUT, self.names.connect(name)).await?;
+        let stream = reach().await?;
+        let Some(NodeTls { member, mode }) = &self.tls else { return Ok(stream) };
+        let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+        match (member.dial(stream, host).await, mode) {
+            (Ok((stream, dialed)), _) => {
+                shown.set(dialed);
+                Ok(Box::new(stream))
+            }
+            (Err(_), Mode::Optional) => {
+                shown.clear();
+                Ok(reach().await?)
+            }
+            (Err(fault), Mode::Required) => {
+                self.tell(name, &fault);
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// One line a minute for each member: what openraft says of one that it does not reach has no room for it.
+    fn tell(&self, address: &str, fault: &Fault) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.get(address).is_some_and(|last| last.elapsed() < LOG_PERIOD) {
+            return;
+        }
+        if said.len() >= SAID_MAX {
+            said.clear();
+        }
+        said.insert(address.to_owned(), Instant::now());
+        tracing::warn!(address, %fault, "TLS was not agreed on with a member");
     }
 }
 
 /// A client of the peer service with its limits.
-pub fn peer_client(channel: Channel) -> PeerClient {
+pub fn peer_client(channel: Way) -> PeerClient {
     PeerClient::new(channel)
         .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)

@@ -18,5 +18,7 @@ pub mod router;
 pub mod sizes;
 pub mod status;
 pub mod tcp;
+pub mod tls;
 pub mod transport;
+pub mod way;
 pub mod workers;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncWrite};
+use kvorum_tls::Bytes;
 
 /// A network, as all of a node's rooms share it.
 pub type Net = Arc<dyn Network>;
@@ -38,7 +38,7 @@ pub trait Listener: Send + 'static {
 }
 
 /// Both directions of a connection.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+pub trait Duplex: Bytes {
     /// Moves the connection from the runtime that it was accepted on to the caller's.
     fn take_over(self: Box<Self>) -> io::Result<Stream>;
 }

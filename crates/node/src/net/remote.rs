@@ -1,7 +1,9 @@
 //! The connection that a request came over.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use kvorum_tls::Peer;
 use tonic::{Extensions, Status};
 
 use super::budget::Account;
@@ -18,6 +20,8 @@ pub struct Remote {
     pub received: Account,
     /// Its calls that are open.
     pub calls: ConnectionCalls,
+    /// Who it is, where a certificate says it.
+    pub peer: Option<Arc<Peer>>,
 }
 
 impl Remote {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kvorum_tls::Identity;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -13,12 +14,15 @@ use super::budget::Budget;
 use super::call::{Call, Held, HttpResponse};
 use super::inbox::Room;
 use super::open_calls::{CALLS_MAX, OpenCall, OpenCalls};
+use super::remote::Remote;
 use super::sizes::decoding_limit;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::place::StatusOnly;
 
 type HttpRequest = http::Request<Body>;
+/// Whether somebody may call a path.
+pub type Rights = fn(&Identity, &str) -> bool;
 type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
 
 /// The calls that a node takes whose disk is set aside: what it holds, and that it is all there is left.
@@ -41,6 +45,7 @@ struct Inner {
     budget: Budget,
     receive_budget: Budget,
     calls: Arc<OpenCalls>,
+    rights: Rights,
 }
 
 impl Router {
@@ -62,6 +67,7 @@ impl Router {
             budget,
             receive_budget,
             calls: OpenCalls::new(CALLS_MAX),
+            rights: |_, _| true,
         })
     }
 
@@ -107,6 +113,12 @@ impl RouterBuilder {
         self
     }
 
+    /// Who may call what, where a certificate says who it is. Without it everybody may call everything.
+    pub fn rights(mut self, rights: Rights) -> Self {
+        self.0.rights = rights;
+        self
+    }
+
     /// Adds a service; the busiest come first.
     pub fn with<S>(mut self, service: S) -> Self
     where
@@ -140,10 +152,15 @@ impl Inner {
         let Some((name, handler)) = handler else {
             return ready(Status::unimplemented("there is no such service on this port"));
         };
-        match self.refusal(name, path) {
-            None => handler(request),
-            Some(error) => ready(error.into()),
+        if let Some(error) = self.refusal(name, path) {
+            return ready(error.into());
         }
+        let peer = request.extensions().get::<Remote>().and_then(|remote| remote.peer.as_ref());
+        if let Some(peer) = peer.filter(|peer| !(self.rights)(&peer.identity, path)) {
+            let refused = format!("{} does not call {path}", peer.identity);
+            return ready(Status::permission_denied(refused));
+        }
+        handler(request)
     }
 
     /// Why this port does not take a call. Health is always told, so that load balancers learn of it.

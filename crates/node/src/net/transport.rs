@@ -1,5 +1,4 @@
-//! Serves connections: their sizes, time-outs and keep-alive. TLS has its door here, around the stream of a
-//! [`Connection`].
+//! Serves connections: who is let in, their sizes, time-outs and keep-alive.
 //!
 //! hyper serves the connections, without tonic's server in between: only so does each answer have a task
 //! that this node can end, and with it the memory of an answer that nobody reads.
@@ -17,7 +16,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tonic::body::Body;
 use tonic::codegen::http;
 
@@ -29,6 +28,7 @@ use super::progress::Progress;
 use super::remote::Remote;
 use super::router::Router;
 use super::sizes::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use super::tls::{Admitted, Door, FAREWELL_MAX};
 
 /// Calls and streams in flight on a connection. A client that multiplexes a thousand watches over
 /// one connection fits; one that opens streams without end waits.
@@ -50,17 +50,24 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a port until `stop`, then lets the calls in flight end. Dropped, it cuts them off.
-pub async fn serve(listener: Box<dyn Listener>, port: Port, router: Router, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: Box<dyn Listener>,
+    port: Port,
+    door: Door,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) {
     let incoming = stream::unfold((listener, room(port)), async |(mut listener, room)| {
         let connection = accept(&mut *listener, &room).await.serve_here();
         Some((Ok(connection), (listener, room)))
     });
-    serve_connections(incoming, router, stop).await;
+    serve_connections(incoming, door, router, stop).await;
 }
 
 /// Serves these connections until `stop`, then lets the calls in flight end. Dropped, it cuts them off.
 pub async fn serve_connections(
     connections: impl Stream<Item = io::Result<Connection>>,
+    door: Door,
     router: Router,
     stop: impl Future<Output = ()>,
 ) {
@@ -73,7 +80,8 @@ pub async fn serve_connections(
                 () = &mut stop => break,
                 next = connections.next() => match next {
                     Some(Ok(connection)) => {
-                        served.spawn(serve_connection(connection, router.clone(), draining.clone()));
+                        let (door, router) = (door.clone(), router.clone());
+                        served.spawn(serve_connection(connection, door, router, draining.clone()));
                     }
                     Some(Err(error)) => tracing::debug!(%error, "a connection could not be taken over"),
                     None => break,
@@ -88,10 +96,24 @@ pub async fn serve_connections(
     while served.join_next().await.is_some() {}
 }
 
-async fn serve_connection(connection: Connection, router: Router, draining: watch::Receiver<bool>) {
+/// Lets a connection in, and serves it to its end. All of that is this task's: one that is slow to say who it is
+/// keeps nobody waiting.
+async fn serve_connection(
+    connection: Connection,
+    door: Door,
+    router: Router,
+    draining: watch::Receiver<bool>,
+) {
     let Connection { stream, from, permit: _permit } = connection;
+    let admitted = tokio::select! {
+        admitted = door.admit(stream, from) => admitted,
+        // Whoever is not in yet has asked for nothing.
+        () = stopped(draining.clone()) => return,
+    };
+    let Some((io, peer, mut held)) = admitted.map(Admitted::into_parts) else { return };
     let (account, received) = (router.budget().account(), router.receive_budget().account());
-    let remote = Remote { address: from, account, received, calls: router.calls().connection() };
+    let calls = router.calls().connection();
+    let remote = Remote { address: from, account, received, calls, peer: peer.clone() };
     let served = http2::Builder::new(Answering)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -101,13 +123,23 @@ async fn serve_connection(connection: Connection, router: Router, draining: watc
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), Calls { router, remote });
+        .serve_connection(TokioIo::new(io), Calls { router, remote });
     let mut served = pin!(served);
-    tokio::select! {
+    let rest = tokio::select! {
         ended = &mut served => return log_end(ended),
-        () = stopped(draining) => served.as_mut().graceful_shutdown(),
+        () = stopped(draining) => None,
+        () = door.until_over(peer.as_ref(), &mut held) => Some(FAREWELL_MAX),
+    };
+    served.as_mut().graceful_shutdown();
+    match rest {
+        None => log_end(served.await),
+        // What is not over by then is cut off: its right has ended.
+        Some(rest) => {
+            if let Ok(ended) = timeout(rest, served).await {
+                log_end(ended);
+            }
+        }
     }
-    log_end(served.await);
 }
 
 fn log_end(ended: hyper::Result<()>) {

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::listen::{self, Accepted, Port};
 use super::network::Listener;
 use super::router::Router;
+use super::tls::Door;
 use super::transport::{self, stopped};
 
 /// More threads than this would only wait for the one of raft.
@@ -50,6 +51,7 @@ impl Workers {
     #[expect(clippy::disallowed_methods, reason = "a node with such threads is none that is simulated")]
     pub fn start(
         count: usize,
+        door: &Door,
         router: &Router,
         stop: &watch::Receiver<bool>,
         cut: &watch::Receiver<bool>,
@@ -62,9 +64,10 @@ impl Workers {
                 .enable_all()
                 .max_blocking_threads(BLOCKING_THREADS_MAX)
                 .build()?;
-            let (router, stop, cut, serving) = (router.clone(), stop.clone(), cut.clone(), serving.clone());
+            let (door, router) = (door.clone(), router.clone());
+            let (stop, cut, serving) = (stop.clone(), cut.clone(), serving.clone());
             let work = move || {
-                work(&runtime, connections, router, stop, cut);
+                work(&runtime, connections, door, router, stop, cut);
                 drop(serving);
                 runtime.shutdown_timeout(CLOSE_MAX);
             };
@@ -98,6 +101,7 @@ async fn deal(mut listener: Box<dyn Listener>, queues: Vec<mpsc::Sender<Accepted
 fn work(
     runtime: &Runtime,
     connections: mpsc::Receiver<Accepted>,
+    door: Door,
     router: Router,
     stop: watch::Receiver<bool>,
     cut: watch::Receiver<bool>,
@@ -108,7 +112,7 @@ fn work(
     });
     runtime.block_on(async {
         tokio::select! {
-            () = transport::serve_connections(incoming, router, stopped(stop)) => {}
+            () = transport::serve_connections(incoming, door, router, stopped(stop)) => {}
             () = stopped(cut) => {}
         }
     });

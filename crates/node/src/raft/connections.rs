@@ -19,7 +19,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::identity::Identity;
-use crate::net::dialer::{Dialer, PeerClient};
+use crate::net::dialer::{Dialer, PeerClient, peer_client};
+use crate::net::way::Way;
 use crate::place::Overview;
 
 /// Between two attempts to connect.
@@ -42,10 +43,13 @@ pub struct Connections {
     /// This node's name for others, host:port.
     name: Arc<str>,
     members: Arc<Mutex<HashMap<u64, Connection>>>,
+    /// Lines that others keep open to members, while they do not use them: where a connection is replaced, they go
+    /// with it.
+    lines: Arc<Mutex<HashMap<u64, Line>>>,
 }
 
 struct Connection {
-    client: PeerClient,
+    way: Way,
     /// What the member has answered on it, if it has, and it has not broken since.
     open: Option<Answered>,
 }
@@ -68,20 +72,52 @@ impl Answered {
 impl Connections {
     /// None yet; [`keep`] makes them.
     pub fn new(dialer: Dialer, identity: Identity, name: &str) -> Connections {
-        Connections { dialer, identity, name: name.into(), members: Arc::default() }
+        Connections { dialer, identity, name: name.into(), members: Arc::default(), lines: Arc::default() }
     }
 
     /// The way to a member, which may yet have to be made.
+    pub fn way(&self, node_id: u64) -> Option<Way> {
+        self.members().get(&node_id).map(|connection| connection.way.clone())
+    }
+
+    /// A client on the way to a member, which may yet have to be made.
     pub fn client(&self, node_id: u64) -> Option<PeerClient> {
-        self.members().get(&node_id).map(|connection| connection.client.clone())
+        self.way(node_id).map(peer_client)
     }
 
     /// The way to a member, if it is open: what is sent has a chance to arrive.
+    pub fn open_way(&self, node_id: u64) -> Option<Way> {
+        let members = self.members();
+        members.get(&node_id).filter(|connection| connection.open.is_some()).map(|open| open.way.clone())
+    }
+
+    /// A client on the way to a member, if it is open.
     pub fn open_client(&self, node_id: u64) -> Option<PeerClient> {
-        self.members()
-            .get(&node_id)
-            .filter(|connection| connection.open.is_some())
-            .map(|open| open.client.clone())
+        self.open_way(node_id).map(peer_client)
+    }
+
+    /// A line to a member that was kept.
+    pub fn take_line(&self, node_id: u64) -> Option<Line> {
+        self.lines().remove(&node_id)
+    }
+
+    /// Keeps a line to a member, unless its connection was replaced meanwhile.
+    pub fn keep_line(&self, node_id: u64, line: Line) {
+        // Who replaces a connection drops its lines after that: one of the two sees it.
+        let mut lines = self.lines();
+        if self.way(node_id).is_some_and(|way| way.number() == line.number) {
+            lines.insert(node_id, line);
+        }
+    }
+
+    /// Keeps lines to these members only.
+    pub fn retain_lines(&self, keep: impl Fn(u64) -> bool) {
+        self.lines().retain(|id, _| keep(*id));
+    }
+
+    /// A panic while the lock was held has left the map whole.
+    fn lines(&self) -> MutexGuard<'_, HashMap<u64, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The highest feature level that a member knows, as it has said lately.
@@ -95,58 +131,77 @@ impl Connections {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, node_id: u64, client: &PeerClient, open: Option<Answered>) {
-        self.members().insert(node_id, Connection { client: client.clone(), open });
+    fn set(&self, node_id: u64, way: &Way, open: Option<Answered>) {
+        self.members().insert(node_id, Connection { way: way.clone(), open });
     }
 
     /// Connects to a member again and again; never returns.
     async fn keep_one(self, node_id: u64, address: String) {
         loop {
-            let Ok(client) = self.dialer.peer_client(&address) else {
+            let Ok(way) = self.dialer.channel(&address) else {
                 tracing::error!(address, "a member's address is no host:port: it can't be reached");
                 return;
             };
-            self.set(node_id, &client, None);
+            self.set(node_id, &way, None);
+            // Somebody else is there.
+            if let Err(status) = self.follow(node_id, &way).await
+                && status.code() != Code::Unavailable
+            {
+                self.dialer.forget(&address);
+            }
+            self.set(node_id, &way, None);
+            sleep(BACKOFF).await;
+        }
+    }
+
+    /// Keeps a line open, and takes note of what is said on it: as long as the line is open, the connection is.
+    /// Returns when it has broken.
+    async fn follow(&self, node_id: u64, way: &Way) -> Result<(), Status> {
+        let mut left = None;
+        loop {
             let hello = peer::TermRequest {
                 envelope: self.identity.envelope(node_id),
                 address: self.name.to_string(),
             };
-            // As long as the line is open, the connection is.
-            match timeout(OPEN_TIMEOUT, Line::open(client.clone(), hello)).await {
-                Ok(Ok((answer, mut line))) => {
-                    self.set(node_id, &client, Some(Answered::now(&answer)));
-                    while let Some(answer) = line.next_report().await {
-                        self.set(node_id, &client, Some(Answered::now(&answer)));
-                    }
-                    self.set(node_id, &client, None);
+            let opened = timeout(OPEN_TIMEOUT, Line::open(way, hello)).await;
+            let (answer, mut line) = opened.map_err(|_| Status::unavailable("no answer"))??;
+            // A line on a connection that another one has taken the place of goes only now.
+            drop(left.take());
+            self.lines().remove(&node_id);
+            self.set(node_id, way, Some(Answered::now(&answer)));
+            let number = line.number;
+            loop {
+                tokio::select! {
+                    report = line.next_report() => match report {
+                        Some(answer) => self.set(node_id, way, Some(Answered::now(&answer))),
+                        None => return Ok(()),
+                    },
+                    () = way.replaced(number), if way.is_replaceable() => break,
                 }
-                // Somebody else is there.
-                Ok(Err(status)) if status.code() != Code::Unavailable => self.dialer.forget(&address),
-                Ok(Err(_)) | Err(_) => {}
             }
-            sleep(BACKOFF).await;
+            left = Some(line);
         }
     }
 }
 
 /// An open stream of `Term` to a member, with every question answered.
 pub struct Line {
+    /// The connection that it is on, see [`Way::number`].
+    number: u64,
     requests: mpsc::Sender<peer::TermRequest>,
     responses: Streaming<peer::TermResponse>,
 }
 
 impl Line {
     /// Opens a line with its first question, and answers that.
-    pub async fn open(
-        mut client: PeerClient,
-        hello: peer::TermRequest,
-    ) -> Result<(peer::TermResponse, Line), Status> {
+    pub async fn open(way: &Way, hello: peer::TermRequest) -> Result<(peer::TermResponse, Line), Status> {
+        let (number, mut client) = (way.number(), peer_client(way.clone()));
         let (requests, queue) = mpsc::channel(1);
         let sent = requests.send(hello);
         let (_, opened) = tokio::join!(sent, client.term(ReceiverStream::new(queue)));
         let mut responses = opened?.into_inner();
         let answer = responses.message().await?.ok_or_else(|| Status::unavailable("no answer"))?;
-        Ok((answer, Line { requests, responses }))
+        Ok((answer, Line { number, requests, responses }))
     }
 
     /// The term in which the member has voted last; nothing if the line has broken.

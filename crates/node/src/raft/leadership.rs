@@ -5,7 +5,7 @@
 //! was stopped for longer than an election and wakes up among old acknowledgements may so believe that it
 //! leads, and miss the writes of its successor. An answer to [`ask`] belongs to one question.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -26,7 +26,7 @@ use super::identity::Identity;
 use super::read_index::Confirm;
 use super::types::{Membership, TypeConfig};
 use crate::error::RequestError;
-use crate::net::dialer::PeerClient;
+use crate::net::way::Way;
 use crate::place::Stall;
 
 /// A voter that did not answer is asked again after so long.
@@ -45,9 +45,7 @@ pub struct Leadership {
     limit: Duration,
     /// The number of the present confirmation.
     round: u64,
-    /// The voters that have no question to answer, as far as there is a line to them.
-    lines: HashMap<u64, Line>,
-    /// The voters that have one.
+    /// The voters that have a question to answer. To the others there may be a line, which the connections keep.
     asked: HashSet<u64>,
     questions: FuturesUnordered<BoxFuture<'static, Answer>>,
 }
@@ -73,21 +71,9 @@ impl Leadership {
         limit: Duration,
     ) -> Leadership {
         let metrics = raft.server_metrics();
-        let (lines, asked) = (HashMap::new(), HashSet::new());
+        let asked = HashSet::new();
         let questions = FuturesUnordered::new();
-        Leadership {
-            raft,
-            metrics,
-            log,
-            identity,
-            connections,
-            stalled,
-            limit,
-            round: 0,
-            lines,
-            asked,
-            questions,
-        }
+        Leadership { raft, metrics, log, identity, connections, stalled, limit, round: 0, asked, questions }
     }
 
     /// Returns once a majority of each configuration has said, after this was called, that it has not
@@ -95,7 +81,7 @@ impl Leadership {
     /// would have a member in this one.
     async fn ask_majority(&mut self, membership: &Membership, term: u64) -> Result<(), RequestError> {
         self.round += 1;
-        self.lines.retain(|id, _| membership.voter_ids().any(|voter| voter == *id));
+        self.connections.retain_lines(|id| membership.voter_ids().any(|voter| voter == id));
         let own = self.log.state().vote.map_or(0, |vote| vote.term);
         let mut with_us = BTreeSet::new();
         let own_id = self.identity.node_id;
@@ -116,7 +102,7 @@ impl Leadership {
             answer = self.questions.next().await.ok_or(RequestError::NoLeader)?;
             self.asked.remove(&answer.voter);
             if let Some(line) = answer.line.take() {
-                self.lines.insert(answer.voter, line);
+                self.connections.keep_line(answer.voter, line);
             }
         }
     }
@@ -126,10 +112,10 @@ impl Leadership {
         if !self.asked.insert(id) {
             return;
         }
-        let (line, client) = (self.lines.remove(&id), self.connections.open_client(id));
+        let (line, way) = (self.connections.take_line(id), self.connections.open_way(id));
         let (envelope, limit, round) = (self.identity.envelope(id), self.limit, self.round);
         let question = async move {
-            match timeout(limit, ask(line, client, envelope)).await {
+            match timeout(limit, ask(line, way, envelope)).await {
                 Ok(Ok((term, line))) => Answer { voter: id, round, term: Some(term), line: Some(line) },
                 // openraft says of a member that it does not answer.
                 Ok(Err(_)) | Err(_) => {
@@ -153,7 +139,7 @@ impl Confirm for Leadership {
         let read = match timeout(self.limit, self.raft.get_read_log_id(ReadPolicy::LeaseRead)).await {
             Ok(Ok((read, _))) => *read.log_id(),
             Ok(Err(error)) => {
-                self.lines.clear();
+                self.connections.retain_lines(|_| false);
                 return Err(not_confirmed(error));
             }
             Err(_) => return Err(RequestError::NoLeader),
@@ -181,7 +167,7 @@ fn not_confirmed(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>
 /// Asks a voter for the term of its vote, on a new line if the one there is has broken.
 async fn ask(
     line: Option<Line>,
-    client: Option<PeerClient>,
+    way: Option<Way>,
     envelope: Option<peer::Envelope>,
 ) -> Result<(u64, Line), Status> {
     if let Some(mut line) = line
@@ -189,8 +175,8 @@ async fn ask(
     {
         return Ok((term, line));
     }
-    let client = client.ok_or_else(|| Status::unavailable("not connected"))?;
-    let opened = Line::open(client, peer::TermRequest { envelope, ..Default::default() }).await;
+    let way = way.ok_or_else(|| Status::unavailable("not connected"))?;
+    let opened = Line::open(&way, peer::TermRequest { envelope, ..Default::default() }).await;
     opened.map(|(answer, line)| (answer.term, line))
 }
 

@@ -9,12 +9,12 @@ use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::{ClientWriteResponse, Precondition};
 use tokio::time::{Instant, timeout};
-use tonic::transport::Channel;
 
 use super::types::{Address, TypeConfig, read_log_id, store_log_id, wire_membership};
 use super::{Core, OpenRaft, Raft};
 use crate::error::{MembershipError, RequestError};
 use crate::net::dialer::peer_client;
+use crate::net::way::Way;
 
 /// How long a node may take to answer `Join`, which syncs its identity to disk.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ fn refusal(error: &ClientWriteError<TypeConfig>) -> String {
 
 /// Refuses a node that does not know the cluster's level: one of a release from before there were levels
 /// would not say so by itself.
-async fn check_knows(address: &str, channel: Channel, level: u32) -> Result<(), MembershipError> {
+async fn check_knows(address: &str, channel: Way, level: u32) -> Result<(), MembershipError> {
     if level == FEATURE_LEVEL_MIN {
         return Ok(());
     }

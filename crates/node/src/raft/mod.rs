@@ -67,8 +67,9 @@ use crate::blocking::Blocking;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::net::dialer::{Dialer, PeerClient};
+use crate::net::way::Way;
 use crate::observer::Observer;
-use crate::place::{Overview, Stall, StatusOnly};
+use crate::place::{Member, Overview, Stall, StatusOnly};
 use apply::Applier;
 use clock::ClusterClock;
 use connections::Connections;
@@ -286,8 +287,13 @@ impl Raft {
     /// log. After that an error says that the outcome is unknown.
     pub async fn propose(&self, command: Bytes, deadline: Instant) -> Result<Applied, RequestError> {
         loop {
-            let core = self.core()?;
-            let attempt = if self.overview().is_leader() { &core.proposer } else { &core.forwarder };
+            let (core, overview) = (self.core()?, self.overview());
+            if overview.leader.is_none() {
+                // Nothing is begun that may be under way when the time is up, so that nobody is left in doubt.
+                self.pause(RequestError::NoLeader, deadline).await?;
+                continue;
+            }
+            let attempt = if overview.is_leader() { &core.proposer } else { &core.forwarder };
             match attempt.submit(command.clone(), deadline).await {
                 Err(error) if error.is_not_proposed() => self.pause(error, deadline).await?,
                 result => return result,
@@ -325,6 +331,13 @@ impl Raft {
             Some(leader) => RequestError::NotLeader { client_address: Some(leader.client.clone()) },
             None => RequestError::NoLeader,
         }
+    }
+
+    /// The way to a member: the connection that is open anyway, or else one of its own. A client that is new asks
+    /// for all members, and would cost each of them a handshake otherwise.
+    pub fn way_to(&self, member: &Member) -> Option<Way> {
+        let kept = self.core().ok().and_then(|core| core.connections.way(member.node_id));
+        kept.or_else(|| self.inner.dialer.channel(&member.peer).ok())
     }
 
     /// The way to the leader. An error says that there is none yet, and nothing was asked.

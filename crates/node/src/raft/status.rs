@@ -3,6 +3,7 @@
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::entry::FORMAT_VERSION;
 use kvorum_store::{ReadError, Store};
+use kvorum_tls::Mode;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use super::Raft;
 use super::types::{wire_log_id, wire_membership};
 use crate::error::RequestError;
+use crate::net::tls::NodeTls;
 use crate::place::{Positions, Stall};
 
 impl Raft {
@@ -74,6 +76,7 @@ impl Raft {
             cluster_time_ms: self.cluster_now_ms(),
             founding: self.founding(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
+            tls: inner.dialer.tls().map(tls_status),
         }
     }
 
@@ -108,5 +111,19 @@ impl Raft {
         let checkpoint = self.inner.snapshots.failures.failing(Instant::now()).then_some("CHECKPOINT_FAILED");
         let stalled = self.stalled().map(Stall::alarm);
         [no_space, checkpoint, stalled].into_iter().flatten().map(str::to_owned).collect()
+    }
+}
+
+fn tls_status(tls: &NodeTls) -> admin::Tls {
+    let loaded = tls.member.current();
+    let mode = match tls.mode {
+        Mode::Optional => admin::tls::Mode::Optional,
+        Mode::Required => admin::tls::Mode::Required,
+    };
+    admin::Tls {
+        mode: mode.into(),
+        bundle_sha256: loaded.bundle_fingerprint().to_vec().into(),
+        leaf_sha256: loaded.leaf_fingerprint().to_vec().into(),
+        not_after: loaded.facts().not_after,
     }
 }

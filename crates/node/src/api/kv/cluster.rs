@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use super::convert::header;
-use crate::net::dialer::Dialer;
+use crate::net::way::Way;
 use crate::place::Member;
 use crate::requests::Requests;
 
@@ -39,7 +39,7 @@ impl ClusterService {
         let status = if member.node_id == own_id {
             self.requests.status()
         } else {
-            timeout(MEMBER_TIMEOUT, ask(self.requests.dialer(), &member.peer)).await.ok().flatten()?
+            timeout(MEMBER_TIMEOUT, ask(self.requests.raft().way_to(member))).await.ok().flatten()?
         };
         Some(Answer { status, asked, answered: Instant::now() })
     }
@@ -52,9 +52,8 @@ struct Answer {
     answered: Instant,
 }
 
-async fn ask(dialer: &Dialer, peer_address: &str) -> Option<admin::StatusResponse> {
-    let channel = dialer.channel(peer_address).ok()?;
-    let response = AdminClient::new(channel).status(admin::StatusRequest::default()).await;
+async fn ask(way: Option<Way>) -> Option<admin::StatusResponse> {
+    let response = AdminClient::new(way?).status(admin::StatusRequest::default()).await;
     response.ok().map(Response::into_inner)
 }
 

@@ -63,7 +63,8 @@ async fn after(cancelled: u32) -> (u8, String) {
     let budget = Budget::new(1 << 20, Duration::from_secs(60), IntGauge::new("used", "used").unwrap());
     let stopping = Arc::new(AtomicBool::new(false));
     let router = Router::builder(Arc::new(Metrics::new()), stopping, 1 << 20, budget.clone(), budget).build();
-    let server = tokio::spawn(serve(listener, Port::Client, router, std::future::pending()));
+    let door = Door::open("client", Metrics::new().tls);
+    let server = tokio::spawn(serve(listener, Port::Client, door, router, std::future::pending()));
     let verdict = Blocking::new(ThreadPool).run(move || verdict(&mut client)).await.unwrap();
     server.abort();
     verdict

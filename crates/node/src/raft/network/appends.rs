@@ -10,6 +10,7 @@ use super::commits::AppendRequest;
 use super::peer::{
     APPENDS_IN_FLIGHT_MAX, AppendResult, AppendStream, PeerNetwork, rpc_error, unreachable_text,
 };
+use crate::net::way::Way;
 use crate::raft::types::{LogId, store_entry, wire_log_id, wire_vote};
 
 /// One of openraft's sessions on the peer's append stream.
@@ -40,11 +41,25 @@ impl<'s> AppendSession<'s> {
     /// Sends what comes in and yields the next answer; ends when all is answered.
     pub async fn next(mut self) -> Option<(AppendResult, Self)> {
         let mut stream = self.stream.take()?;
+        let way = self.network.replaceable_way();
         loop {
+            let is_left = way.is_some() && self.network.is_left(&stream);
+            if is_left && self.in_flight == 0 {
+                // The old connection goes when nothing is on it any more.
+                match self.network.open_appends().await {
+                    Ok(opened) => stream = opened,
+                    Err(error) => {
+                        self.network.failed(&error);
+                        return Some((Err(error), self));
+                    }
+                }
+                continue;
+            }
             if self.in_flight == 0 && self.input.is_done() {
                 self.network.appends = Some(stream);
                 return None;
             }
+            let number = stream.number();
             tokio::select! {
                 biased;
                 response = stream.responses.message(), if self.in_flight > 0 => {
@@ -64,7 +79,7 @@ impl<'s> AppendSession<'s> {
                     }
                     return Some((result, self));
                 }
-                request = self.input.next(), if self.may_send() => {
+                request = self.input.next(), if self.may_send() && !is_left => {
                     let Some(request) = request else { continue };
                     if self.in_flight == 0 {
                         self.deadline = Instant::now() + self.network.ways.append_timeout;
@@ -79,6 +94,7 @@ impl<'s> AppendSession<'s> {
                     }
                     self.in_flight += 1;
                 }
+                () = replaced(way.as_ref(), number), if way.is_some() && !is_left => {}
                 () = sleep_until(self.deadline), if self.in_flight > 0 => {
                     let error = self.network.timeout(RPCTypes::AppendEntries, self.network.ways.append_timeout);
                     self.network.failed(&error);
@@ -90,6 +106,14 @@ impl<'s> AppendSession<'s> {
 
     fn may_send(&self) -> bool {
         !self.input.is_done() && self.in_flight < APPENDS_IN_FLIGHT_MAX
+    }
+}
+
+/// Returns once there is another connection than that with this number; without a way never.
+async fn replaced(way: Option<&Way>, number: u64) {
+    match way {
+        Some(way) => way.replaced(number).await,
+        None => std::future::pending().await,
     }
 }
 

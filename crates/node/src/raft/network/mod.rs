@@ -61,7 +61,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetworks {
 
     async fn new_client(&mut self, target: u64, node: &Address) -> PeerNetwork {
         PeerNetwork {
-            client: self.ways.dialer.peer_client(&node.peer),
+            way: self.ways.dialer.channel(&node.peer),
             ways: self.ways.clone(),
             target,
             failed: false,

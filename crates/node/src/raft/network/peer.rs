@@ -17,7 +17,8 @@ use tonic::{Code, Status, Streaming};
 use super::acknowledged::Acknowledged;
 use crate::blocking::Blocking;
 use crate::metrics::Metrics;
-use crate::net::dialer::{AddressError, Dialer, PeerClient};
+use crate::net::dialer::{AddressError, Dialer, PeerClient, peer_client};
+use crate::net::way::Way;
 use crate::raft::admit;
 use crate::raft::clock::ClusterClock;
 use crate::raft::connections::Connections;
@@ -70,7 +71,7 @@ pub struct PeerNetwork {
     pub(super) failed: bool,
     pub(super) address: String,
     /// An address that is no address shows as an unreachable peer.
-    pub(super) client: Result<PeerClient, AddressError>,
+    pub(super) way: Result<Way, AddressError>,
     pub(super) appends: Option<AppendStream>,
 }
 
@@ -78,12 +79,32 @@ pub struct PeerNetwork {
 pub struct AppendStream {
     pub(super) requests: mpsc::Sender<peer::AppendRequest>,
     pub(super) responses: Streaming<peer::AppendResponse>,
+    /// The connection that it is on, see [`Way::number`].
+    number: u64,
+}
+
+impl AppendStream {
+    /// The connection that it is on.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 impl PeerNetwork {
     /// The connection for what may wait.
     pub(super) fn client(&self) -> Result<PeerClient, RaftRpcError> {
-        self.client.clone().map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
+        let way = self.way.clone().map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+        Ok(peer_client(way))
+    }
+
+    /// Whether a stream is on a connection that another one has taken the place of.
+    pub(super) fn is_left(&self, stream: &AppendStream) -> bool {
+        self.way.as_ref().is_ok_and(|way| way.number() != stream.number)
+    }
+
+    /// The way, if there may ever be another connection on it.
+    pub(super) fn replaceable_way(&self) -> Option<Way> {
+        self.way.as_ref().ok().filter(|way| way.is_replaceable()).cloned()
     }
 
     /// For what must not wait for a connection to be made; a member that was added just now has none yet.
@@ -113,9 +134,12 @@ impl PeerNetwork {
 
     /// The stream of appends, opened if there is none.
     pub(super) async fn open_appends(&mut self) -> Result<AppendStream, RaftRpcError> {
-        if let Some(stream) = self.appends.take() {
+        if let Some(stream) = self.appends.take()
+            && !self.is_left(&stream)
+        {
             return Ok(stream);
         }
+        let number = self.way.as_ref().map_or(0, Way::number);
         let (requests, queue) = mpsc::channel(APPENDS_IN_FLIGHT_MAX + 1);
         let hello =
             peer::AppendRequest { envelope: self.ways.identity.envelope(self.target), ..Default::default() };
@@ -123,12 +147,12 @@ impl PeerNetwork {
         let mut client = self.client()?;
         let open = client.append(ReceiverStream::new(queue));
         match timeout(self.ways.append_timeout, open).await {
-            Ok(Ok(response)) => Ok(AppendStream { requests, responses: response.into_inner() }),
+            Ok(Ok(response)) => Ok(AppendStream { requests, responses: response.into_inner(), number }),
             Ok(Err(status)) => {
                 if status.code() == Code::FailedPrecondition {
                     // Another disk is at the other end: the next attempt looks the address up anew.
                     self.ways.dialer.forget(&self.address);
-                    self.client = self.ways.dialer.peer_client(&self.address);
+                    self.way = self.ways.dialer.channel(&self.address);
                 }
                 Err(rpc_error(&status))
             }

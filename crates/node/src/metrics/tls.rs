@@ -1,0 +1,121 @@
+//! What is counted of TLS and of connections.
+
+use std::time::Duration;
+
+use kvorum_tls::{Loaded, MaterialError, Reason};
+use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::make::{Make, buckets};
+
+/// What is counted of TLS and of connections. Clones share it.
+#[derive(Clone)]
+pub struct TlsMetrics {
+    expiry: IntGaugeVec,
+    reloads: IntCounterVec,
+    handshakes: IntCounterVec,
+    seconds: Histogram,
+    connections: IntGaugeVec,
+}
+
+/// A connection that is counted, until it is dropped.
+pub struct Held {
+    connections: IntGaugeVec,
+    port: &'static str,
+    tls: &'static str,
+    gauge: IntGauge,
+}
+
+impl TlsMetrics {
+    pub(super) fn new(make: &Make) -> TlsMetrics {
+        TlsMetrics {
+            expiry: make.gauge_vec(
+                "kvorum_tls_certificate_expiry_timestamp_seconds",
+                "When a certificate that this node shows ends, in seconds since 1970.",
+                &["certificate"],
+            ),
+            reloads: make.counter_vec(
+                "kvorum_tls_reloads_total",
+                "Changed TLS files, by whether they were taken: taken, or refused.",
+                &["result"],
+            ),
+            handshakes: make.counter_vec(
+                "kvorum_tls_handshakes_total",
+                "Handshakes with those who connect, by port and result: ok, or why there is no connection.",
+                &["port", "result"],
+            ),
+            seconds: make.histogram(
+                "kvorum_tls_handshake_seconds",
+                "Time from the first word of a client's handshake to its end.",
+                buckets(0.000_2, 2.0, 15),
+            ),
+            connections: make.gauge_vec(
+                "kvorum_connections",
+                "Open connections by port, whether they speak TLS, and by the CA of the other side's certificate: \
+                 current is the one of the node's own, old another that is believed.",
+                &["port", "tls", "ca"],
+            ),
+        }
+    }
+
+    /// A connection without TLS.
+    pub fn plain(&self, port: &'static str) -> Held {
+        self.held(port, "no", "none")
+    }
+
+    /// A connection with TLS, and whether its certificate is of the current CA, if it has one.
+    pub fn secured(&self, port: &'static str, by_current_ca: Option<bool>) -> Held {
+        self.held(port, "yes", by_current_ca.map_or("none", ca))
+    }
+
+    fn held(&self, port: &'static str, tls: &'static str, ca: &'static str) -> Held {
+        let gauge = self.connections.with_label_values(&[port, tls, ca]);
+        gauge.inc();
+        Held { connections: self.connections.clone(), port, tls, gauge }
+    }
+
+    /// A handshake came to a good end after so long.
+    pub fn handshake(&self, port: &str, took: Duration) {
+        self.handshakes.with_label_values(&[port, "ok"]).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// A handshake came to no good end.
+    pub fn failed(&self, port: &str, reason: Reason) {
+        self.handshakes.with_label_values(&[port, reason.label()]).inc();
+    }
+
+    /// These are what the node shows and believes.
+    pub fn loaded(&self, loaded: &Loaded) {
+        self.expiry.with_label_values(&["member"]).set(loaded.facts().not_after);
+        self.expiry.with_label_values(&["ca"]).set(loaded.bundle_not_after());
+    }
+
+    /// Files have changed.
+    pub fn reloaded(&self, outcome: Result<&Loaded, &MaterialError>) {
+        let result = if outcome.is_ok() { "taken" } else { "refused" };
+        self.reloads.with_label_values(&[result]).inc();
+        if let Ok(loaded) = outcome {
+            self.loaded(loaded);
+        }
+    }
+}
+
+impl Held {
+    /// Its certificate is of the current CA, or of another.
+    pub fn set_ca(&mut self, by_current_ca: bool) {
+        let gauge = self.connections.with_label_values(&[self.port, self.tls, ca(by_current_ca)]);
+        self.gauge.dec();
+        gauge.inc();
+        self.gauge = gauge;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+fn ca(is_current: bool) -> &'static str {
+    if is_current { "current" } else { "old" }
+}

@@ -1,0 +1,46 @@
+//! rustls' configurations, made of files that fit together.
+
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::material::Own;
+use crate::provider::{ALPN_HTTP2, VERSIONS, provider};
+use crate::trust::{Caller, Doorkeeper};
+
+/// For a port.
+///
+/// No session is resumed: its certificate would not be looked at again, and a CA that was dropped would live on.
+/// Nor is there any data before the handshake's end, which could be sent twice by somebody else.
+pub(crate) fn server(own: &Own, doorkeeper: Arc<Doorkeeper>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .expect("the provider has suites of TLS 1.3")
+        .with_client_cert_verifier(doorkeeper)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone())));
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Arc::new(config)
+}
+
+/// For connections that are made.
+pub(crate) fn client(own: Option<&Own>, caller: Caller) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .expect("the provider has suites of TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(caller));
+    let mut config = match own {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone()))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    Arc::new(config)
+}
