@@ -5,6 +5,7 @@ pub mod budget;
 mod call;
 pub mod deadline;
 pub mod dialer;
+mod greeting;
 pub mod http;
 pub mod inbox;
 pub mod listen;

@@ -21,6 +21,7 @@ use tonic::body::Body;
 use tonic::codegen::http;
 
 use super::call::{Call, HttpResponse};
+use super::greeting::{GREETING_MAX, Greeted};
 use super::inbox::{Inbox, Room};
 use super::listen::{Connection, Port, accept, room};
 use super::network::Listener;
@@ -114,6 +115,8 @@ async fn serve_connection(
     let (account, received) = (router.budget().account(), router.receive_budget().account());
     let calls = router.calls().connection();
     let remote = Remote { address: from, account, received, calls, peer: peer.clone() };
+    let io = Greeted::new(io);
+    let overdue = io.overdue(GREETING_MAX);
     let served = http2::Builder::new(Answering)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -127,6 +130,7 @@ async fn serve_connection(
     let mut served = pin!(served);
     let rest = tokio::select! {
         ended = &mut served => return log_end(ended),
+        () = overdue => return tracing::debug!(%from, "a connection said nothing, and is closed"),
         () = stopped(draining) => None,
         () = door.until_over(peer.as_ref(), &mut held) => Some(FAREWELL_MAX),
     };
