@@ -10,7 +10,7 @@ use super::read;
 use crate::build::{Inputs, Template, hash};
 use crate::memory::Memory;
 use crate::names;
-use crate::observed::{Monitor, StatefulSet, Taken};
+use crate::observed::{Monitor, Refused, StatefulSet, Taken};
 
 /// What is wanted, and how far it is there.
 pub struct Made {
@@ -20,8 +20,10 @@ pub struct Made {
     pub outdated: bool,
     /// Services and the like as they should be; without those whose name somebody else has.
     pub objects: Vec<Applied>,
-    /// They are as they should be.
+    /// They are as they should be, or refused.
     pub objects_current: bool,
+    /// What Kubernetes refuses of it, and of the StatefulSet.
+    pub refused: Vec<Refused>,
     /// The PodMonitor, where the spec asks for one.
     pub pod_monitor: Option<Applied>,
     /// What is to be done about it.
@@ -63,10 +65,19 @@ pub fn made(
     let spec = &inputs.cluster.spec;
     let (template, outdated) = wanted_template(inputs.template(), objects, follow);
     let applied = applied(inputs, objects, taken);
-    let objects_current = applied.iter().all(|Applied { kind, object, .. }| {
-        let version = objects.version(kind);
-        version.is_some_and(|version| memory.is_applied(kind, &hash(object), &version))
-    });
+    let mut refused = Vec::new();
+    // One that is refused is not asked for until that is due.
+    let mut is_refused = |kind: &'static str, hash: &str| {
+        let Some((said, due)) = memory.refusal(kind, hash) else { return false };
+        refused.push(Refused { kind, said: said.to_owned(), due });
+        !due
+    };
+    let mut objects_current = true;
+    for Applied { kind, object, .. } in &applied {
+        let (version, hash) = (objects.version(kind), hash(object));
+        let current = version.is_some_and(|version| memory.is_applied(kind, &hash, &version));
+        objects_current &= current || is_refused(kind, &hash);
+    }
     let pod_monitor = spec.metrics.pod_monitor.then(|| inputs.pod_monitor());
     let owner = Owner { name: inputs.name, uid: inputs.uid };
     let monitor = monitor::judge(pod_monitor.as_ref(), &objects.monitor, &owner, memory);
@@ -79,9 +90,20 @@ pub fn made(
     let stateful_set = objects.set.as_ref().map(|set| {
         let hash = hash(&inputs.stateful_set(0, &template, &size));
         let current = memory.is_applied(STATEFUL_SET, &hash, &read::generation(set));
+        _ = !current && is_refused(STATEFUL_SET, &hash);
         read::stateful_set(set, current)
     });
-    Made { template, outdated, objects: applied, objects_current, pod_monitor, monitor, size, stateful_set }
+    Made {
+        template,
+        outdated,
+        objects: applied,
+        refused,
+        objects_current,
+        pod_monitor,
+        monitor,
+        size,
+        stateful_set,
+    }
 }
 
 /// Services and the like as they should be, without those whose name somebody else has.

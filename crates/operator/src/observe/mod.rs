@@ -65,6 +65,8 @@ pub struct Seen {
     pub objects: Vec<Applied>,
     /// The PodMonitor, where the spec asks for one.
     pub pod_monitor: Option<Applied>,
+    /// Where clients outside connect, once the Service's balancer has an address.
+    pub external: Option<String>,
     /// How long no quorum has confirmed a leader.
     pub leaderless: Duration,
     /// Whether it takes over this operator's own image and template now.
@@ -120,6 +122,7 @@ pub async fn observe(
         size: made.size,
         objects: made.objects,
         pod_monitor: made.pod_monitor,
+        external: objects.service.as_ref().and_then(read::external),
         leaderless,
         follow,
         stopped_at: None,
@@ -145,6 +148,8 @@ struct Around {
     endpoints: Option<usize>,
     /// Whether the volumes can grow.
     growth: Growth,
+    /// The namespace is being deleted.
+    namespace_ends: bool,
 }
 
 async fn look_around(
@@ -164,7 +169,8 @@ async fn look_around(
     let endpoints = objects::endpoints(client, namespace, name, taken).await;
     let storage_bytes = wanted(&inputs.cluster.spec).storage_bytes;
     let growth = growth::allowed(client, objects.claims.values(), storage_bytes).await;
-    Around { asked, machines, endpoints, growth }
+    let namespace_ends = objects::namespace_ends(client, inputs.cluster, objects).await;
+    Around { asked, machines, endpoints, growth, namespace_ends }
 }
 
 /// All of it as the plan's plain data.
@@ -178,7 +184,7 @@ fn observed(
     memory: &mut Memory,
 ) -> Observed {
     let cluster = inputs.cluster;
-    let Around { asked: Asked { nodes, reached, .. }, machines, endpoints, growth } = around;
+    let Around { asked: Asked { nodes, reached, .. }, machines, endpoints, growth, namespace_ends } = around;
     let level = nodes.values().map(|node| node.feature_level).max().unwrap_or_default();
     let status = cluster.status.clone().unwrap_or_default();
     let mut observed = Observed {
@@ -190,6 +196,7 @@ fn observed(
         step: status.step.as_ref().and_then(Risky::read),
         deleting: cluster.metadata.deletion_timestamp.is_some(),
         finalizer: cluster.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER),
+        namespace_ends,
         incarnation: inputs.incarnation,
         recovery: status.recovery,
         recover_from: cluster.annotations().get(names::RECOVER_FROM).cloned(),
@@ -197,6 +204,7 @@ fn observed(
         fresh_id: rand::rng().next_u64().max(1),
         objects_current: made.objects_current,
         taken,
+        refused: made.refused.clone(),
         monitor: made.monitor.clone(),
         update_pending,
         stateful_set: made.stateful_set.clone(),

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt as _};
-use kvorum_crd::KvClusterStatus;
+use kvorum_crd::{Keep, KvCluster, KvClusterStatus};
 use serde::de::DeserializeOwned;
 use tokio::try_join;
 
@@ -158,6 +159,23 @@ pub fn pinned_image(objects: &Objects) -> Option<String> {
     let of_set = objects.set.as_ref().and_then(|set| set.annotations().get(names::IMAGE).cloned());
     of_set
         .or_else(|| objects.claims.values().find_map(|claim| claim.annotations().get(names::IMAGE).cloned()))
+}
+
+/// The namespace is being deleted. Asked only where that matters for our finalizer: where the KvCluster has it or is to
+/// have it, and something goes or is yet to come. Not every operator may read that.
+pub async fn namespace_ends(client: &Client, cluster: &KvCluster, objects: &Objects) -> bool {
+    let finalizer = cluster.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
+    let goes = |meta: &ObjectMeta| meta.deletion_timestamp.is_some();
+    let going = goes(&cluster.metadata)
+        || objects.pods.values().any(|pod| goes(&pod.metadata))
+        || objects.claims.values().any(|claim| goes(&claim.metadata));
+    let wanted = cluster.spec.storage.when_deleted == Keep::Delete;
+    if !(finalizer && going || wanted && !finalizer) {
+        return false;
+    }
+    let name = cluster.namespace().unwrap_or_default();
+    let namespace = Api::<Namespace>::all(client.clone()).get_metadata_opt(&name).await;
+    namespace.is_ok_and(|namespace| namespace.is_some_and(|namespace| goes(&namespace.metadata)))
 }
 
 /// Members to which the Service sends clients. Not every operator may read that, and nothing but the condition Ready
