@@ -231,6 +231,8 @@ impl World {
         let of = |claim: &Claim| self.volumes.get(&claim.version.uid).map(|volume| volume.node_id);
         let mut ours: Vec<(u32, u64)> =
             self.claims.iter().filter_map(|(i, claim)| Some((*i, of(claim)?))).collect();
+        let is_copy = |i: &u32| self.is_copy(*i, &self.volumes[&self.claims[i].version.uid]);
+        ours.retain(|(i, _)| !is_copy(i));
         ours.retain(|(i, id)| {
             voters.contains(id) && self.claims[i].machine == Machine::Exists && !self.claims[i].deleting
         });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kvorum_operator::fence::LogId;
-use kvorum_operator::observed::{Membership, Node, Observed, Role};
+use kvorum_operator::observed::{Claim, Growth, Membership, Node, Observed, Role};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
@@ -45,10 +45,13 @@ impl World {
             claim.standby = self.standby;
             claim.volume = format!("pv-{}", claim.version.uid);
         }
+        // The class is asked only where some claim is to grow.
+        let small = |claim: &Claim| claim.requested_bytes < self.wanted.storage_bytes;
+        let growth = if claims.values().any(small) { self.growth.clone() } else { Growth::Allowed };
         Observed {
             name: "demo".into(),
             wanted: self.wanted.clone(),
-            growth: self.growth.clone(),
+            growth,
             cluster_id: self.cluster_id,
             reached,
             deleting: self.deleting,

@@ -224,7 +224,8 @@ impl World {
             others.filter(|(_, volume)| volume.incarnation == token.incarnation)
         };
         // Whoever is kept out answers, but elects nobody.
-        let live = theirs().filter(|(i, volume)| !self.is_kept_out(**i, volume) && !self.is_copy(**i, volume));
+        let live =
+            theirs().filter(|(i, volume)| !self.is_kept_out(**i, volume) && !self.is_copy(**i, volume));
         let live: BTreeSet<u64> = live.map(|(_, volume)| volume.node_id).collect();
         let elects = |set: &BTreeSet<u64>| (set & &live).len() > set.len() / 2;
         let newer = theirs().any(|(_, volume)| volume.log > survivor.log);
