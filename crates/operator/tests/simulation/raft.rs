@@ -21,8 +21,6 @@ pub struct Group {
     pub began: BTreeMap<u64, u64>,
     /// Disks of this incarnation that faults have taken, more of them than a cluster can do without.
     pub taken: BTreeSet<u64>,
-    /// Members whose data differs, as the log says.
-    pub corrupt: BTreeSet<u64>,
 }
 
 /// Logs of the disks that are reachable, by node id.
@@ -43,7 +41,6 @@ impl Group {
             incarnation: 1,
             began: BTreeMap::new(),
             taken: BTreeSet::new(),
-            corrupt: BTreeSet::new(),
         }
     }
 
@@ -52,8 +49,6 @@ impl Group {
         self.began.insert(to, log);
         self.term += 1;
         (self.incarnation, self.leader, self.acknowledged) = (to, Some(survivor), log + 1);
-        // What is left is the truth from now on.
-        self.corrupt.clear();
         self.membership = Membership {
             log_id: LogId { term: self.term, index: log + 1 },
             configs: vec![[survivor].into()],
@@ -81,12 +76,11 @@ impl Group {
         let voters = self.voters();
         if self.leader.is_none_or(|leader| !alive.contains(&leader) || !voters.contains(&leader)) {
             // Whoever has the most wins.
-            let best = alive.intersection(&voters).max_by_key(|id| (!self.corrupt.contains(id), *logs[id]));
+            let best = alive.intersection(&voters).max_by_key(|id| *logs[id]);
             self.leader = best.copied();
             self.term += 1;
         }
         let Some(leader) = self.leader else { return };
-        self.corrupt.retain(|id| self.membership.nodes.contains_key(id));
         let last = *logs[&leader] + 1;
         for (id, log) in logs.iter_mut() {
             if *id == leader || (self.membership.nodes.contains_key(id) && reaches(*id)) {

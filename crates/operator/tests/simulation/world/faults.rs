@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kvorum_crd::Keep;
-use kvorum_operator::observed::{Claim, Growth, Machine, Monitor};
+use kvorum_operator::observed::{Claim, Machine, Monitor};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
@@ -18,7 +18,7 @@ impl World {
 
     /// Something goes wrong, or somebody wants something.
     pub fn fault(&mut self, rng: &mut StdRng) -> String {
-        let kind = rng.random_range(0..33_u32);
+        let kind = rng.random_range(0..29_u32);
         let someone = self.someone(rng);
         let said = self.of_pods_and_disks(kind, someone, rng);
         let said = said.or_else(|| self.of_people(kind, someone, rng));
@@ -69,12 +69,6 @@ impl World {
                 claim.declared_lost = claim.machine == Machine::Gone;
                 format!("the disk of {i} is declared lost: {}", claim.declared_lost)
             }
-            (29, Some((i, id))) if self.group.is_some() && self.can_lose(id) => self.copy_onto(i, rng),
-            (30, Some((_, id))) if self.can_lose(id) => {
-                let group = self.group.as_mut().filter(|group| group.voters().contains(&id));
-                let marked = group.is_some_and(|group| group.corrupt.insert(id));
-                format!("the data of disk {id} differs, and it is marked: {marked}")
-            }
             (26, Some((i, _))) => {
                 if let Some(pod) = self.pods.get_mut(&i) {
                     (pod.running, pod.ready, pod.deleting) = (false, false, true);
@@ -102,15 +96,6 @@ impl World {
                     set.current = false;
                 }
                 format!("template {}", self.template)
-            }
-            (31, _) => {
-                let allowed = self.growth == Growth::Allowed;
-                self.growth = if allowed { Growth::Refused("No.".into()) } else { Growth::Allowed };
-                format!("the class says of larger volumes: {:?}", self.growth)
-            }
-            (32, _) => {
-                self.grows_on_restart = !self.grows_on_restart;
-                format!("file systems grow when pods restart: {}", self.grows_on_restart)
             }
             (13, _) => {
                 self.wanted.storage_bytes += 1;
@@ -208,22 +193,6 @@ impl World {
         Some(said)
     }
 
-    /// A disk is replaced by a copy of another one.
-    fn copy_onto(&mut self, ordinal: u32, rng: &mut StdRng) -> String {
-        let uid = self.claims[&ordinal].version.uid.clone();
-        let joined = |(of, volume): &(&String, &Volume)| **of != uid && volume.log > 0;
-        let Some(copy) = self.volumes.iter().filter(joined).map(|(_, volume)| volume.clone()).choose(rng)
-        else {
-            return "nothing".into();
-        };
-        let id = copy.node_id;
-        self.volumes.insert(uid, copy);
-        if let Some(pod) = self.pods.get_mut(&ordinal) {
-            (pod.running, pod.ready) = (false, false);
-        }
-        format!("disk {ordinal} is a copy of disk {id} now")
-    }
-
     /// More disks than the cluster can do without are gone for good.
     pub(super) fn lose_most(&mut self, rng: &mut StdRng) -> String {
         let Some(group) = &self.group else { return "nothing".into() };
@@ -231,8 +200,6 @@ impl World {
         let of = |claim: &Claim| self.volumes.get(&claim.version.uid).map(|volume| volume.node_id);
         let mut ours: Vec<(u32, u64)> =
             self.claims.iter().filter_map(|(i, claim)| Some((*i, of(claim)?))).collect();
-        let is_copy = |i: &u32| self.is_copy(*i, &self.volumes[&self.claims[i].version.uid]);
-        ours.retain(|(i, _)| !is_copy(i));
         ours.retain(|(i, id)| {
             voters.contains(id) && self.claims[i].machine == Machine::Exists && !self.claims[i].deleting
         });

@@ -12,25 +12,24 @@ impl World {
     /// Kubernetes and raft do their part.
     pub fn tick(&mut self, rng: &mut StdRng, faulty: bool) {
         self.keep_pods(rng, faulty);
-        self.grow_volumes(rng, faulty);
+        self.grow_volumes();
         let slow = if faulty { 0.3 } else { 0.0 };
         let reached: BTreeSet<u64> = self.alive().into_iter().filter(|_| !rng.random_bool(slow)).collect();
         self.with_logs(|group, logs| group.beat(logs, |id| reached.contains(&id)));
         let leads = self.group.as_ref().is_some_and(|group| group.leader.is_some());
-        let there = self.taking_part();
+        let members = self.alive();
         self.without_quorum = if self.has_quorum() { 0 } else { self.without_quorum + 1 };
         if let Some(group) = &self.group {
-            let told = |(uid, volume): &(&String, &mut Volume)| {
-                there.get(&volume.node_id) == Some(*uid) && volume.log >= group.membership.log_id.index
+            let told = |volume: &&mut Volume| {
+                members.contains(&volume.node_id) && volume.log >= group.membership.log_id.index
             };
-            for (_, volume) in self.volumes.iter_mut().filter(told) {
+            for volume in self.volumes.values_mut().filter(told) {
                 volume.membership = group.membership.clone();
             }
         }
         let ids: BTreeMap<u32, u64> = self.running().into_iter().map(|(i, v)| (i, v.node_id)).collect();
         for (i, pod) in &mut self.pods {
-            let uid = self.claims.get(i).map(|claim| &claim.version.uid);
-            pod.ready = pod.running && leads && ids.get(i).is_some_and(|id| there.get(id) == uid);
+            pod.ready = pod.running && leads && ids.get(i).is_some_and(|id| members.contains(id));
         }
     }
 
@@ -61,12 +60,6 @@ impl World {
                     Claim { version, requested_bytes: bytes, capacity_bytes: bytes, ..Claim::default() };
                 self.claims.insert(i, claim);
             }
-            if !self.pods.contains_key(&i)
-                && let Some(claim) = self.claims.get_mut(&i)
-                && std::mem::take(&mut claim.grows_on_restart)
-            {
-                claim.capacity_bytes = claim.requested_bytes;
-            }
             if !self.pods.contains_key(&i) && self.claims.get(&i).is_some_and(|claim| !claim.deleting) {
                 let version = self.version();
                 self.pods.insert(i, Pod { version, template: set.template.clone(), ..Pod::default() });
@@ -84,12 +77,9 @@ impl World {
         }
     }
 
-    /// Whoever makes larger volumes takes its time, and some of them wait for another pod.
-    pub(super) fn grow_volumes(&mut self, rng: &mut StdRng, faulty: bool) {
-        for claim in self.claims.values_mut().filter(|claim| !claim.grows_on_restart) {
-            if !faulty || rng.random_bool(0.5) {
-                claim.capacity_bytes = claim.requested_bytes;
-            }
+    pub(super) fn grow_volumes(&mut self) {
+        for claim in self.claims.values_mut() {
+            claim.capacity_bytes = claim.requested_bytes;
         }
     }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 
 use kvorum_crd::Keep;
 use kvorum_operator::fence::Version;
-use kvorum_operator::observed::{Claim, Growth, Membership, Monitor, Pod, StatefulSet, Wanted};
+use kvorum_operator::observed::{Claim, Membership, Monitor, Pod, StatefulSet, Wanted};
 use kvorum_operator::step::{Risky, Step};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -53,10 +53,6 @@ pub struct World {
     recovery: Option<String>,
     /// What a person asks for.
     recover_from: Option<String>,
-    /// What the class of the volumes says of larger ones.
-    growth: Growth,
-    /// File systems grow only when another pod mounts them.
-    grows_on_restart: bool,
     /// The operator does not reach these.
     cut_off: BTreeSet<u32>,
     /// Pods, by uid, whose machines do not say that they have ended.
@@ -110,8 +106,6 @@ impl World {
             incarnation: 1,
             recovery: None,
             recover_from: None,
-            growth: Growth::Allowed,
-            grows_on_restart: false,
             cut_off: BTreeSet::new(),
             stuck: BTreeSet::new(),
             deleting: false,
@@ -154,27 +148,14 @@ impl World {
 
     /// Ids of members that take part: their disk runs where the membership says.
     fn alive(&self) -> BTreeSet<u64> {
-        self.taking_part().into_keys().collect()
-    }
-
-    /// Members that take part, with the claims that their disks are on: a copy of a disk is none of them.
-    fn taking_part(&self) -> BTreeMap<u64, String> {
-        let Some(group) = &self.group else { return BTreeMap::new() };
+        let Some(group) = &self.group else { return BTreeSet::new() };
         let takes_part = |(i, volume): &(u32, &Volume)| {
             volume.cluster_id == group.cluster_id
                 && volume.incarnation == group.incarnation
                 && !self.is_kept_out(*i, volume)
                 && group.membership.nodes.get(&volume.node_id) == Some(&Some(*i))
         };
-        let uid = |i: u32| self.claims[&i].version.uid.clone();
-        let there = self.running().into_iter().filter(takes_part);
-        there.map(|(i, volume)| (volume.node_id, uid(i))).collect()
-    }
-
-    /// Its cluster knows it at another address: it is a copy.
-    fn is_copy(&self, ordinal: u32, volume: &Volume) -> bool {
-        let home = volume.membership.nodes.get(&volume.node_id).copied().flatten();
-        home.is_some_and(|home| home != ordinal)
+        self.running().into_iter().filter(takes_part).map(|(_, volume)| volume.node_id).collect()
     }
 
     /// Its pod is made for later incarnations only.
@@ -222,11 +203,10 @@ impl World {
     }
 
     fn with_logs<T>(&mut self, act: impl FnOnce(&mut Group, &mut Logs) -> T) -> Option<T> {
-        let there = self.taking_part();
+        let alive = self.alive();
         let group = self.group.as_mut()?;
-        let is_members = |uid: &String, volume: &Volume| there.get(&volume.node_id) == Some(uid);
-        let volumes = self.volumes.iter_mut().filter(|(uid, volume)| is_members(uid, volume));
-        let mut logs: Logs = volumes.map(|(_, volume)| (volume.node_id, &mut volume.log)).collect();
+        let volumes = self.volumes.values_mut().filter(|volume| alive.contains(&volume.node_id));
+        let mut logs: Logs = volumes.map(|volume| (volume.node_id, &mut volume.log)).collect();
         Some(act(group, &mut logs))
     }
 }

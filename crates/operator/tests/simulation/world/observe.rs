@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kvorum_operator::fence::LogId;
-use kvorum_operator::observed::{Claim, Growth, Membership, Node, Observed, Role};
+use kvorum_operator::observed::{Membership, Node, Observed, Role};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
@@ -14,13 +14,12 @@ impl World {
     pub fn observe(&mut self, rng: &mut StdRng, faulty: bool) -> Observed {
         let silent = if faulty { 0.1 } else { 0.0 };
         let leader = self.group.as_ref().filter(|_| self.has_quorum()).and_then(|group| group.leader);
-        let there = self.taking_part();
-        let alive: BTreeSet<u64> = there.keys().copied().collect();
+        let alive = self.alive();
         let logs: BTreeMap<u64, u64> = self
             .volumes
-            .iter()
-            .filter(|(uid, volume)| there.get(&volume.node_id) == Some(*uid))
-            .map(|(_, volume)| (volume.node_id, volume.log))
+            .values()
+            .filter(|volume| alive.contains(&volume.node_id))
+            .map(|volume| (volume.node_id, volume.log))
             .collect();
         let running = self.running();
         let nodes = running.iter().map(|(i, volume)| (*i, self.node(*i, volume, leader, &logs)));
@@ -45,13 +44,9 @@ impl World {
             claim.standby = self.standby;
             claim.volume = format!("pv-{}", claim.version.uid);
         }
-        // The class is asked only where some claim is to grow.
-        let small = |claim: &Claim| claim.requested_bytes < self.wanted.storage_bytes;
-        let growth = if claims.values().any(small) { self.growth.clone() } else { Growth::Allowed };
         Observed {
             name: "demo".into(),
             wanted: self.wanted.clone(),
-            growth,
             cluster_id: self.cluster_id,
             reached,
             deleting: self.deleting,
@@ -74,11 +69,10 @@ impl World {
     /// What a node says of itself.
     fn node(&self, ordinal: u32, volume: &Volume, leader: Option<u64>, logs: &BTreeMap<u64, u64>) -> Node {
         let group = self.group.as_ref().filter(|group| group.cluster_id == volume.cluster_id);
-        let is_copy = self.is_copy(ordinal, volume);
-        let leads = leader == Some(volume.node_id) && !is_copy;
+        let leads = leader == Some(volume.node_id);
         let role = match group {
             _ if volume.cluster_id == 0 => Role::Unjoined,
-            _ if self.is_kept_out(ordinal, volume) || is_copy => Role::StatusOnly,
+            _ if self.is_kept_out(ordinal, volume) => Role::StatusOnly,
             _ if leads => Role::Leader,
             Some(group) if group.voters().contains(&volume.node_id) => Role::Follower,
             _ => Role::Learner,
@@ -97,7 +91,6 @@ impl World {
                 _ => Membership::default(),
             },
             progress: group.filter(|_| leads).map(|group| group.progress(logs)).unwrap_or_default(),
-            corrupt: group.map(|group| group.corrupt.clone()).unwrap_or_default(),
             ..Node::default()
         }
     }

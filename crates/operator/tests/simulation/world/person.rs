@@ -1,6 +1,6 @@
 //! What a person does who reads what the operator says.
 
-use kvorum_operator::observed::{Claim, Growth, Machine, Observed};
+use kvorum_operator::observed::{Claim, Machine, Observed};
 use kvorum_operator::plan::{Note, Offer, View, offer};
 
 use super::{PATIENCE, World};
@@ -33,7 +33,6 @@ impl World {
         (self.blocked, self.recover_from) = (false, None);
         self.cut_off.clear();
         self.stuck.clear();
-        self.growth = Growth::Allowed;
         if std::mem::take(&mut self.broken)
             && let Some(set) = &mut self.set
         {
@@ -75,12 +74,6 @@ impl World {
                 }
                 _ => {}
             }
-        }
-        // Degraded says that it is a copy of another member's disk, and to delete it.
-        let copies = self.running().into_iter().filter(|(i, volume)| self.is_copy(*i, volume));
-        for i in copies.map(|(i, _)| i).collect::<Vec<_>>() {
-            self.pods.remove(&i);
-            self.claims.remove(&i).map(|claim| self.volumes.remove(&claim.version.uid));
         }
         // New volumes come up where there are machines.
         if self.standby {

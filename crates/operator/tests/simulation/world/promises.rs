@@ -19,12 +19,8 @@ impl World {
         // Disks that still exist, whether they are mounted or not, at the members' own claims.
         let intact = self.claims.iter().filter(|(_, claim)| !claim.deleting);
         let intact = intact.filter_map(|(_, claim)| self.volumes.get(&claim.version.uid));
-        // A disk whose data differs has nothing.
-        let has = |volume: &&Volume| {
-            volume.incarnation == group.incarnation
-                && volume.log >= group.acknowledged
-                && !group.corrupt.contains(&volume.node_id)
-        };
+        let has =
+            |volume: &&Volume| volume.incarnation == group.incarnation && volume.log >= group.acknowledged;
         let have: BTreeSet<u64> = intact.filter(has).map(|volume| volume.node_id).collect();
         let have = &have | &group.taken;
         match group.is_quorum(&have) {
@@ -63,7 +59,6 @@ impl World {
         let have = intact
             .filter(|volume| volume.incarnation == group.incarnation)
             .filter(|volume| volume.node_id != node_id && volume.log >= group.acknowledged)
-            .filter(|volume| !group.corrupt.contains(&volume.node_id))
             .map(|volume| volume.node_id)
             .collect();
         group.is_quorum(&have)
@@ -86,10 +81,7 @@ impl World {
         want(self.set.as_ref().is_some_and(|set| set.storage_bytes == self.wanted.storage_bytes), "storage");
         want(self.pods.len() == members as usize && self.pods.values().all(|pod| pod.ready), "ready pods");
         want(self.pods.values().all(|pod| pod.template == self.template_name()), "templates");
-        let grown = |claim: &Claim| claim.capacity_bytes >= self.wanted.storage_bytes;
-        want(self.claims.range(..members).all(|(_, claim)| grown(claim)), "larger volumes");
         let group = self.group.as_ref();
-        want(group.is_some_and(|group| group.corrupt.is_empty()), "sound disks");
         want(group.is_some_and(|group| Some(group.cluster_id) == self.cluster_id), "the cluster id");
         want(group.is_some_and(|group| group.membership.configs == [ids.clone()]), "voters");
         want(group.is_some_and(|group| group.membership.nodes.len() == members as usize), "no learners");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kvorum_operator::fence::{Retired, Token, Version};
-use kvorum_operator::observed::{Claim, Growth, Membership, Monitor, StatefulSet};
+use kvorum_operator::observed::{Claim, Membership, Monitor, StatefulSet};
 use kvorum_operator::step::{Risky, Step};
 
 use super::{Volume, World};
@@ -92,10 +92,7 @@ impl World {
             }
             Step::GrowClaim { ordinal } => {
                 let wanted = self.wanted.storage_bytes;
-                let (allowed, restarts) = (self.growth == Growth::Allowed, self.grows_on_restart);
-                let Some(claim) = self.claims.get_mut(ordinal).filter(|_| allowed) else { return false };
-                (claim.requested_bytes, claim.grows_on_restart) = (wanted, restarts);
-                true
+                self.claims.get_mut(ordinal).map(|claim| claim.requested_bytes = wanted).is_some()
             }
             Step::Latch { cluster_id } => {
                 // The status refuses another id.
@@ -165,8 +162,7 @@ impl World {
                     return false;
                 }
                 // It joins first, and may stay so when the change is refused.
-                let uid = self.claims[ordinal].version.uid.clone();
-                if let Some(volume) = self.volumes.get_mut(&uid) {
+                for volume in self.volumes.values_mut().filter(|volume| volume.node_id == *node_id) {
                     (volume.cluster_id, volume.incarnation) = (cluster_id, incarnation);
                 }
                 let add = |membership: &mut Membership| {
@@ -224,8 +220,7 @@ impl World {
             others.filter(|(_, volume)| volume.incarnation == token.incarnation)
         };
         // Whoever is kept out answers, but elects nobody.
-        let live =
-            theirs().filter(|(i, volume)| !self.is_kept_out(**i, volume) && !self.is_copy(**i, volume));
+        let live = theirs().filter(|(i, volume)| !self.is_kept_out(**i, volume));
         let live: BTreeSet<u64> = live.map(|(_, volume)| volume.node_id).collect();
         let elects = |set: &BTreeSet<u64>| (set & &live).len() > set.len() / 2;
         let newer = theirs().any(|(_, volume)| volume.log > survivor.log);
@@ -235,7 +230,6 @@ impl World {
         // Of everybody else, what is of the old incarnation and not kept out could go on beside it.
         let beside = running.iter().filter(|(i, volume)| {
             volume.node_id != token.node_id
-                && !self.is_copy(**i, volume)
                 && volume.incarnation == token.incarnation
                 && !self.is_kept_out(**i, volume)
         });
@@ -254,8 +248,7 @@ impl World {
         }
         let Some(group) = &mut self.group else { return false };
         group.recover(token.node_id, ordinal, log, to);
-        let uid = self.claims[&ordinal].version.uid.clone();
-        if let Some(volume) = self.volumes.get_mut(&uid) {
+        for volume in self.volumes.values_mut().filter(|volume| volume.node_id == token.node_id) {
             (volume.incarnation, volume.log) = (to, log + 1);
             volume.membership = group.membership.clone();
         }
