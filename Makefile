@@ -1,6 +1,8 @@
 # `make run`: a cluster on this machine. `make test`: everything that must hold. See CONTRIBUTING.md.
 SHELL := bash
 NODES ?= 3
+# What binaries and images are built with; another profile (dev, simulation) is compiled much sooner.
+PROFILE ?= release
 
 # A prebuilt RocksDB beside the checkout saves its compilation; elsewhere it is compiled once, for all profiles.
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
@@ -14,11 +16,11 @@ help: ## Says what there is
 deps: ## Installs what the build lacks (Debian, Ubuntu), or says what to install
 	@./scripts/deps
 
-build: deps ## Builds the release binaries
-	$(WITH_ROCKSDB) cargo build --release --locked --bins
+build: deps ## Builds the binaries (PROFILE=release)
+	$(WITH_ROCKSDB) cargo build --profile $(PROFILE) --locked --bins
 
 image: build ## Builds the container image localhost/kvorum:dev and target/kvorum-image.tar
-	./scripts/image
+	PROFILE=$(PROFILE) ./scripts/image
 
 manifests: deps ## Generates the definition of KvCluster (of crates/crd) and manifests/install.yaml (by helm)
 	$(WITH_ROCKSDB) cargo build --workspace --locked --bin kvorum-operator

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pod::Pod;
+use crate::service::Service;
 use crate::status::KvClusterStatus;
 use crate::storage::Storage;
 
@@ -75,6 +76,9 @@ pub struct KvClusterSpec {
     /// The nodes' flags. They change by a rolling restart.
     #[serde(default)]
     pub node: Node,
+    /// How clients reach the members.
+    #[serde(default)]
+    pub service: Service,
     /// What scrapes the members.
     #[serde(default)]
     pub metrics: Metrics,

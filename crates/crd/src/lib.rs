@@ -6,12 +6,14 @@
 mod cluster;
 mod definition;
 mod pod;
+mod service;
 mod status;
 mod storage;
 
 pub use self::cluster::{KvCluster, KvClusterSpec, LogFormat, Metrics, Node};
 pub use self::definition::definition;
 pub use self::pod::{AntiAffinity, Pod, RESERVED_ENV};
+pub use self::service::{IpFamilyPolicy, Service, ServiceType, TrafficPolicy};
 pub use self::status::{KvClusterStatus, MemberStatus, StepRecord};
 pub use self::storage::{Keep, Storage};
 

@@ -38,9 +38,12 @@ pub struct KvClusterStatus {
     /// Selects the members' pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Where clients connect.
+    /// Where clients within Kubernetes connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Where clients outside connect, once the Service's balancer has an address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_endpoint: Option<String>,
     /// The pod that leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,

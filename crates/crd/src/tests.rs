@@ -68,6 +68,46 @@ fn reserved_variables_are_refused() {
     }
 }
 
+/// Goal: what Kubernetes would refuse of a Service is refused where it is said. Method: a table of specs, and of changes.
+#[test]
+fn a_service_that_cannot_be_is_refused() {
+    let with = |service: Value| cluster("demo", json!({"members": 3, "service": service}));
+    for (service, refused) in [
+        (json!({}), None),
+        (json!({"type": "NodePort", "nodePort": 30123, "externalTrafficPolicy": "Local"}), None),
+        (json!({"type": "LoadBalancer", "loadBalancerClass": "a/b", "annotations": {"a": "b"}}), None),
+        (json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false}), None),
+        (json!({"nodePort": 30123}), Some("nodePort is for")),
+        (
+            json!({"type": "ClusterIP", "externalTrafficPolicy": "Local"}),
+            Some("externalTrafficPolicy is for"),
+        ),
+        (json!({"type": "NodePort", "loadBalancerClass": "a/b"}), Some("loadBalancerClass is for")),
+        (json!({"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}), Some("Ranges are for")),
+        (json!({"type": "NodePort", "allocateLoadBalancerNodePorts": true}), Some("NodePorts is for")),
+        (
+            json!({"type": "LoadBalancer", "nodePort": 30123, "allocateLoadBalancerNodePorts": false}),
+            Some("exclude each other"),
+        ),
+    ] {
+        let problems = problems(&with(service.clone()), None);
+        match refused {
+            None => assert_eq!(problems, Vec::<String>::new(), "{service}"),
+            Some(words) => {
+                assert!(problems.iter().any(|said| said.contains(words)), "{service}: {problems:?}")
+            }
+        }
+    }
+    let balanced = |class: Option<&str>| with(json!({"type": "LoadBalancer", "loadBalancerClass": class}));
+    let plain = with(json!({"type": "LoadBalancer"}));
+    assert!(
+        problems(&balanced(Some("b")), Some(&balanced(Some("a"))))[0].contains("make it ClusterIP first")
+    );
+    assert!(problems(&balanced(Some("b")), Some(&plain))[0].contains("make it ClusterIP first"));
+    assert_eq!(problems(&balanced(Some("b")), Some(&with(json!({})))), Vec::<String>::new());
+    assert_eq!(problems(&balanced(Some("a")), Some(&balanced(Some("a")))), Vec::<String>::new());
+}
+
 #[test]
 fn the_cluster_id_is_for_ever() {
     let with = |status: Value| {

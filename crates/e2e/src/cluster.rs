@@ -32,8 +32,16 @@ pub struct Cluster<'t> {
 /// after a restart of any kind.
 pub type Lives = BTreeMap<u32, (String, i32)>;
 
-/// A small spec: disks that go with the cluster, and requests that leave room for many on a machine.
+/// A small spec: disks that go with the cluster, and requests that leave room for many on a machine. Members that are
+/// told to stop serve on for a second, not five, since the tests' clients do not come by the Service.
 pub fn spec(members: u32) -> Value {
+    let mut spec = spec_for_services(members);
+    spec["pod"]["env"] = json!([{"name": "KVORUM_SHUTDOWN_DELAY", "value": "1s"}]);
+    spec
+}
+
+/// The same for tests whose clients do.
+pub fn spec_for_services(members: u32) -> Value {
     json!({
         "members": members,
         "storage": {"size": "1Gi", "whenDeleted": "Delete"},

@@ -2,11 +2,12 @@
 //!
 //! The tests are in `tests/`: `e2e` has what every change must pass, `full` what takes longer or wants
 //! more machines. They run against whatever `KUBECONFIG` points at; [`settings`] has what else the
-//! environment says. They run one after another: several measure how long clients wait.
+//! environment says. Several run at a time, and [`turns`] says who beside whom.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`test`] | one test: its namespace, its time, and what is kept when it fails |
+//! | [`turns`] | which tests may run beside each other |
 //! | [`cluster`] | a KvCluster, as `kubectl` and the API server show it |
 //! | [`doors`] | the way from here to each member's client port, whatever address its pod has |
 //! | [`load`] | clients at work throughout a test, and the check of all that they were told |
@@ -33,8 +34,10 @@ pub mod rollout;
 pub mod settings;
 pub mod stock;
 pub mod test;
+pub mod turns;
 
 pub use cluster::Cluster;
 pub use kvorum_faults::{Context, Failure, Result, ensure, wait};
 pub use load::Load;
-pub use test::{Test, run};
+pub use test::{Test, run, run_alone, run_with};
+pub use turns::Needs;

@@ -2,7 +2,7 @@
 //! at a point.
 
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::command::{built, helm, kubectl};
 use crate::{Context as _, Failure, Result, ensure, settings, wait};
@@ -28,21 +28,41 @@ pub const CHART: &str = "charts/kvorum-operator";
 /// How long an operator may take to be there.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// Whether the operator is as [`install`] leaves it. Tests run one after another in one process.
-static INSTALLED: AtomicBool = AtomicBool::new(false);
+/// How the operator is, as far as is known. All tests run in one process; one of them sees to it at a time.
+static INSTALLED: AtomicU8 = AtomicU8::new(UNKNOWN);
+static INSTALLING: Mutex<()> = Mutex::const_new(());
+/// Some test has left it in a way of its own.
+const UNKNOWN: u8 = 0;
+/// As [`install`] leaves it.
+const AS_USERS_HAVE_IT: u8 = 1;
+/// Installed, without a pod.
+const AWAY: u8 = 2;
 
 /// Installs the operator with the values that tests expect, unless it is there.
 pub async fn ensure_installed() -> Result<()> {
-    if !INSTALLED.load(Ordering::Relaxed) {
+    let _one = INSTALLING.lock().await;
+    if INSTALLED.load(Ordering::Relaxed) != AS_USERS_HAVE_IT {
         install(NAMESPACE, &[]).await?;
-        INSTALLED.store(true, Ordering::Relaxed);
+        INSTALLED.store(AS_USERS_HAVE_IT, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Sees to it that no operator is at work in the cluster, but everything is there that one needs: those that run here
+/// are alone.
+pub async fn ensure_none(client: &Client) -> Result<()> {
+    let _one = INSTALLING.lock().await;
+    if INSTALLED.load(Ordering::Relaxed) != AWAY {
+        install(NAMESPACE, &[]).await?;
+        stand_by(client, 0).await?;
+        INSTALLED.store(AWAY, Ordering::Relaxed);
     }
     Ok(())
 }
 
 /// The next test installs the operator anew: this one leaves it otherwise.
 pub fn forget() {
-    INSTALLED.store(false, Ordering::Relaxed);
+    INSTALLED.store(UNKNOWN, Ordering::Relaxed);
 }
 
 /// `helm upgrade --install` with these values beside the image, and the wait until it is done.
@@ -52,10 +72,15 @@ pub async fn install(namespace: &str, values: &[&str]) -> Result<()> {
 
 /// The same with another image.
 pub async fn install_image(namespace: &str, image: &str, values: &[&str]) -> Result<()> {
+    install_chart(namespace, CHART, image, values).await
+}
+
+/// The same with another chart, too.
+pub async fn install_chart(namespace: &str, chart: &str, image: &str, values: &[&str]) -> Result<()> {
     forget();
     let (repository, tag) = image.rsplit_once(':').context(format!("{image} has no tag"))?;
     let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
-    let mut arguments = vec!["upgrade", "--install", RELEASE, CHART, "--namespace", namespace];
+    let mut arguments = vec!["upgrade", "--install", RELEASE, chart, "--namespace", namespace];
     arguments.extend(["--create-namespace", "--take-ownership", "--wait", "--timeout", "2m"]);
     arguments.extend(["--set", &repository, "--set", &tag]);
     values.iter().for_each(|value| arguments.extend(["--set", *value]));

@@ -105,7 +105,8 @@ impl Prometheus {
         for monitor in &self.monitors {
             let api: Api<Pod> = match &monitor.namespace {
                 Some(namespace) => Api::namespaced(test.client.clone(), namespace),
-                None => Api::all(test.client.clone()),
+                // All, of which one is this test's: in others pods come and go as other tests will.
+                None => test.api(),
             };
             let pods = api.list(&ListParams::default().labels(&monitor.selector)).await?;
             let targets: Vec<Value> = pods.iter().filter_map(|pod| target(pod, &monitor.endpoint)).collect();

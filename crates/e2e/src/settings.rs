@@ -13,6 +13,20 @@ pub fn image_next() -> String {
     env::var("E2E_IMAGE_NEXT").unwrap_or_else(|_| "localhost/kvorum:next".into())
 }
 
+/// An earlier release.
+pub struct Before {
+    /// Its image, which the machines have.
+    pub image: String,
+    /// Its chart's directory.
+    pub chart: String,
+}
+
+/// The earlier release that `scripts/before` has made: `E2E_BEFORE_IMAGE` and `E2E_BEFORE_CHART`.
+pub fn before() -> Option<Before> {
+    let (image, chart) = (env::var("E2E_BEFORE_IMAGE").ok()?, env::var("E2E_BEFORE_CHART").ok()?);
+    Some(Before { image, chart })
+}
+
 /// A program that does to a machine what its first argument says (kill, start, isolate, join, wipe); the
 /// second one names the Node: `E2E_MACHINES`. Without it nobody can pull a plug.
 pub fn machines() -> Option<PathBuf> {
@@ -28,6 +42,11 @@ pub fn forwards() -> bool {
 /// By how many per cent a limit on latencies is stretched where others use the machine: `LATENCY_SCALE`.
 pub fn latency_scale() -> u32 {
     kvorum_faults::settings::number("LATENCY_SCALE", 100)
+}
+
+/// How many tests run at a time: `E2E_JOBS`. Most of what they do is waiting.
+pub fn jobs() -> usize {
+    kvorum_faults::settings::number("E2E_JOBS", 4).max(1)
 }
 
 /// The workspace.

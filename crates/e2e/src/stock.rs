@@ -28,6 +28,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 const SLOWEST: Duration = Duration::from_secs(1);
 /// How long the writers may take to end: the longest call, and a moment.
 const END_LIMIT: Duration = Duration::from_secs(15);
+/// Clients are at work for so long before something is done to the cluster.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// And so long afterwards: a member that was told to stop serves on for five seconds.
+const LINGER: Duration = Duration::from_secs(6);
 /// Failures that are worth reading.
 const FAILURES_SHOWN: usize = 10;
 
@@ -36,6 +40,23 @@ pub struct Stock {
     stop: Arc<AtomicBool>,
     plain: Vec<JoinHandle<Result<Seen>>>,
     python: Child,
+}
+
+/// Does something to a cluster while clients are at work, none of which may notice; nothing where they cannot be had.
+pub async fn watched<'c>(
+    cluster: &'c Cluster<'c>,
+    what: &str,
+    change: impl AsyncFnOnce(&'c Cluster<'c>) -> Result<()>,
+) -> Result<()> {
+    let Some(stock) = Stock::start(cluster).await? else { return Ok(()) };
+    // Their connections are there, and to all members.
+    sleep(WARM_UP).await;
+    change(cluster).await?;
+    // The last member that went is gone by then.
+    sleep(LINGER).await;
+    let report = stock.finish().await?;
+    cluster.test().say(format!("{what}: {report}"));
+    report.check()
 }
 
 /// What the clients of one kind saw.

@@ -9,6 +9,7 @@ use kvorum_crd::KvCluster;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use crate::turns::{Needs, Turn};
 use crate::{Context as _, Failure, Result, gather, operator, wait};
 
 /// How long clusters may take to go after a test.
@@ -24,14 +25,27 @@ pub struct Test {
     begun: Instant,
 }
 
-/// Runs a test with the operator installed as users have it. It fails when it takes longer than `limit`;
-/// then, as after every failure, `target/e2e/NAME` has what one needs, and the namespace stays.
+/// Runs a test that shares the operator, installed as users have it, with others. It fails when it takes longer than
+/// `limit`; then, as after every failure, `target/e2e/NAME` has what one needs, and the namespace stays.
 ///
 /// # Panics
 ///
 /// When the test fails.
 pub fn run(name: &'static str, limit: Duration, body: impl AsyncFnOnce(&Test) -> Result<()>) {
-    run_without_operator(name, limit, async |test| {
+    run_with(Needs::Operator, name, limit, async |test| {
+        operator::ensure_installed().await?;
+        body(test).await
+    });
+}
+
+/// The same for a test that does something to machines or operators: no other runs beside it. The operator is
+/// installed.
+///
+/// # Panics
+///
+/// When the test fails.
+pub fn run_alone(name: &'static str, limit: Duration, body: impl AsyncFnOnce(&Test) -> Result<()>) {
+    run_with(Needs::Everything, name, limit, async |test| {
         operator::ensure_installed().await?;
         body(test).await
     });
@@ -42,11 +56,13 @@ pub fn run(name: &'static str, limit: Duration, body: impl AsyncFnOnce(&Test) ->
 /// # Panics
 ///
 /// When the test fails.
-pub fn run_without_operator(
+pub fn run_with(
+    needs: Needs,
     name: &'static str,
     limit: Duration,
     body: impl AsyncFnOnce(&Test) -> Result<()>,
 ) {
+    let mut turn = Turn::wait(needs);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build().expect("a process may have a few file descriptors");
     let outcome = runtime.block_on(async {
@@ -55,6 +71,7 @@ pub fn run_without_operator(
         match ended.unwrap_or_else(|_| Err(Failure::new(format!("it took longer than {limit:?}")))) {
             Ok(()) => {
                 test.say(format!("passed in {:.1} s", test.begun.elapsed().as_secs_f64()));
+                turn.leave();
                 test.clean_up().await
             }
             Err(failure) => {
@@ -63,6 +80,7 @@ pub fn run_without_operator(
             }
         }
     });
+    drop(turn);
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
@@ -95,6 +113,15 @@ impl Test {
 
     /// The clusters go with their disks, and then the namespace goes by itself.
     async fn clean_up(&self) -> Result<()> {
+        self.end_clusters().await?;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Deletes all clusters with their disks, and waits until they are gone. A test with operators of its own does it
+    /// while it still has one.
+    pub async fn end_clusters(&self) -> Result<()> {
         let clusters = self.api::<KvCluster>();
         let with_disks =
             Patch::Merge(json!({"spec": {"paused": false, "storage": {"whenDeleted": "Delete"}}}));
@@ -107,9 +134,6 @@ impl Test {
             crate::ensure!(left == 0, "{left} are left");
             Ok(())
         })
-        .await?;
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
-        Ok(())
+        .await
     }
 }

@@ -172,11 +172,19 @@ pub(crate) struct Change {
     #[arg(long, value_name = "MACHINE")]
     pub(crate) drain: Vec<String>,
     /// The spec has this image.
-    #[arg(long)]
+    #[arg(long, value_parser = image)]
     pub(crate) image: Option<String>,
     /// The spec has so many members.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=7))]
     pub(crate) members: Option<u32>,
+}
+
+/// What may be the name of an image; whether there is such a one, only a registry knows.
+fn image(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err("that names no image; kvorum:0.2.0 would".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -260,6 +268,8 @@ mod tests {
         for wrong in [
             vec!["plan", "demo", "--members", "0"],
             vec!["plan", "demo", "--members", "9"],
+            vec!["plan", "demo", "--image", ""],
+            vec!["plan", "demo", "--image", "kvorum 0.2.0"],
             vec!["drill", "demo"],
             vec!["drill", "demo", "--lose", "everything"],
             vec!["status", "demo", "-A"],

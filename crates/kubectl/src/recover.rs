@@ -10,7 +10,7 @@ use kvorum_crd::KvCluster;
 use kvorum_operator::fence::Token;
 use kvorum_operator::names::{self, hex};
 use kvorum_operator::observed::{Claim, Machine, Node, Observed};
-use kvorum_operator::plan::{Offer, View, offer};
+use kvorum_operator::plan::{Offer, View, caveat, offer};
 use serde_json::{Value, json};
 
 use crate::ask;
@@ -73,6 +73,10 @@ fn take_its_word(observed: &mut Observed) {
 fn offered(observed: &Observed) -> Result<Token, Failure> {
     match offer(observed) {
         Offer::From(token) => Ok(token),
+        Offer::Behind(token) => {
+            let why = caveat(observed, &token).unwrap_or_default();
+            Err(Failure::Other(format!("no recovery is offered. {why}")))
+        }
         Offer::Silent(silent) => {
             let said: Vec<String> = silent.iter().map(|silent| silent.said(observed)).collect();
             Err(Failure::Other(format!(
@@ -91,8 +95,10 @@ fn print(observed: &Observed, output: &mut Output) -> Result<(), Failure> {
     let disks = disks(observed);
     if output.json() {
         let token = offered(observed).ok().map(|token| token.to_string());
-        return output
-            .object(&json!({"disks": disks.iter().map(Disk::object).collect::<Value>(), "token": token}));
+        let caveat = offered(observed).ok().and_then(|token| caveat(observed, &token));
+        return output.object(&json!({
+            "disks": disks.iter().map(Disk::object).collect::<Value>(), "token": token, "caveat": caveat,
+        }));
     }
     let mut table = table::new(output.terminal());
     table.set_header(["MEMBER", "NODE", "CLAIM", "VOLUME", "MACHINE", "LAST LOG ENTRY", "STATE"]);
@@ -109,7 +115,10 @@ fn print(observed: &Observed, output: &mut Output) -> Result<(), Failure> {
                 "Whatever was acknowledged after its last log entry, {term}.{index}, is lost for ever. Disks that are left \
                  behind are kept until `kubectl kvorum release` lets them go."
             ),
-        ] {
+        ]
+        .into_iter()
+        .chain(caveat(observed, &token))
+        {
             output.line(line, Value::Null)?;
         }
     }
@@ -190,7 +199,12 @@ fn disk(observed: &Observed, ordinal: u32, voters: &BTreeMap<u64, Option<u32>>) 
         volume: claim.map(|claim| claim.volume.clone()).filter(|name| !name.is_empty()).unwrap_or_else(none),
         machine: machine.unwrap_or_else(none),
         last: node.map_or_else(none, |node| format!("{}.{}", node.last_log.term, node.last_log.index)),
-        state: state(claim, node).to_owned(),
+        state: match id {
+            Some(id) if node.is_some() && observed.is_corrupt(id) => {
+                "answers: its data differs (CORRUPT)".to_owned()
+            }
+            _ => state(claim, node).to_owned(),
+        },
     }
 }
 
@@ -273,6 +287,16 @@ mod tests {
         ];
         assert_eq!(brief, expected);
         assert_eq!((shown[1].volume.as_str(), shown[1].machine.as_str()), ("pv-2", "machine-2"));
+    }
+
+    /// Goal: whoever recovers from a disk whose data differs knows that.
+    #[test]
+    fn a_corrupt_disk_is_shown_as_one() {
+        let mut corrupt = observed(Machine::Gone, Machine::Gone);
+        corrupt.nodes.get_mut(&0).unwrap().corrupt = [1].into();
+        assert_eq!(disks(&corrupt)[0].state, "answers: its data differs (CORRUPT)");
+        let token = offered(&corrupt).unwrap();
+        assert!(caveat(&corrupt, &token).unwrap().contains("CORRUPT"), "there is no other");
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(crate) async fn release(
     let Some(wanted) = claim else { return list(name, &kept, output) };
     let found = kept.iter().find(|claim| claim.name_any() == wanted).ok_or_else(|| {
         let names: Vec<String> = kept.iter().map(|claim| claim.name_any()).collect();
-        let there = if names.is_empty() { "none is".to_owned() } else { names.join(", ") };
-        Failure::Usage(format!("{wanted} is no disk that {name} keeps for a person; kept: {there}"))
+        let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Failure::Usage(format!("{wanted} is no disk that {name} keeps for a person; it keeps {there}"))
     })?;
     if !yes {
         let left = how_it_left(found).unwrap_or_default();

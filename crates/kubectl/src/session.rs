@@ -49,6 +49,11 @@ impl Session {
 
     /// A KvCluster.
     pub(crate) async fn cluster(&self, name: &str) -> Result<KvCluster, Failure> {
+        if name.is_empty() {
+            return Err(Failure::Usage(
+                "the name of a KvCluster is not empty; `kubectl kvorum status` lists them".into(),
+            ));
+        }
         let found = self.api::<KvCluster>().get_opt(name).await;
         let found = found.map_err(|error| refused(&format!("read KvCluster {name}"), &error))?;
         found.ok_or_else(|| no_cluster(name, &self.namespace))

@@ -46,6 +46,9 @@ pub enum ApplyError {
         /// What it said.
         source: Box<kube::Error>,
     },
+    /// Kubernetes refuses an object as the spec has it, and will until that changes.
+    #[error("{0}")]
+    Refused(String),
     /// A node refused, or did not answer.
     #[error("a member refused to {context}, or did not answer: {source}")]
     Node {
@@ -206,20 +209,29 @@ impl Effects<'_> {
         }
     }
 
+    /// One that is refused keeps no other from being applied.
     async fn apply_objects(&self, memory: &mut Memory) -> Result<(), ApplyError> {
+        let mut outcome = Ok(());
         for applied in &self.seen.objects {
-            let name = applied.object["metadata"]["name"].as_str().unwrap_or_default();
+            let (name, hash) =
+                (applied.object["metadata"]["name"].as_str().unwrap_or_default(), hash(&applied.object));
             let over = over(applied);
             let version = match applied.kind {
-                DISRUPTION_BUDGET => {
-                    let budget = self.server_side_apply::<PodDisruptionBudget>(name, &over).await?;
-                    budget.metadata.generation.map(|generation| generation.to_string())
+                DISRUPTION_BUDGET => self
+                    .server_side_apply::<PodDisruptionBudget>(name, &over)
+                    .await
+                    .map(|budget| budget.metadata.generation.map(|generation| generation.to_string())),
+                _ => {
+                    let service = self.server_side_apply::<Service>(name, &over).await;
+                    service.map(|service| service.resource_version())
                 }
-                _ => self.server_side_apply::<Service>(name, &over).await?.resource_version(),
             };
-            memory.applied(applied.kind, hash(&applied.object), version.unwrap_or_default());
+            match version {
+                Ok(version) => memory.applied(applied.kind, hash, version.unwrap_or_default()),
+                Err(error) => outcome = outcome.and(Err(remembered(applied.kind, name, hash, error, memory))),
+            }
         }
-        Ok(())
+        outcome
     }
 
     async fn apply_monitor(&self, memory: &mut Memory) -> Result<(), ApplyError> {
@@ -251,8 +263,13 @@ impl Effects<'_> {
         let mut set = self.stateful_set(replicas);
         set["metadata"]["uid"] = json!(version.uid);
         set["metadata"]["resourceVersion"] = json!(own.as_ref().unwrap_or(&version.resource_version));
-        let applied = self.server_side_apply::<StatefulSet>(&self.seen.name, &set).await?;
-        self.remember(&applied, memory);
+        match self.server_side_apply::<StatefulSet>(&self.seen.name, &set).await {
+            Ok(applied) => self.remember(&applied, memory),
+            Err(error) => {
+                let hash = hash(&self.stateful_set(0));
+                return Err(remembered(STATEFUL_SET, &self.seen.name, hash, error, memory));
+            }
+        }
         Ok(())
     }
 
@@ -492,6 +509,33 @@ fn recover_error(member: &str, source: kvorum_client::Error) -> ApplyError {
         }
         source => node_error("recover the cluster", source),
     }
+}
+
+/// Remembers a refusal that only another spec, or another right, can change: nothing else is to wait for that.
+fn remembered(
+    kind: &'static str,
+    name: &str,
+    hash: String,
+    error: ApplyError,
+    memory: &mut Memory,
+) -> ApplyError {
+    let ApplyError::Kubernetes { source, .. } = &error else { return error };
+    if !is_final(source) {
+        return error;
+    }
+    let said = format!(
+        "Kubernetes refuses {kind} {name} as the spec has it: {}. Correct the spec. What is there stays as it is, members \
+         are looked after as before, and it is tried again every half minute.",
+        refusal::said(source)
+    );
+    memory.refused(kind, hash, said.clone());
+    ApplyError::Refused(said)
+}
+
+/// The API server has looked at the object, and says no.
+fn is_final(error: &kube::Error) -> bool {
+    const NOW_AND_THEN: [u16; 3] = [401, 408, TOO_MANY_REQUESTS];
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && !NOW_AND_THEN.contains(&status.code))
 }
 
 /// A conflict and a missing object mean that the look was too old.

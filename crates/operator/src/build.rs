@@ -61,10 +61,28 @@ pub struct Template {
 impl Inputs<'_> {
     /// The Service for clients.
     pub fn client_service(&self) -> Value {
-        let ports = json!([
-            {"name": "client", "port": CLIENT_PORT, "targetPort": "client", "protocol": "TCP"},
-        ]);
-        self.object("v1", "Service", self.name, json!({"selector": self.selector(), "ports": ports}))
+        let wanted = &self.cluster.spec.service;
+        let mut port =
+            json!({"name": "client", "port": CLIENT_PORT, "targetPort": "client", "protocol": "TCP"});
+        if let Some(node_port) = wanted.node_port {
+            port["nodePort"] = json!(node_port);
+        }
+        // The type is always said: whoever takes it out of the spec goes back to the first one.
+        let mut spec = json!({"type": wanted.kind, "selector": self.selector(), "ports": [port]});
+        set_unless_empty(&mut spec, "loadBalancerClass", json!(wanted.load_balancer_class));
+        set_unless_empty(&mut spec, "loadBalancerSourceRanges", json!(wanted.load_balancer_source_ranges));
+        let ports_of_machines = json!(wanted.allocate_load_balancer_node_ports);
+        set_unless_empty(&mut spec, "allocateLoadBalancerNodePorts", ports_of_machines);
+        set_unless_empty(&mut spec, "externalTrafficPolicy", json!(wanted.external_traffic_policy));
+        set_unless_empty(&mut spec, "ipFamilyPolicy", json!(wanted.ip_family_policy));
+        let mut service = self.object("v1", "Service", self.name, spec);
+        set_unless_empty(&mut service["metadata"], "annotations", json!(wanted.annotations));
+        let own = self.labels();
+        let given = wanted.labels.iter().filter(|(key, _)| !own.contains_key(*key));
+        for (key, value) in given {
+            service["metadata"]["labels"][key] = json!(value);
+        }
+        service
     }
 
     /// The Service that gives pods their names, ready or not.
@@ -171,16 +189,11 @@ impl Inputs<'_> {
             "topologySpreadConstraints": self.spread(),
             "containers": [self.container()],
         });
-        let mut set = |field: &str, value: Value| {
-            if !is_empty(&value) {
-                spec[field] = value;
-            }
-        };
-        set("nodeSelector", json!(pod.node_selector));
-        set("tolerations", json!(pod.tolerations));
-        set("priorityClassName", json!(pod.priority_class_name));
-        set("imagePullSecrets", json!(pod.image_pull_secrets));
-        set("serviceAccountName", json!(pod.service_account_name));
+        set_unless_empty(&mut spec, "nodeSelector", json!(pod.node_selector));
+        set_unless_empty(&mut spec, "tolerations", json!(pod.tolerations));
+        set_unless_empty(&mut spec, "priorityClassName", json!(pod.priority_class_name));
+        set_unless_empty(&mut spec, "imagePullSecrets", json!(pod.image_pull_secrets));
+        set_unless_empty(&mut spec, "serviceAccountName", json!(pod.service_account_name));
         spec
     }
 
@@ -382,6 +395,12 @@ fn resources(pod: &Pod, node: &Node) -> Value {
     })
 }
 
+fn set_unless_empty(object: &mut Value, field: &str, value: Value) {
+    if !is_empty(&value) {
+        object[field] = value;
+    }
+}
+
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -498,6 +517,41 @@ mod tests {
         let left = context(&cluster);
         assert!(left["runAsUser"].is_null() && left["fsGroup"].is_null(), "{left}");
         assert_eq!(left["runAsNonRoot"], json!(true));
+    }
+
+    /// Goal: the Service is as the spec says, a way from outside restarts nobody, and nobody's labels replace ours.
+    #[test]
+    fn a_service_for_clients_outside_is_made_as_wanted() {
+        let mut cluster = KvCluster::new("demo", KvClusterSpec::default());
+        let plain = inputs(&cluster).client_service();
+        assert_eq!(plain["spec"]["type"], "ClusterIP");
+        assert!(
+            plain["metadata"]["annotations"].is_null() && plain["spec"]["ports"][0]["nodePort"].is_null()
+        );
+        let template = inputs(&cluster).template();
+        cluster.spec.service = serde_json::from_value(json!({
+            "type": "LoadBalancer", "loadBalancerClass": "a/b", "loadBalancerSourceRanges": ["10.0.0.0/8"],
+            "nodePort": 30123, "allocateLoadBalancerNodePorts": true, "externalTrafficPolicy": "Local",
+            "ipFamilyPolicy": "PreferDualStack", "annotations": {"external-dns": "kv.example.org"},
+            "labels": {"team": "shop", names::LABEL_INSTANCE: "other"},
+        }))
+        .unwrap();
+        let made = inputs(&cluster).client_service();
+        for (field, expected) in [
+            ("type", json!("LoadBalancer")),
+            ("loadBalancerClass", json!("a/b")),
+            ("loadBalancerSourceRanges", json!(["10.0.0.0/8"])),
+            ("allocateLoadBalancerNodePorts", json!(true)),
+            ("externalTrafficPolicy", json!("Local")),
+            ("ipFamilyPolicy", json!("PreferDualStack")),
+        ] {
+            assert_eq!(made["spec"][field], expected, "{field}");
+        }
+        assert_eq!(made["spec"]["ports"][0]["nodePort"], 30123);
+        assert_eq!(made["metadata"]["annotations"]["external-dns"], "kv.example.org");
+        let labels = &made["metadata"]["labels"];
+        assert_eq!((&labels["team"], &labels[names::LABEL_INSTANCE]), (&json!("shop"), &json!("demo")));
+        assert_eq!(inputs(&cluster).template(), template);
     }
 
     #[test]

@@ -41,6 +41,18 @@ fn release(image: &str) -> Option<Release> {
 mod tests {
     use super::*;
 
+    /// Goal: whoever raises the level of the store says here which release is the first to know it. Method: the store's
+    /// source, on which nothing here may depend.
+    #[test]
+    fn every_level_of_the_store_is_in_the_table() {
+        let store = include_str!("../../store/src/feature.rs");
+        let max = store.split("FEATURE_LEVEL_MAX: u32 = ").nth(1).and_then(|rest| rest.split(';').next());
+        let max: u32 = max.and_then(|text| text.parse().ok()).expect("the store has a level");
+        let known: Vec<u32> = LEVELS.iter().map(|(level, _)| *level).collect();
+        assert_eq!(known, (1..=max).collect::<Vec<_>>());
+        assert!(LEVELS.is_sorted_by_key(|(_, release)| *release), "a later level is of no earlier release");
+    }
+
     /// Goal: only an image that certainly cannot read the disks is refused. Method: a table of images.
     #[test]
     fn an_image_older_than_the_level_is_refused() {

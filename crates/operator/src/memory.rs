@@ -18,6 +18,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// they are made. A few looks may fail half-way and ask about nothing.
 const UNASKED_LOOKS_MAX: u64 = 10;
 
+/// What Kubernetes has refused is not asked for again before.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Memory {
@@ -27,6 +30,8 @@ pub struct Memory {
     answer_max: Duration,
     /// For each object that was applied, its hash and the version it had then.
     applied: BTreeMap<&'static str, (String, String)>,
+    /// Objects that Kubernetes has refused.
+    refused: BTreeMap<&'static str, Refused>,
     /// Since when something has been so without a break.
     since: BTreeMap<String, Lasting>,
     /// Looks so far.
@@ -35,6 +40,16 @@ pub struct Memory {
     nodes: BTreeMap<String, AdminClient>,
     /// Events that were published, so that a wait is told once.
     pub(crate) told: Option<String>,
+}
+
+/// An object that was refused.
+#[derive(Clone, Debug)]
+struct Refused {
+    /// The object's hash.
+    hash: String,
+    since: Instant,
+    /// Why, and what to do: whole sentences.
+    said: String,
 }
 
 /// Something that holds.
@@ -58,6 +73,7 @@ impl Memory {
             connect,
             answer_max,
             applied: BTreeMap::new(),
+            refused: BTreeMap::new(),
             since: BTreeMap::new(),
             looks: 0,
             nodes: BTreeMap::new(),
@@ -77,7 +93,19 @@ impl Memory {
 
     /// Remembers what was applied.
     pub fn applied(&mut self, object: &'static str, hash: String, version: String) {
+        self.refused.remove(object);
         self.applied.insert(object, (hash, version));
+    }
+
+    /// Remembers that Kubernetes refuses an object as it should be.
+    pub fn refused(&mut self, object: &'static str, hash: String, said: String) {
+        self.refused.insert(object, Refused { hash, since: Instant::now(), said });
+    }
+
+    /// Why Kubernetes has refused this very object, and whether it is time to ask again.
+    pub fn refusal(&self, object: &'static str, hash: &str) -> Option<(&str, bool)> {
+        let refused = self.refused.get(object).filter(|refused| refused.hash == hash)?;
+        Some((&refused.said, refused.since.elapsed() >= REFUSED_FOR))
     }
 
     /// For how long `what` has held; it is forgotten once it does not.

@@ -26,6 +26,8 @@ pub struct Observed {
     pub deleting: bool,
     /// The KvCluster carries our finalizer.
     pub finalizer: bool,
+    /// The namespace is being deleted, and everything in it goes, claims and the operator's rights included.
+    pub namespace_ends: bool,
     /// The incarnation that pods are made for; 1 until a recovery.
     pub incarnation: u64,
     /// The token for which the incarnation was raised.
@@ -41,6 +43,8 @@ pub struct Observed {
     pub objects_current: bool,
     /// Objects of somebody else that stand where this cluster's should.
     pub taken: Vec<Taken>,
+    /// Objects that Kubernetes refuses as the spec has them: what, why and what to do, as sentences.
+    pub refused: Vec<Refused>,
     /// The PodMonitor.
     pub monitor: Monitor,
     /// A newer pod template waits until somebody wants pods to be replaced.
@@ -82,6 +86,11 @@ impl Observed {
             |node: &Node| Some(node.cluster_id) == self.cluster_id && node.incarnation >= self.incarnation;
         let vouches = |node: &Node| node.confirmed && node.role != Role::Leader && ours(node);
         self.nodes.iter().find(|(_, node)| vouches(node)).map(|(ordinal, _)| *ordinal)
+    }
+
+    /// A member that answers knows, by its log, that this disk's data differs from what a majority held.
+    pub fn is_corrupt(&self, node_id: u64) -> bool {
+        self.nodes.values().any(|node| node.corrupt.contains(&node_id))
     }
 
     /// The name of an ordinal's claim.
@@ -127,6 +136,17 @@ pub struct Taken {
     pub kind: &'static str,
     /// Whose it is, and what to do: a sentence.
     pub said: String,
+}
+
+/// An object that Kubernetes refuses as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// The key under which it is remembered.
+    pub kind: &'static str,
+    /// Why, and what to do: whole sentences.
+    pub said: String,
+    /// It is time to ask again.
+    pub due: bool,
 }
 
 /// The PodMonitor, beside what the spec says of it.

@@ -214,6 +214,41 @@ fn every_alert_has_a_section_and_has_fired() {
     }
 }
 
+/// Goal: no promise without an exam: each test that the table of promises names is there.
+#[test]
+fn every_promise_has_its_test() {
+    let page = read("docs/operations.md");
+    let table = page.split("\n## What it promises").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows: Vec<&str> =
+        table.expect("there is a table").lines().filter(|line| line.starts_with("| ")).collect();
+    let folders = ["operator/src", "operator/tests", "crd/src", "e2e/tests", "faults/tests"];
+    let sources: String =
+        folders.iter().flat_map(|folder| sources(&root().join("crates").join(folder))).collect();
+    assert!(rows.len() > 20, "{} promises", rows.len());
+    for row in rows.iter().filter(|row| !row.starts_with("| promise ")) {
+        let exams = row.rsplit(" | ").next().expect("a row has an end");
+        let named: Vec<&str> =
+            exams.split('`').skip(1).step_by(2).filter(|name| !name.contains('/')).collect();
+        assert!(!named.is_empty(), "nothing shows this: {row}");
+        for name in named {
+            assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+        }
+    }
+}
+
+/// The text of all Rust files below a directory.
+fn sources(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let paths = entries.map(|entry| entry.expect("the directory stays").path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => sources(&path),
+            false if path.extension().is_some_and(|end| end == "rs") => vec![read(&path)],
+            false => Vec::new(),
+        })
+        .collect()
+}
+
 /// The names in the source of the metrics, a histogram's with what Prometheus makes of it.
 fn registered() -> BTreeSet<String> {
     let mut sources = files("crates/node/src/metrics", ".rs");

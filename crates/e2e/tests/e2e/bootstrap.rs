@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kvorum_e2e::cluster::spec;
-use kvorum_e2e::{Cluster, Load, ensure, operator, run, wait};
+use kvorum_e2e::{Cluster, Load, ensure, operator, run, run_alone, wait};
 use serde_json::json;
 
 /// Goal: whatever is lost at once, ordinal 0 never founds a second cluster. Method: its disk goes, the
@@ -13,7 +13,7 @@ use serde_json::json;
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_wiped_first_member_never_founds_a_second_cluster() {
-    run("founded_once", Duration::from_secs(180), async |test| {
+    run_alone("founded_once", Duration::from_secs(180), async |test| {
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let (id, node_id) = (cluster.id().await?, cluster.node_id(0).await?);
         let load = Load::start(&cluster, 3).await?;

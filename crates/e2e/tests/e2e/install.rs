@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use kvorum_e2e::command::{helm, kubectl, kubectl_with};
 use kvorum_e2e::prometheus::Prometheus;
-use kvorum_e2e::test::{run, run_without_operator};
-use kvorum_e2e::{Cluster, Load, ensure, operator, settings, wait};
+use kvorum_e2e::{Cluster, Load, Needs, ensure, operator, run, run_alone, run_with, settings, wait};
 
 /// Goal: a new user's first minutes. Method: the commands of the README's quick start, in a namespace
 /// that enforces restricted pods; then the sample of a program in the cluster, and `helm test`.
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_new_user_has_a_cluster_within_a_minute() {
-    run_without_operator("a_new_user", Duration::from_secs(240), async |test| {
+    run_with(Needs::Everything, "a_new_user", Duration::from_secs(240), async |test| {
         operator::install(operator::NAMESPACE, &[]).await?;
         let namespace = test.namespace.as_str();
         kubectl(["apply", "-n", namespace, "-f", "manifests/samples/2-three-members.yaml"]).await?;
@@ -82,7 +81,7 @@ fn prometheus_scrapes_every_member_and_the_operator() {
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_new_operator_takes_over_what_runs() {
-    run("take_over", Duration::from_secs(240), async |test| {
+    run_alone("take_over", Duration::from_secs(240), async |test| {
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let (id, lives) = (cluster.id().await?, cluster.lives().await?);
         let load = Load::start(&cluster, 5).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvorum_e2e::command::kubectl;
 use kvorum_e2e::machines::Machines;
-use kvorum_e2e::{Cluster, Load, ensure, run};
+use kvorum_e2e::{Cluster, Load, ensure, run_alone};
 use tokio::time::sleep;
 
 /// Goal: machines are drained one after the other, and no write fails: the disruption budget is
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn machines_are_drained_in_turn() {
-    run("drain", Duration::from_secs(300), async |test| {
+    run_alone("drain", Duration::from_secs(300), async |test| {
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let load = Load::start(&cluster, 3).await?;
         let nodes = kubectl(["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
@@ -41,7 +41,7 @@ fn machines_are_drained_in_turn() {
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_leader_that_is_cut_off_costs_seconds() {
-    run("cable", Duration::from_secs(180), async |test| {
+    run_alone("cable", Duration::from_secs(180), async |test| {
         let Some(machines) = Machines::at_hand() else { return Ok(()) };
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let ids = cluster.node_ids(3).await?;

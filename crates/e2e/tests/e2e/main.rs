@@ -2,6 +2,7 @@
 //! `make e2e`. Each test is one promise of the operator; most have writers and a checker at work
 //! throughout, and print the figures they assert.
 
+mod access;
 mod bootstrap;
 mod install;
 mod machines;

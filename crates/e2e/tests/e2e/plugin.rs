@@ -1,17 +1,19 @@
 //! `kubectl kvorum`, as a person at a terminal far from the cluster has it.
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use kvorum_e2e::command::plugin;
+use kvorum_e2e::command::{built, plugin};
 use kvorum_e2e::{Cluster, Context as _, Failure, Result, Test, ensure, run};
 use serde_json::Value;
+use tokio::process::Command;
 
 /// Goal: everything that the plugin promises of a cluster that is well: it shows it, reads and writes its keys, hands
 /// leadership over, restarts it, foresees, drills and reports. Method: the plugin itself, whose only way is the API server.
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_person_far_away_sees_and_keeps_a_cluster() {
-    run("plugin", Duration::from_secs(180), async |test| {
+    run("plugin", Duration::from_secs(240), async |test| {
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let n = test.namespace.as_str();
         let shown = json(["status", "demo", "-n", n, "-o", "json"]).await?;
@@ -28,13 +30,35 @@ fn a_person_far_away_sees_and_keeps_a_cluster() {
         let lines = drill.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
         ensure!(lines.len() == 3 && lines[2]["kept"] == true, "{drill}");
         test.say(format!("leader {}, pod {}", lines[0], lines[1]));
+        completes(n).await?;
+        let mut watched = Command::new(built("kubectl-kvorum")?);
+        watched.args(["status", "demo", "-w", "-n", n]).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut watched = watched.spawn()?;
         restarts(test, &cluster).await?;
+        watched.start_kill()?;
+        let shown = watched.wait_with_output().await?;
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let heads: Vec<&str> = shown.lines().filter(|line| line.contains("members ready")).collect();
+        ensure!(heads.len() > 2, "a restart was not seen: {shown}");
+        ensure!(heads.iter().any(|head| head.contains("2 of 3 members ready")), "{heads:#?}");
         reports(test).await
     });
 }
 
 async fn json<const N: usize>(arguments: [&str; N]) -> Result<Value> {
     Ok(serde_json::from_str(&plugin(arguments).await?)?)
+}
+
+/// What kubectl and shells ask for.
+async fn completes(n: &str) -> Result<()> {
+    let names = plugin(["__complete", "--", "-n", n, "status", "de"]).await?;
+    ensure!(names == "demo\n:4\n", "{names:?}");
+    let commands = plugin(["__complete", "--", "re"]).await?;
+    ensure!(commands == "restart\nrecover\nrelease\nreport\n:4\n", "{commands:?}");
+    let script = plugin(["completion", "kubectl"]).await?;
+    ensure!(script.starts_with("#!/bin/sh\nexec kubectl-kvorum __complete"), "{script}");
+    ensure!(plugin(["completion", "bash"]).await?.contains("kubectl-kvorum"), "nothing for bash");
+    Ok(())
 }
 
 async fn keys(n: &str) -> Result<()> {

@@ -6,7 +6,7 @@ use kvorum_client::Client;
 use kvorum_crd::KvCluster;
 use kvorum_e2e::command::kubectl;
 use kvorum_e2e::doors::Doors;
-use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, run, wait};
+use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, run, run_alone, wait};
 use kvorum_operator::names;
 use serde_json::json;
 
@@ -128,7 +128,7 @@ async fn annotate(cluster: &Cluster<'_>, token: &str) -> Result<()> {
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_quorum_that_comes_back_goes_on_by_itself() {
-    run("quorum_back", Duration::from_secs(180), async |test| {
+    run_alone("quorum_back", Duration::from_secs(180), async |test| {
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let (lives, load) = (cluster.lives().await?, Load::start(&cluster, 3).await?);
         let claims = [cluster.claim(1).await?.metadata.uid, cluster.claim(2).await?.metadata.uid];

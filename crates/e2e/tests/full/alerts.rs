@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kvorum_e2e::cluster::spec;
 use kvorum_e2e::prometheus::Prometheus;
-use kvorum_e2e::{Cluster, Load, ensure, operator, run};
+use kvorum_e2e::{Cluster, Load, ensure, operator, run_alone};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[test]
 #[ignore = "needs a Kubernetes: make e2e-full"]
 fn alerts_fire_when_they_should() {
-    run("alerts", Duration::from_secs(600), async |test| {
+    run_alone("alerts", Duration::from_secs(600), async |test| {
         let Some(prometheus) = Prometheus::start().await? else { return Ok(()) };
         let mut with_quota = spec(3);
         with_quota["node"] = json!({"quotaBytes": 2_000_000});

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvorum_e2e::load::Voters;
 use kvorum_e2e::machines::Machines;
-use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, run, wait};
+use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, run_alone, wait};
 use tokio::time::Instant;
 
 const VALUE_BYTES: usize = 1 << 20;
@@ -15,7 +15,7 @@ const VALUES: usize = 1 << 10;
 #[test]
 #[ignore = "needs a Kubernetes: make e2e-full"]
 fn a_disk_with_a_gibibyte_is_replaced_within_a_minute() {
-    run("lost_gibibyte", Duration::from_secs(600), async |test| {
+    run_alone("lost_gibibyte", Duration::from_secs(600), async |test| {
         let mut spec = kvorum_e2e::cluster::spec(3);
         spec["storage"]["size"] = serde_json::json!("10Gi");
         let cluster = Cluster::create(test, "demo", spec).await?;
@@ -73,7 +73,7 @@ async fn fill(load: &Load) -> Result<()> {
 #[test]
 #[ignore = "needs a Kubernetes: make e2e-full"]
 fn a_disk_that_comes_back_empty_is_replaced() {
-    run("emptied", Duration::from_secs(300), async |test| {
+    run_alone("emptied", Duration::from_secs(300), async |test| {
         let Some(machines) = Machines::at_hand() else { return Ok(()) };
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let load = Load::start(&cluster, 3).await?;

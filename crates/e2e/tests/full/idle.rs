@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 use kvorum_e2e::cluster::spec;
 use kvorum_e2e::command::kubectl;
-use kvorum_e2e::{Cluster, Context as _, Result, Test, ensure, operator, run};
+use kvorum_e2e::{Cluster, Context as _, Result, Test, ensure, operator, run_alone};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +21,7 @@ const CORE_PERCENT: f64 = 5.0;
 #[test]
 #[ignore = "needs a Kubernetes: make e2e-full"]
 fn fifty_idle_clusters_cost_next_to_nothing() {
-    run("idle", Duration::from_secs(1500), async |test| {
+    run_alone("idle", Duration::from_secs(1500), async |test| {
         let begun = Instant::now();
         let mut clusters = Vec::new();
         for n in 0..CLUSTERS {

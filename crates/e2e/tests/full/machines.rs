@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kvorum_e2e::command::kubectl;
 use kvorum_e2e::machines::Machines;
-use kvorum_e2e::{Cluster, Load, Result, ensure, run, wait};
+use kvorum_e2e::{Cluster, Load, Result, ensure, run_alone, wait};
 use tokio::time::sleep;
 
 /// Goal: a machine that is gone for good is replaced by a fourth one; without one the operator waits and
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 #[test]
 #[ignore = "needs a Kubernetes: make e2e-full"]
 fn a_machine_that_is_gone_is_replaced_by_a_fourth() {
-    run("gone_machine", Duration::from_secs(600), async |test| {
+    run_alone("gone_machine", Duration::from_secs(600), async |test| {
         let Some(machines) = Machines::at_hand() else { return Ok(()) };
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let mut taken = Vec::new();
@@ -88,7 +88,7 @@ async fn spare(taken: &[String]) -> Result<Vec<String>> {
 #[test]
 #[ignore = "needs a Kubernetes: make e2e-full"]
 fn cables_are_pulled_five_times() {
-    run("cables", Duration::from_secs(900), async |test| {
+    run_alone("cables", Duration::from_secs(900), async |test| {
         let Some(machines) = Machines::at_hand() else { return Ok(()) };
         let cluster = Cluster::ready(test, "demo", 3).await?;
         let ids = cluster.node_ids(3).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kvorum_operator::levels::too_old;
 use kvorum_operator::observed;
 
 use super::By;
@@ -32,7 +33,11 @@ pub(crate) fn change(world: &mut World, what: &What) -> Vec<(By, String)> {
             true => said.push((By::Change, format!("the image is {image} already"))),
             false => {
                 said.push((By::Change, format!("the spec's image is {image}, not {}", world.image)));
-                world.renew_template();
+                let levels = world.observed.nodes.values().map(|node| node.feature_level);
+                match too_old(image, levels.max().unwrap_or_default()) {
+                    Some(refused) => world.observed.image_refused = Some(refused),
+                    None => world.renew_template(),
+                }
             }
         }
     }

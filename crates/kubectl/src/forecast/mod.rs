@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use kvorum_operator::names::hex;
 use kvorum_operator::observed::Observed;
-use kvorum_operator::plan::{Offer, View, offer, plan};
+use kvorum_operator::plan::{Offer, View, caveat, offer, plan};
 use kvorum_operator::step::Step;
 
 pub(crate) use self::change::{What, change};
@@ -29,7 +29,7 @@ pub(crate) struct Forecast {
     pub(crate) notes: Vec<String>,
     /// How it ends.
     pub(crate) end: End,
-    /// Writes are interrupted for longer than an election takes, at some point.
+    /// Writes are interrupted for longer than an election takes, at some point or from the beginning.
     pub(crate) interrupted: bool,
     /// Members whose disks are lost or deleted on the way.
     pub(crate) disks: Vec<String>,
@@ -81,7 +81,8 @@ pub(crate) fn foresee(mut world: World, what: &What) -> Forecast {
     forecast.end = run(&mut world, &mut forecast);
     let name = |text: &str| world.names(text);
     forecast.lines.iter_mut().for_each(|line| (line.what, line.why) = (name(&line.what), name(&line.why)));
-    forecast.interrupted |= forecast.lines.iter().any(|line| !line.writes);
+    // It may have none already.
+    forecast.interrupted |= !writes || forecast.lines.iter().any(|line| !line.writes);
     forecast.disks = gone(&before, &world.observed);
     forecast.lost = lost(&world.observed, &forecast.disks);
     forecast
@@ -96,7 +97,7 @@ fn run(world: &mut World, forecast: &mut Forecast) -> End {
             let happened = world.settle();
             if happened.is_empty() {
                 return match plan.step {
-                    Step::Rest => End::Settled,
+                    Step::Rest if world.observed.image_refused.is_none() => End::Settled,
                     _ => End::Waits(format!("{}{}", plan.reason, world.pending())),
                 };
             }
@@ -146,12 +147,15 @@ fn lost(after: &Observed, disks: &[String]) -> String {
         };
     }
     match offer(after) {
-        Offer::From(token) => format!(
-            "A quorum is lost for good. Writes that only the lost disks had are lost; the best survivor is {}. To go on \
-             from it: kubectl kvorum recover {}",
-            hex(token.node_id),
-            after.name
-        ),
+        Offer::From(token) | Offer::Behind(token) => {
+            let caveat = caveat(after, &token).map_or_else(String::new, |caveat| format!(" {caveat}"));
+            format!(
+                "A quorum is lost for good. Writes that only the lost disks had are lost; the best survivor is {}.{caveat} To \
+                 go on from it: kubectl kvorum recover {}",
+                hex(token.node_id),
+                after.name
+            )
+        }
         Offer::Silent(silent) => {
             let said: Vec<String> = silent.iter().map(|silent| silent.said(after)).collect();
             format!("Nothing is lost while these disks may come back. {}", said.join(" "))

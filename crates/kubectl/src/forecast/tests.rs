@@ -115,6 +115,44 @@ fn without_another_machine_it_says_what_is_missing() {
     assert_eq!(steps(&forecast), Vec::<&str>::new(), "nothing is deleted");
 }
 
+/// Goal: nobody reads that writes go on where they do not already.
+#[test]
+fn a_quorum_that_is_lost_already_is_no_good_news() {
+    let mut world = world(3, 0);
+    for ordinal in [1, 2] {
+        world.kill(ordinal, "it does not run".into());
+    }
+    world.observed.nodes.values_mut().for_each(|node| node.confirmed = false);
+    let forecast = foresee(world, &What::default());
+    assert!(forecast.interrupted, "{forecast:#?}");
+}
+
+/// Goal: an image that the operator would not roll out is foreseen as that.
+#[test]
+fn an_image_that_is_too_old_reaches_no_pod() {
+    let mut world = world(3, 0);
+    world.observed.nodes.values_mut().for_each(|node| node.feature_level = 2);
+    let old = What { image: Some("kvorum:0.0.9".into()), ..What::default() };
+    let forecast = foresee(world, &old);
+    assert!(matches!(forecast.end, End::Waits(_)) && steps(&forecast).is_empty(), "{forecast:#?}");
+    assert!(forecast.notes[0].contains("is of release 0.0.9"), "{forecast:#?}");
+}
+
+/// Goal: new members are foreseen where the scheduler would put them: on the machines with the fewest.
+#[test]
+fn new_members_are_spread() {
+    let forecast = foresee(world(3, 0), &What { members: Some(5), ..What::default() });
+    let new: Vec<&str> = forecast.lines.iter().map(|line| line.what.as_str()).collect();
+    let new: Vec<&&str> = new.iter().filter(|what| what.contains("a new, empty disk")).collect();
+    assert_eq!(
+        new,
+        [
+            &"pod demo-3 runs on node-0, with a new, empty disk",
+            &"pod demo-4 runs on node-1, with a new, empty disk"
+        ]
+    );
+}
+
 #[test]
 fn the_leaders_machine_costs_an_election_and_no_more() {
     let forecast = foresee(world(3, 1), &lose(&["node-0"]));

@@ -33,9 +33,19 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 pub(crate) async fn status(session: &Session, args: Status, output: &mut Output) -> Result<(), Failure> {
     let mut before = String::new();
     loop {
-        let screen = match &args.name {
-            Some(name) => Screen::One(Box::new(look(session, name).await?)),
-            None => Screen::All(list(session, args.all_namespaces).await?),
+        let screen = match see(session, &args).await {
+            Ok(screen) => screen,
+            // Whoever stays has seen it before, and an API server that is away comes back.
+            Err(Failure::Other(said)) if args.watch && !before.is_empty() => {
+                let said = format!("{said}; looking again");
+                if said != before {
+                    eprintln!("{said}");
+                    before = said;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            Err(failure) => return Err(failure),
         };
         // What a terminal shows is drawn anew; a pipe gets what has changed.
         let key = screen.object().to_string();
@@ -52,6 +62,13 @@ pub(crate) async fn status(session: &Session, args: Status, output: &mut Output)
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+async fn see(session: &Session, args: &Status) -> Result<Screen, Failure> {
+    Ok(match &args.name {
+        Some(name) => Screen::One(Box::new(look(session, name).await?)),
+        None => Screen::All(list(session, args.all_namespaces).await?),
+    })
 }
 
 enum Screen {

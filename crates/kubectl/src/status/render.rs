@@ -60,7 +60,9 @@ pub(super) fn head(seen: &Seen, colour: bool) -> Vec<String> {
         let incarnation =
             incarnation.map_or(String::new(), |n| format!(" · incarnation {n}, after a recovery"));
         let endpoint = status.endpoint.as_deref().unwrap_or("-");
-        lines.push(format!("cluster {id} · endpoint {endpoint}{incarnation}"));
+        let outside = status.external_endpoint.as_ref();
+        let outside = outside.map_or(String::new(), |endpoint| format!(" · from outside {endpoint}"));
+        lines.push(format!("cluster {id} · endpoint {endpoint}{outside}{incarnation}"));
     }
     lines
 }
@@ -187,6 +189,8 @@ pub(super) fn summary(cluster: &KvCluster) -> Value {
         "members_wanted": cluster.spec.members,
         "members_ready": status.ready_members,
         "cluster_id": status.cluster_id,
+        "endpoint": status.endpoint,
+        "external_endpoint": status.external_endpoint,
         "leader": status.leader,
         "version": status.version,
         "ready": ready.is_some_and(|ready| ready.status == "True"),
@@ -247,7 +251,7 @@ mod tests {
             "spec": {"members": 3},
             "status": {
                 "observedGeneration": 2, "clusterID": "00000000000c0ffe", "readyMembers": 2, "leader": "demo-0",
-                "version": "0.1.0", "endpoint": "demo.shop.svc:2379", "incarnation": 2, "replicas": 3,
+                "version": "0.1.0", "endpoint": "demo.shop.svc:2379", "externalEndpoint": "192.0.2.7:2379", "incarnation": 2, "replicas": 3,
                 "members": [
                     {"pod": "demo-0", "nodeID": "0000000000000001", "role": "Leader", "ready": true, "lag": 0,
                      "claim": "data-demo-0", "machine": "node-1", "version": "0.1.0"},
@@ -287,7 +291,7 @@ mod tests {
             head.contains("shop/demo · Waiting · 2 of 3 members ready · leader demo-0 · version 0.1.0"),
             "{head}"
         );
-        assert!(head.contains("incarnation 2"), "{head}");
+        assert!(head.contains("from outside 192.0.2.7:2379") && head.contains("incarnation 2"), "{head}");
         let table = members(&seen, false, false).to_string();
         let row = |pod: &str| {
             table.lines().find(|line| line.contains(pod)).unwrap().split_whitespace().collect::<Vec<_>>()

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PodSpec};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
+use super::objects::Objects;
 use super::schedule::{fits_any, home, is_bound_to_one, is_cordoned, is_ready, lets_on};
 use super::watch::{Known, Nodes, PAGE_NODES};
-use super::{Objects, all};
 use crate::memory::Memory;
 use crate::observed::Machine;
 
@@ -68,7 +69,7 @@ pub async fn look(
         let api = &api;
         async move { Ok::<_, kube::Error>((*ordinal, api.get_opt(volume).await?)) }
     });
-    let volumes = match all(volumes.collect()).await {
+    let volumes = match try_join_all(volumes).await {
         Ok(volumes) => volumes,
         Err(error) => return Machines { forbidden: is_forbidden(&error), ..unknown },
     };

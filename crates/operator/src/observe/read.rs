@@ -6,7 +6,8 @@ use kube::{Resource, ResourceExt as _};
 
 use crate::build::{Template, bytes};
 use crate::fence::{Disk, Retired, Version};
-use crate::names;
+use crate::memory::host_port;
+use crate::names::{self, CLIENT_PORT};
 use crate::observed::{Claim, Machine, Pod, StatefulSet};
 
 /// More of what a process said last is not put into a condition.
@@ -42,6 +43,15 @@ pub fn template(set: &apps::StatefulSet) -> Option<Template> {
     let inputs = set.annotations().get(names::INPUTS).cloned().unwrap_or_default();
     let template = serde_json::to_value(template).expect("a template is plain data");
     Some(Template { template, hash, inputs })
+}
+
+/// Where clients outside of Kubernetes connect, once a balancer has said so.
+pub fn external(service: &core::Service) -> Option<String> {
+    let balanced = service.spec.as_ref()?.type_.as_deref() == Some("LoadBalancer");
+    let status = service.status.as_ref().filter(|_| balanced)?;
+    let ingress = status.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+    let host = ingress.ip.clone().or_else(|| ingress.hostname.clone())?;
+    Some(host_port(&host, CLIENT_PORT))
 }
 
 pub fn pod(pod: &core::Pod) -> Pod {
@@ -210,6 +220,21 @@ pub fn version(object: &impl Resource) -> Version {
 mod tests {
     use super::*;
     use serde_json::{Value, from_value, json};
+
+    /// Goal: where clients outside connect is said once it is known, and not what a balancer of before had. Method: a
+    /// table of Services.
+    #[test]
+    fn a_balancers_address_is_read() {
+        let at = |kind: &str, ingress: Value| {
+            let status = json!({"loadBalancer": {"ingress": ingress}});
+            external(&from_value(json!({"spec": {"type": kind}, "status": status})).unwrap())
+        };
+        assert_eq!(at("LoadBalancer", json!([])), None);
+        assert_eq!(at("LoadBalancer", json!([{"ip": "192.0.2.7"}])), Some("192.0.2.7:2379".into()));
+        assert_eq!(at("LoadBalancer", json!([{"ip": "2001:db8::7"}])), Some("[2001:db8::7]:2379".into()));
+        assert_eq!(at("LoadBalancer", json!([{"hostname": "kv.test"}])), Some("kv.test:2379".into()));
+        assert_eq!(at("ClusterIP", json!([{"ip": "192.0.2.7"}])), None);
+    }
 
     /// Goal: a crashing proxy makes nobody believe that the node does not run, and a node that does not run is not
     /// taken for one that does, wherever Kubernetes lists them. Method: a table of containers beside the node's.

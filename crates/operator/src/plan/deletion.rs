@@ -18,6 +18,9 @@ const CLAIM_GIVEN_UP: Duration = Duration::from_secs(600);
 
 /// Keeps the finalizer in step with the policy.
 pub fn hold(observed: &Observed) -> Decided {
+    if observed.namespace_ends {
+        return ends_with_its_namespace(observed);
+    }
     match (observed.wanted.when_deleted, observed.finalizer) {
         (Keep::Delete, false) => {
             safe(Step::AddFinalizer, "Its policy whenDeleted is Delete: the claims go with the KvCluster.")
@@ -30,12 +33,25 @@ pub fn hold(observed: &Observed) -> Decided {
     }
 }
 
+/// The claims go with the namespace whatever the policy says, and so may the operator's rights in it: a finalizer that
+/// is still there then would hold the namespace for ever.
+fn ends_with_its_namespace(observed: &Observed) -> Decided {
+    let reason = "The namespace is being deleted, and everything in it goes, the claims too.";
+    match observed.finalizer {
+        true => safe(Step::RemoveFinalizer, reason),
+        false => wait(reason),
+    }
+}
+
 /// Deletes what the policy says. No node has to answer for that.
 pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if !observed.finalizer {
         return wait(
             "The KvCluster is being deleted, and Kubernetes removes what belongs to it; the claims stay.",
         );
+    }
+    if observed.namespace_ends {
+        return ends_with_its_namespace(observed);
     }
     if observed.wanted.when_deleted == Keep::Delete {
         // First whatever would make new claims.
@@ -95,6 +111,22 @@ mod tests {
     use super::*;
     use crate::observed::{Claim, Wanted};
     use crate::plan::plan;
+
+    /// Goal: no finalizer stays behind in a namespace that goes, where its operator has no rights a moment later; and none
+    /// is added there.
+    #[test]
+    fn the_finalizer_goes_before_the_namespace() {
+        let step = |deleting, finalizer, namespace_ends| {
+            let wanted = Wanted { when_deleted: Keep::Delete, ..Wanted::default() };
+            let claims = [(0, Claim::default())].into();
+            plan(&Observed { wanted, deleting, finalizer, namespace_ends, claims, ..Observed::default() })
+                .step
+        };
+        assert_eq!(step(false, true, true), Step::RemoveFinalizer);
+        assert_eq!(step(true, true, true), Step::RemoveFinalizer);
+        assert_eq!(step(false, false, true), Step::Wait);
+        assert_eq!(step(false, false, false), Step::AddFinalizer);
+    }
 
     /// Goal: pods that nobody owns hold no claim for ever.
     #[test]

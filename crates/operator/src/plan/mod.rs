@@ -22,7 +22,7 @@ use crate::observed::Observed;
 use crate::step::{Risky, Step};
 
 pub use proof::Silent;
-pub use recovery::{Offer, offer};
+pub use recovery::{Offer, caveat, offer};
 pub use rollout::is_rolling;
 pub use view::View;
 
@@ -104,7 +104,7 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut notes = Notes::default();
     let (decision, reason) = match decide(observed, &mut notes) {
         Some(decided) => decided,
-        None => (Decision::Safe(Step::Rest), "All is as the spec wants.".to_owned()),
+        None => (Decision::Safe(Step::Rest), rest(observed).to_owned()),
     };
     if observed.wanted.paused && !observed.deleting {
         let reason = "Nothing is done while spec.paused is true.".to_owned();
@@ -119,6 +119,16 @@ pub fn plan(observed: &Observed) -> Plan {
         (Some(recorded), _) => Step::Abandon(recorded.clone()),
     };
     Plan { step, reason, notes: notes.0 }
+}
+
+/// Nothing is to be done, though not all is as the spec wants it.
+pub const WHAT_CAN_BE: &str = "All is done that can be; the condition Degraded says what of the spec cannot.";
+
+fn rest(observed: &Observed) -> &'static str {
+    match observed.refused.is_empty() && observed.image_refused.is_none() {
+        true => "All is as the spec wants.",
+        false => WHAT_CAN_BE,
+    }
 }
 
 fn decide(observed: &Observed, notes: &mut Notes) -> Decided {

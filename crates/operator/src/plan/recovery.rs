@@ -98,6 +98,9 @@ fn alone(observed: &Observed, ordinal: u32, survivor: &Node) -> Decided {
 pub enum Offer {
     /// A person may recover the cluster from this survivor.
     From(Token),
+    /// A person could recover the cluster from this survivor, were it not for a disk that has more in its log and whose
+    /// data is known to differ.
+    Behind(Token),
     /// These disks may have what every disk that answers lacks.
     Silent(Vec<Silent>),
     /// No disk that answers has the cluster's data, and none that is silent may have it.
@@ -113,19 +116,53 @@ pub fn offer(observed: &Observed) -> Offer {
     let silent = proof::unproven(observed, best.unwrap_or(&none));
     match best {
         _ if !silent.is_empty() => Offer::Silent(silent),
+        Some(best) if corrupt_and_ahead(observed, best).is_some() => Offer::Behind(best.token()),
         Some(best) => Offer::From(best.token()),
         None => Offer::Nothing,
     }
 }
 
 /// The member that has the most of the log; of the latest incarnation's, since the logs of disks that were left
-/// behind may have gone on by themselves.
+/// behind may have gone on by themselves. One whose data is known to differ comes last, whatever its log has.
 fn survivor(observed: &Observed) -> Option<&Node> {
     let has_data = |(ordinal, node): &(&u32, &Node)| {
         Some(node.cluster_id) == observed.cluster_id && !node.is_blank() && node.is_at_home(**ordinal)
     };
     let survivors = observed.nodes.iter().filter(has_data).map(|(_, node)| node);
-    survivors.max_by_key(|node| (node.incarnation, node.last_log))
+    survivors.max_by_key(|node| (node.incarnation, !observed.is_corrupt(node.node_id), node.last_log))
+}
+
+/// A disk of the survivor's incarnation whose data differs, and whose log has what the survivor's lacks: its node would
+/// not let the survivor go on without it, and only a person can say that it should.
+fn corrupt_and_ahead<'a>(observed: &'a Observed, survivor: &Node) -> Option<(u32, &'a Node)> {
+    let ahead = |(_, node): &(&u32, &Node)| {
+        observed.is_corrupt(node.node_id)
+            && node.cluster_id == survivor.cluster_id
+            && node.incarnation == survivor.incarnation
+            && node.last_log > survivor.last_log
+    };
+    let sound = !observed.is_corrupt(survivor.node_id);
+    observed.nodes.iter().filter(|_| sound).find(ahead).map(|(ordinal, node)| (*ordinal, node))
+}
+
+/// What a person has to know who recovers from the survivor that a token names, or wants to.
+pub fn caveat(observed: &Observed, token: &Token) -> Option<String> {
+    let survivor = observed.nodes.values().find(|node| node.token() == *token)?;
+    if observed.is_corrupt(survivor.node_id) {
+        return Some(
+            "Its data is known to differ from what a majority held (alarm CORRUPT): some of what it answers is wrong, and \
+             after a recovery it counts as right. If there is a snapshot of before, restoring that is the other way."
+                .into(),
+        );
+    }
+    let (ordinal, node) = corrupt_and_ahead(observed, survivor)?;
+    let (pod, claim) = (observed.pod_name(ordinal), observed.claim_name(ordinal));
+    Some(format!(
+        "Member {pod} has more in its log, up to {}.{}, but its data is known to differ from what a majority held (alarm \
+         CORRUPT), and while it answers, no other is recovered from. To give up what only its log has: kubectl delete pvc \
+         {claim} --wait=false && kubectl delete pod {pod}",
+        node.last_log.term, node.last_log.index
+    ))
 }
 
 /// The step on record is a recovery, and its survivor does not answer: it restarts for that.
@@ -166,6 +203,19 @@ fn refusal(observed: &Observed, survivor: &Node) -> Option<String> {
             "Another member is of a later incarnation. Recover from that one: {}",
             node.token()
         ));
+    }
+    let best = self::survivor(observed).filter(|best| best.incarnation == survivor.incarnation);
+    if let (Some(best), true) = (best, observed.is_corrupt(survivor.node_id))
+        && !observed.is_corrupt(best.node_id)
+    {
+        return Some(format!(
+            "The data of the disk that the token names is known to differ from what a majority held (alarm CORRUPT). Recover \
+             from a sound one: {}",
+            best.token()
+        ));
+    }
+    if corrupt_and_ahead(observed, survivor).is_some() {
+        return caveat(observed, &survivor.token());
     }
     let newer = observed.nodes.values().filter(ours).find(|node| node.last_log > survivor.last_log);
     if let Some(node) = newer.filter(|node| node.incarnation == survivor.incarnation) {
@@ -390,6 +440,44 @@ mod tests {
             seen.nodes.insert(1, Node { node_id: 3, role: Role::StatusOnly, ..seen.nodes[&0].clone() });
         });
         assert_eq!(cases, 15);
+    }
+
+    /// Goal: a disk whose data is known to differ is nobody's first choice, and where it is the only one that is said.
+    /// Method: two members that answer, one of them marked; the third is lost for good.
+    #[test]
+    fn a_corrupt_disk_is_the_last_to_be_recovered_from() {
+        let seen = |corrupt: u64, index: u64| {
+            let mut seen = observed();
+            let last_log = LogId { term: 2, index };
+            seen.nodes.insert(1, Node { node_id: 2, last_log, ..seen.nodes[&0].clone() });
+            seen.nodes.values_mut().for_each(|node| node.corrupt = [corrupt].into());
+            seen.claims = Default::default();
+            seen.pods.remove(&2);
+            let disk = Some(crate::fence::Disk { cluster_id: 9, node_id: 2, founder: false });
+            seen.claims.insert(1, Claim { disk, ..Claim::default() });
+            seen
+        };
+        let token = |seen: &Observed, ordinal: u32| seen.nodes[&ordinal].token();
+        let equal = seen(1, 7);
+        assert_eq!(offer(&equal), Offer::From(token(&equal, 1)), "the sound one");
+        assert_eq!(caveat(&equal, &token(&equal, 1)), None);
+        assert_eq!(step(&equal), None, "the token names the corrupt one");
+
+        let ahead = seen(2, 8);
+        assert_eq!(offer(&ahead), Offer::Behind(token(&ahead, 0)));
+        let said = caveat(&ahead, &token(&ahead, 0)).unwrap();
+        assert!(said.contains("up to 2.8") && said.contains("kubectl delete pvc data--1"), "{said}");
+        assert_eq!(step(&ahead), None, "its node would refuse");
+        let mut given_up = ahead;
+        given_up.nodes.insert(1, Node { node_id: 5, ..Node::default() });
+        assert_eq!(offer(&given_up), Offer::From(token(&given_up, 0)), "another disk is in its place");
+
+        let mut alone = seen(1, 7);
+        alone.nodes.remove(&1);
+        alone.claims.remove(&1);
+        assert_eq!(offer(&alone), Offer::From(token(&alone, 0)), "there is no other");
+        assert!(caveat(&alone, &token(&alone, 0)).unwrap().contains("counts as right"));
+        assert!(step(&alone).is_some());
     }
 
     /// Goal: an operator that is cut off from the leader recovers nothing, whatever it is asked.

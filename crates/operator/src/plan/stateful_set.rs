@@ -3,7 +3,7 @@
 use super::view::View;
 use super::{About, Decided, Notes, deleted_claim, safe, wait};
 use crate::fence::Retired;
-use crate::observed::{Observed, Taken};
+use crate::observed::{Observed, Refused, Taken};
 use crate::step::Step;
 
 /// Makes what is missing and applies what differs.
@@ -11,8 +11,15 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if let Some(taken) = taken(observed, notes) {
         return Some(taken);
     }
+    for refused in &observed.refused {
+        notes.add(About::Degraded, "SpecRefused", refused.said.clone());
+    }
     if !observed.objects_current {
         return safe(Step::ApplyObjects, "They are not known to be as the spec says.");
+    }
+    let stands = |refused: &&Refused| !refused.due;
+    if let (Some(refused), None) = (observed.refused.iter().find(stands), observed.cluster_id) {
+        return wait(refused.said.clone());
     }
     let Some(set) = &observed.stateful_set else {
         // All that is left of an earlier life goes first: nobody takes it for this one's.
@@ -39,6 +46,9 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     }
     if let Some(refused) = &observed.image_refused {
         notes.add(About::Degraded, "ImageTooOld", refused.clone());
+        return None;
+    }
+    if observed.refused.iter().filter(stands).any(|refused| refused.kind == "StatefulSet") {
         return None;
     }
     if !set.current {
@@ -89,6 +99,33 @@ pub fn hold_members(view: &View) -> Decided {
 mod tests {
     use super::*;
     use crate::observed::StatefulSet;
+
+    /// Goal: a spec that Kubernetes refuses stops no repair, and a condition says what it refuses; a cluster that is not
+    /// founded yet waits.
+    #[test]
+    fn a_spec_that_is_refused_stops_nothing_else() {
+        let set = StatefulSet { replicas: 3, ..StatefulSet::default() };
+        let refused = |kind| vec![Refused { kind, said: "It is refused.".into(), due: false }];
+        let mut observed = Observed {
+            cluster_id: Some(9),
+            objects_current: true,
+            stateful_set: Some(set),
+            refused: refused("StatefulSet"),
+            ..Observed::default()
+        };
+        let look = |observed: &Observed| {
+            let mut notes = Notes::default();
+            (next(observed, &mut notes).map(|(_, reason)| reason), notes.0[0].reason)
+        };
+        assert_eq!(look(&observed), (None, "SpecRefused"));
+        observed.refused[0].due = true;
+        assert!(look(&observed).0.is_some(), "it is tried again");
+        observed.refused = refused("Service");
+        let update = Some("It is not known to be as the spec says.".to_owned());
+        assert_eq!(look(&observed), (update, "SpecRefused"), "the StatefulSet is not what is refused");
+        observed.cluster_id = None;
+        assert_eq!(look(&observed), (Some("It is refused.".into()), "SpecRefused"));
+    }
 
     /// Goal: an image that refuses the disks reaches no pod, and a condition says which is needed.
     #[test]

@@ -9,7 +9,7 @@ use super::quorum::{QUORUM_LOST_AFTER, quorum};
 use super::verdict::{Verdict, verdict};
 use crate::apply::ApplyError;
 use crate::observe::Seen;
-use crate::plan::{About, Plan, View, is_rolling};
+use crate::plan::{About, Plan, View, WHAT_CAN_BE, is_rolling};
 use crate::step::Step;
 
 /// An election, or a leader that hands over, takes less: nothing is said of it, as no member is unready for it.
@@ -71,6 +71,8 @@ fn ready(made: &Made, quorum: &Verdict) -> Verdict {
         (false, "Founding")
     } else if !leads {
         (false, "NoLeader")
+    } else if is_refused(made) {
+        (false, "SpecRefused")
     } else if is_rolling(observed) {
         (false, "RollingChange")
     } else if full && !plan.step.touches_members() {
@@ -81,6 +83,13 @@ fn ready(made: &Made, quorum: &Verdict) -> Verdict {
     };
     let message = if ready { members } else { format!("{members} {}", progress(made)) };
     verdict("Ready", ready, why, message)
+}
+
+/// Kubernetes refuses what the spec says, or this operator does.
+fn is_refused(made: &Made) -> bool {
+    let observed = &made.seen.observed;
+    let now = matches!(made.outcome, Err(ApplyError::Refused(_)));
+    now || !observed.refused.is_empty() || observed.image_refused.is_some()
 }
 
 fn is_founding(made: &Made) -> bool {
@@ -112,8 +121,11 @@ fn available(made: &Made) -> Verdict {
 
 fn progressing(made: &Made) -> Verdict {
     let paused = made.seen.observed.wanted.paused;
+    if matches!(made.outcome, Err(ApplyError::Refused(_))) {
+        return verdict("Progressing", false, "Settled", WHAT_CAN_BE);
+    }
     if made.plan.step == Step::Rest && !paused {
-        return verdict("Progressing", false, "Settled", "All is as the spec wants.");
+        return verdict("Progressing", false, "Settled", made.plan.reason.clone());
     }
     verdict("Progressing", !paused, progress_of(made.plan), progress(made))
 }

@@ -21,6 +21,9 @@ pub fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> V
             format!("{}: {error}. It is tried again.", plan.step.failed(&seen.name)),
         );
     }
+    if let Err(ApplyError::Refused(said)) = outcome {
+        return verdict("Degraded", true, "SpecRefused", said.clone());
+    }
     if let Some(note) = plan.notes.iter().find(|note| note.about == About::Degraded) {
         return verdict("Degraded", true, note.reason, note.message.clone());
     }

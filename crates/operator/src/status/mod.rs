@@ -38,6 +38,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         ready_members: members.iter().filter(|member| member.ready).count() as i32,
         selector: Some(names::selector_text(&seen.name)),
         endpoint: Some(format!("{}.{}.svc:{CLIENT_PORT}", seen.name, seen.namespace)),
+        external_endpoint: seen.external.clone(),
         leader: leader.map(|ordinal| names::pod(&seen.name, ordinal)),
         version: lowest(observed.nodes.values().map(|node| node.version.as_str())).or(old.version.clone()),
         step: old.step.clone(),
@@ -207,6 +208,7 @@ mod tests {
             size: String::new(),
             objects: Vec::new(),
             pod_monitor: None,
+            external: None,
             leaderless: Duration::ZERO,
             follow: Follow::No,
             stopped_at: None,
@@ -238,6 +240,26 @@ mod tests {
         });
         assert_eq!(condition(&seen, &refused, "Degraded"), said("True", "StepFailed"));
         assert_eq!(condition(&seen, &refused, "Ready"), said("True", "Ready"));
+    }
+
+    /// Goal: a spec that Kubernetes refuses is said in the same words whether it was refused just now, is not tried for a
+    /// while, or is tried again: no condition goes there and back.
+    #[test]
+    fn a_spec_that_is_refused_is_said_without_a_break() {
+        let mut seen = seen();
+        let now = Err(ApplyError::Refused("No.".into()));
+        let refused = |due| vec![crate::observed::Refused { kind: "StatefulSet", said: "No.".into(), due }];
+        let check = |seen: &Seen, outcome: &Result<(), ApplyError>, when: &str| {
+            assert_eq!(condition(seen, outcome, "Degraded"), said("True", "SpecRefused"), "{when}");
+            assert_eq!(condition(seen, outcome, "Ready"), said("False", "SpecRefused"), "{when}");
+            assert_eq!(condition(seen, outcome, "Progressing"), said("False", "Settled"), "{when}");
+        };
+        seen.observed.stateful_set.as_mut().unwrap().current = false;
+        check(&seen, &now, "just now");
+        seen.observed.refused = refused(false);
+        check(&seen, &Ok(()), "for a while");
+        seen.observed.refused = refused(true);
+        check(&seen, &now, "again");
     }
 
     /// Goal: a quota that keeps pods from being made is not passed over in silence, and Ready means that the Service

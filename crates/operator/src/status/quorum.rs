@@ -6,7 +6,7 @@ use super::verdict::{Verdict, verdict};
 use crate::names;
 use crate::observe::Seen;
 use crate::observed::Observed;
-use crate::plan::{Offer, View, offer};
+use crate::plan::{Offer, View, caveat, offer};
 
 /// Without a confirmed leader for so long, the quorum counts as lost: an election takes less.
 pub const QUORUM_LOST_AFTER: Duration = Duration::from_secs(15);
@@ -68,12 +68,20 @@ fn unreachable(observed: &Observed) -> Option<String> {
 /// What a person can do about a quorum that is lost.
 fn advice(seen: &Seen) -> String {
     match offer(&seen.observed) {
-        Offer::From(token) => format!(
-            "The cluster goes on by itself when most members are back. If they never come back, recover the best survivor; \
-             what it has not seen is lost then: kubectl annotate kvc {} -n {} {}={token}",
-            seen.name,
-            seen.namespace,
-            names::RECOVER_FROM
+        Offer::From(token) => {
+            let caveat =
+                caveat(&seen.observed, &token).map_or_else(String::new, |caveat| format!(" {caveat}"));
+            format!(
+                "The cluster goes on by itself when most members are back. If they never come back, recover the best \
+                 survivor; what it has not seen is lost then.{caveat} kubectl annotate kvc {} -n {} {}={token}",
+                seen.name,
+                seen.namespace,
+                names::RECOVER_FROM
+            )
+        }
+        Offer::Behind(token) => format!(
+            "The cluster goes on by itself when most members are back. No recovery is offered. {}",
+            caveat(&seen.observed, &token).unwrap_or_default()
         ),
         Offer::Silent(silent) => {
             let said: Vec<String> = silent.iter().map(|silent| silent.said(&seen.observed)).collect();

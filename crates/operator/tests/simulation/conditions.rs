@@ -81,6 +81,7 @@ impl Watched {
             size: String::new(),
             objects: Vec::new(),
             pod_monitor: None,
+            external: None,
             leaderless: Duration::from_secs(self.leaderless),
             follow: Follow::No,
             stopped_at: None,

@@ -9,6 +9,10 @@ mod conditions;
 mod raft;
 mod world;
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
 use kvorum_operator::observed::Observed;
 use kvorum_operator::plan::{Plan, plan};
 use kvorum_operator::step::Step;
@@ -83,6 +87,41 @@ fn every_kind_of_step_is_taken() {
     }
 }
 
+/// Goal: as above, for as long as somebody has the patience: `SIMULATION_STEPS` steps of the operator that had an effect
+/// (a million), from `SIMULATION_SEED` on, on all cores. It prints how many histories that were, and how fast.
+#[test]
+#[ignore = "takes minutes: cargo test --release -p kvorum-operator --test simulation -- --ignored --nocapture"]
+fn a_million_steps_break_no_promise() {
+    let number = |name: &str, usual: u64| {
+        std::env::var(name).map_or(usual, |text| text.parse().expect("it is a number"))
+    };
+    let (wanted, first) = (number("SIMULATION_STEPS", 1_000_000), number("SIMULATION_SEED", 0));
+    let (seeds, steps, rounds) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while steps.load(Relaxed) < wanted {
+                    let mut history = History::begin(seeds.fetch_add(1, Relaxed));
+                    for _ in 0..FAULTY_ROUNDS {
+                        history.round(Faults::Yes);
+                    }
+                    history.settle();
+                    steps.fetch_add(history.steps, Relaxed);
+                    rounds.fetch_add(history.rounds, Relaxed);
+                }
+            });
+        }
+    });
+    let (histories, took) = (seeds.into_inner() - first, begun.elapsed().as_secs_f64());
+    println!(
+        "{} steps and {} looks in {histories} histories, no promise broken: {took:.0} s, {:.0} histories a minute",
+        steps.into_inner(),
+        rounds.into_inner(),
+        histories as f64 / took * 60.0
+    );
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Faults {
     Yes,
@@ -95,6 +134,9 @@ struct History {
     /// A step that an operator planned and did not take; it may come back with it much later.
     stale: Option<Step>,
     taken: std::collections::BTreeSet<&'static str>,
+    /// Steps that had an effect.
+    steps: u64,
+    rounds: u64,
     log: Vec<String>,
 }
 
@@ -102,10 +144,11 @@ impl History {
     fn begin(seed: u64) -> History {
         let mut rng = StdRng::seed_from_u64(seed);
         let world = World::new(&mut rng);
-        History { rng, world, stale: None, taken: Default::default(), log: Vec::new() }
+        History { rng, world, stale: None, taken: Default::default(), steps: 0, rounds: 0, log: Vec::new() }
     }
 
     fn round(&mut self, faults: Faults) {
+        self.rounds += 1;
         if faults == Faults::Yes {
             if self.rng.random_bool(0.3) {
                 let lives = self.world.lives;
@@ -169,6 +212,7 @@ impl History {
         }
         if done {
             self.taken.insert(step.kind());
+            self.steps += u64::from(!step.is_idle());
         }
         if !step.is_idle() {
             self.note(format!("{who}: {step:?} -> {done}"));

@@ -135,9 +135,11 @@ impl World {
         let takes =
             |name: &String| self.machines.iter().any(|machine| machine.takes && machine.name == *name);
         let free = self.free();
-        let shared =
-            || self.machines.iter().filter(|machine| machine.takes && !self.apart).map(|m| m.name.clone());
-        let candidates: Vec<String> = free.iter().cloned().chain(shared()).collect();
+        let shared = self.machines.iter().filter(|machine| machine.takes && !self.apart);
+        let mut shared: Vec<String> = shared.map(|machine| machine.name.clone()).collect();
+        // The scheduler prefers those with the fewest members.
+        shared.sort_by_key(|name| self.pods_on(name).len());
+        let candidates: Vec<String> = free.iter().cloned().chain(shared).collect();
         match self.volumes.get(&ordinal) {
             Some(Volume { home: Some(home), .. }) => Some(home.clone()).filter(takes),
             Some(volume) => candidates.into_iter().find(|name| volume.fits.contains(name)),
