@@ -60,15 +60,15 @@ pub(crate) struct Args {
 pub(crate) struct TlsArgs {
     /// The CA of the cluster, PEM. With one, host:port means TLS. Without it /var/run/secrets/kvorum.io is looked
     /// into, for ca.crt, and for tls.crt with tls.key.
-    #[arg(long, global = true, env = "KVORUM_CACERT", value_name = "FILE")]
+    #[arg(long = "cacert", global = true, id = "tls_cacert", env = "KVORUM_CACERT", value_name = "FILE")]
     pub(crate) cacert: Option<PathBuf>,
 
     /// A certificate that proves who you are, PEM.
-    #[arg(long, global = true, env = "KVORUM_CERT", value_name = "FILE", requires_all = ["key", "cacert"])]
+    #[arg(long = "cert", global = true, id = "tls_cert", env = "KVORUM_CERT", value_name = "FILE", requires_all = ["tls_key", "tls_cacert"])]
     pub(crate) cert: Option<PathBuf>,
 
     /// The key of the certificate, PEM.
-    #[arg(long, global = true, env = "KVORUM_KEY", value_name = "FILE", requires_all = ["cert", "cacert"])]
+    #[arg(long = "key", global = true, id = "tls_key", env = "KVORUM_KEY", value_name = "FILE", requires_all = ["tls_cert", "tls_cacert"])]
     pub(crate) key: Option<PathBuf>,
 }
 

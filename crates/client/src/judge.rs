@@ -190,6 +190,10 @@ pub(crate) fn root_cause(error: &(dyn StdError + 'static)) -> String {
     for cause in causes(error) {
         text = match cause.downcast_ref::<io::Error>() {
             Some(error) if error.raw_os_error().is_some() => return error.kind().to_string(),
+            // TLS has words of its own for the end of a process.
+            Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return "the other side closed the connection".to_owned();
+            }
             _ => cause.to_string(),
         };
     }

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::kv_client::KvClient;
-use kvorum_tls::{Bytes, ClientTls, Reason};
+use kvorum_tls::{Bytes as ByteStream, ClientTls, Reason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -40,7 +40,7 @@ pub fn secured_channel(address: &str, tls: ClientTls) -> Result<Channel> {
         async move {
             let reach = async || timeout(CONNECT_LIMIT, TcpStream::connect(&*address)).await?;
             let host = address.rsplit_once(':').map_or(&*address, |(host, _)| host);
-            let stream: Box<dyn Bytes> = match tls.connect(reach().await?, host).await {
+            let stream: Box<dyn ByteStream> = match tls.connect(reach().await?, host).await {
                 Ok(stream) => Box::new(stream),
                 Err(fault) if fault.reason == Reason::Plain => Box::new(reach().await?),
                 Err(fault) => return Err(fault.into()),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::Error;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::sign::CertifiedKey;
 
@@ -10,7 +11,7 @@ use crate::certificate::{Facts, Identity, date, fingerprint};
 use crate::explain::words;
 use crate::pem::{FileError, Pem};
 use crate::provider::provider;
-use crate::trust::Trust;
+use crate::trust::{Trust, is_unknown};
 
 /// The files of a directory that is mounted for TLS, as Kubernetes names them.
 const CERTIFICATE_FILE: &str = "tls.crt";
@@ -88,19 +89,23 @@ pub enum MaterialError {
         /// What time it is here.
         now: String,
     },
-    /// The own bundle does not vouch for it.
-    #[error("the certificate in {} is signed by {issuer}, and {} holds {trusted}; put its CA there, or take a \
-             certificate of this cluster's CA ({problem})", path.display(), ca)]
+    /// Another CA has signed it.
+    #[error("the certificate in {} is signed by {issuer}, and {trusted}; put its CA there, or take a certificate of \
+             this cluster's CA", path.display())]
     OtherCa {
         /// The certificate's file.
         path: PathBuf,
         /// Who has signed it.
         issuer: String,
-        /// The bundle's file.
-        ca: String,
-        /// Whom that holds.
+        /// The bundle, and whom it holds.
         trusted: String,
-        /// What the verification said.
+    },
+    /// The own CA has signed it, and it cannot be a member's all the same.
+    #[error("the certificate in {} cannot be a member's: {problem}; `kvorum cert member` makes one", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
         problem: String,
     },
     /// It is somebody else's.
@@ -180,17 +185,20 @@ impl Material {
         let now = UnixTime::now();
         let verified = self.trust.verify_server(own.chain(), now);
         let verified = verified.and_then(|()| self.trust.verify_client(own.chain(), now));
-        verified.map_err(|error| MaterialError::OtherCa {
-            path: own.path.clone(),
-            issuer: own.facts.issuer.clone(),
-            ca: self.trust.source().to_owned(),
-            trusted: self.trust.names(),
-            problem: words(&error),
-        })?;
+        verified.map_err(|error| self.refusal(own, &error))?;
         match own.facts.identity() {
             Identity::Member => Ok(self),
             identity => Err(MaterialError::NoMember { path: own.path.clone(), identity }),
         }
+    }
+
+    fn refusal(&self, own: &Own, error: &Error) -> MaterialError {
+        let path = own.path.clone();
+        if is_unknown(error) {
+            let trusted = format!("{} holds {}", self.trust.source(), self.trust.names());
+            return MaterialError::OtherCa { path, issuer: own.facts.issuer.clone(), trusted };
+        }
+        MaterialError::Unfit { path, problem: words(error) }
     }
 }
 

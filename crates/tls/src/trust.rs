@@ -309,7 +309,7 @@ fn facts(chain: &[CertificateDer<'_>]) -> Result<Facts, Error> {
 }
 
 /// A wrong key under the right name looks like a bad signature: it is another CA all the same.
-fn is_unknown(error: &Error) -> bool {
+pub(crate) fn is_unknown(error: &Error) -> bool {
     matches!(
         error,
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)

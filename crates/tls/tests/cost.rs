@@ -1,5 +1,6 @@
 //! What a handshake costs each side, with certificates on both. `cargo test --release -p kvorum-tls --test cost --
 //! --ignored --nocapture`: the promise is 0.3 ms of CPU.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};

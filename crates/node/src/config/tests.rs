@@ -107,8 +107,7 @@ fn what_cannot_work_is_refused_with_one_line() {
         let error = parse(args).expect_err(expected);
         assert!(error.contains(expected) && !error.contains('\n'), "{args:?}: {error}");
     }
-    for args in [["--cache-bytes", "1MB"], ["--auto-compaction-retention", "1"], ["--no-such-flag", "1"]]
-    {
+    for args in [["--cache-bytes", "1MB"], ["--auto-compaction-retention", "1"], ["--no-such-flag", "1"]] {
         parse(&args).expect_err(args[0]);
     }
 }

@@ -104,8 +104,10 @@ impl Dialer {
         &self,
         name: &Arc<str>,
         shown: &Shown,
-    ) -> impl Service<Uri, Response = TokioIo<Box<dyn Bytes>>, Error = io::Error, Future: Send> + Send + 'static + use<>
-    {
+    ) -> impl Service<Uri, Response = TokioIo<Box<dyn Bytes>>, Error = io::Error, Future: Send>
+    + Send
+    + 'static
+    + use<> {
         let (inner, name, shown) = (self.0.clone(), name.clone(), shown.clone());
         tower::service_fn(move |_: Uri| {
             let (inner, name, shown) = (inner.clone(), name.clone(), shown.clone());
