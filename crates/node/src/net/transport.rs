@@ -50,6 +50,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// One that does not answer within this is closed, and its watches with it.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a handshake that is under way may take after a stop: whoever finishes it hears in order that the node
+/// goes, and the others have asked for nothing.
+const LAST_HANDSHAKES_MAX: Duration = Duration::from_millis(300);
+
 /// Serves a port until `stop`, then lets the calls in flight end. Dropped, it cuts them off.
 pub async fn serve(
     listener: Box<dyn Listener>,
@@ -106,10 +110,15 @@ async fn serve_connection(
     draining: watch::Receiver<bool>,
 ) {
     let Connection { stream, from, permit: _permit } = connection;
+    let stopping = async {
+        stopped(draining.clone()).await;
+        sleep(LAST_HANDSHAKES_MAX).await;
+    };
     let admitted = tokio::select! {
+        biased;
         admitted = door.admit(stream, from) => admitted,
         // Whoever is not in yet has asked for nothing.
-        () = stopped(draining.clone()) => return,
+        () = stopping => return,
     };
     let Some((io, peer, mut held)) = admitted.map(Admitted::into_parts) else { return };
     let (account, received) = (router.budget().account(), router.receive_budget().account());
