@@ -10,7 +10,8 @@ use kvorum_faults::{linear, timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, Violation};
-use crate::plan::{Kind, Plan};
+use crate::marks::Marks;
+use crate::plan::Plan;
 use crate::workload::{self, Session};
 use crate::world::World;
 use crate::world::clock::{Micros, SECOND};
@@ -24,20 +25,16 @@ const FINISH_MAX: Micros = 300 * SECOND;
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The seed, of which everything follows.
-    pub seed: u64,
-    /// For how long faults go on.
-    pub lasts: Micros,
-    /// Members.
-    pub members: usize,
-    /// Kinds of faults; drawn where there are none.
-    pub kinds: Option<Vec<Kind>>,
+    /// What will go wrong, and the seed, of which all else follows.
+    pub plan: Plan,
     /// Where every event goes, if anywhere.
     pub trace: Option<PathBuf>,
+    /// Who counts what is reached.
+    pub marks: Marks,
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
@@ -49,6 +46,8 @@ pub struct Outcome {
     pub micros: Micros,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
+    /// What happened that a long run must see, and how often.
+    pub marks: BTreeMap<String, u64>,
     /// Answers, and calls that failed.
     pub answered: u64,
     /// See `answered`.
@@ -64,22 +63,23 @@ pub struct Outcome {
 /// Runs a seed with its files in a directory, which is removed.
 pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     let all = run.trace.as_ref().map(File::create).transpose()?;
-    let mut world = World::new(run.seed, all)?;
-    let plan = Plan::draw(run.seed, run.members, run.lasts, run.kinds.as_deref());
+    let Run { plan, .. } = run;
+    let mut world = World::new(plan.seed, all)?;
     let mut cluster = Cluster::start(&mut world, dir, &plan.clocks_ppm)?;
-    let session = workload::start(&mut world, &cluster, run.seed, dir)?;
-    let violation = live(&mut world, &mut cluster, &session, &plan, run.lasts);
+    let session = workload::start(&mut world, &cluster, plan.seed, dir)?;
+    let violation = live(&mut world, &mut cluster, &session, plan);
     let violation = violation.and_then(|()| check(&session)).err();
     if let Some(violation) = &violation {
         world.trace.tell("violation", violation.clone());
     }
     let (trace_hash, events) = world.trace.hash();
     let outcome = session.told(|told| Outcome {
-        seed: run.seed,
+        seed: plan.seed,
         trace_hash,
         events,
         micros: world.clock.now(),
         faults: cluster.faults.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        marks: run.marks.reached(),
         answered: told.answered,
         failed: told.failed,
         ttls: told.ttls,
@@ -95,11 +95,10 @@ fn live(
     cluster: &mut Cluster,
     session: &Session,
     plan: &Plan,
-    lasts: Micros,
 ) -> Result<(), Violation> {
     advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
     let mut faults = plan.faults.iter().copied().peekable();
-    while world.clock.now() < lasts {
+    while world.clock.now() < plan.lasts {
         while let Some(fault) = faults.next_if(|fault| fault.at <= world.clock.now()) {
             cluster.begin(world, fault)?;
         }

@@ -48,6 +48,8 @@ struct Unsynced {
     bytes: u64,
     /// What sectors held then, without what lay beyond the end.
     sectors: BTreeMap<u64, Vec<u8>>,
+    /// The same of what a sync has failed to write.
+    lost: BTreeMap<u64, Vec<u8>>,
 }
 
 /// A change of names. Its paths follow the renames of directories above them.
@@ -104,10 +106,15 @@ impl Journal {
             file: file.clone(),
             bytes: found.len(),
             sectors: BTreeMap::new(),
+            lost: BTreeMap::new(),
         });
         let to = from + bytes;
         for sector in from / SECTOR_BYTES..to.div_ceil(SECTOR_BYTES) {
             if unsynced.sectors.contains_key(&sector) {
+                continue;
+            }
+            if let Some(before) = unsynced.lost.remove(&sector) {
+                unsynced.sectors.insert(sector, before);
                 continue;
             }
             // Beyond the end there is nothing to go back to; what a shorter file had there has gone before.
@@ -120,9 +127,29 @@ impl Journal {
         Ok(())
     }
 
-    /// A file was synced.
+    /// A file was synced. What an earlier sync has failed to write stays lost.
     pub fn synced(&mut self, file: &File) -> io::Result<()> {
-        self.files.remove(&file.metadata()?.ino());
+        let inode = file.metadata()?.ino();
+        if let Some(unsynced) = self.files.get_mut(&inode) {
+            unsynced.sectors.clear();
+            unsynced.bytes = file.metadata()?.len();
+            if unsynced.lost.is_empty() {
+                self.files.remove(&inode);
+            }
+        }
+        Ok(())
+    }
+
+    /// The sync of a file has failed. Of what was to be written some sectors are, and the others never will be unless
+    /// they are written anew: the system takes them for written, and shows them as long as the machine has power.
+    pub fn sync_failed(&mut self, file: &File, random: &mut StdRng) -> io::Result<()> {
+        if let Some(unsynced) = self.files.get_mut(&file.metadata()?.ino()) {
+            for (sector, before) in std::mem::take(&mut unsynced.sectors) {
+                if random.random_bool(0.5) {
+                    unsynced.lost.insert(sector, before);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -193,8 +220,9 @@ impl Journal {
     /// The power goes: what is left is what a machine would find that is switched on again.
     pub fn power_lost(&mut self, random: &mut StdRng) -> io::Result<()> {
         self.undo_names(random)?;
-        for (_, Unsynced { file, bytes, sectors }) in std::mem::take(&mut self.files) {
+        for (_, Unsynced { file, bytes, sectors, lost }) in std::mem::take(&mut self.files) {
             undo_writes(&file, bytes, &sectors, random)?;
+            lost.iter().try_for_each(|(sector, before)| put_back(&file, *sector, before))?;
         }
         if fs::exists(&self.attic)? { fs::remove_dir_all(&self.attic) } else { Ok(()) }
     }
@@ -268,18 +296,21 @@ fn undo_writes(
     if length != bytes && !random.random_bool(share) {
         file.set_len(bytes)?;
     }
-    let length = file.metadata()?.len();
     for (sector, before) in sectors {
         if random.random_bool(share) {
             continue;
         }
-        let at = sector * SECTOR_BYTES;
-        let mut content = before.clone();
-        // Where the file is longer now, the room was taken and not written.
-        content.resize(length.saturating_sub(at).min(SECTOR_BYTES) as usize, 0);
-        file.write_all_at(&content, at)?;
+        put_back(file, *sector, before)?;
     }
     Ok(())
+}
+
+fn put_back(file: &File, sector: u64, before: &[u8]) -> io::Result<()> {
+    let at = sector * SECTOR_BYTES;
+    let mut content = before.to_owned();
+    // Where the file is longer now, the room was taken and not written.
+    content.resize(file.metadata()?.len().saturating_sub(at).min(SECTOR_BYTES) as usize, 0);
+    file.write_all_at(&content, at)
 }
 
 /// All files at a path.
