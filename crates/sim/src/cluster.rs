@@ -130,6 +130,8 @@ impl Cluster {
     pub fn step(&mut self, world: &mut World, ended: Vec<(HostId, String)>) -> Result<(), Violation> {
         self.checks.violation().map_or(Ok(()), Err)?;
         for (host, why) in ended {
+            // Where its files are is another place in each run.
+            let why = why.replace(&*world.hosts[host].dir.to_string_lossy(), "DATA");
             if !self.is_expected(world, host, &why) {
                 return Err(format!("member {host} died: {why}"));
             }
@@ -246,7 +248,10 @@ impl Cluster {
         let failed = now < self.errors_until[host] + AFTERMATH && why.contains(DISK_FAILED);
         let has_rotted = self.rotten.contains_key(&host) && DAMAGED.iter().any(|word| why.contains(word));
         let was_full = now < self.full_until[host] + AFTERMATH && why.contains(DISK_FULL);
-        why.contains("the process ends, and the other members go on without it") || failed || was_full || has_rotted
+        why.contains("the process ends, and the other members go on without it")
+            || failed
+            || was_full
+            || has_rotted
     }
 
     /// Ends a process and lets its disk rot, unless so many others have rotted that no majority would be whole.

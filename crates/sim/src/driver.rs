@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::Shape;
 use crate::plan::Plan;
 use crate::run::Outcome;
 use crate::shrink;
 use crate::summary::Summary;
-use crate::Shape;
 
 /// Between two lines that say how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -68,7 +68,6 @@ enum Job {
 struct Done {
     job: Job,
     outcome: Result<Outcome, String>,
-    took: Duration,
 }
 
 /// Runs them. True: none has failed, and a long run has reached all marks.
@@ -92,9 +91,8 @@ pub fn run(many: &Many) -> io::Result<bool> {
             let (done, take) = (done.clone(), &take);
             scope.spawn(move || {
                 while let Some(job) = take() {
-                    let begun = Instant::now();
                     let outcome = run_job(&job, many);
-                    if done.send(Done { job, outcome, took: begun.elapsed() }).is_err() {
+                    if done.send(Done { job, outcome }).is_err() {
                         return;
                     }
                 }
@@ -102,12 +100,12 @@ pub fn run(many: &Many) -> io::Result<bool> {
         }
         drop(done);
         let mut told = Instant::now();
-        for Done { job, outcome, took } in ended {
+        for Done { job, outcome } in ended {
             let violation = outcome.as_ref().ok().and_then(|outcome| outcome.violation.clone());
             if let Some(violation) = violation {
                 first_failed.get_or_insert((job.clone(), violation));
             }
-            summary.take(&job.name(), outcome, took, &job.replay(&many.shape));
+            summary.take(&job.name(), outcome, &job.replay(&many.shape));
             has_failed.store(!summary.failed.is_empty(), Ordering::Relaxed);
             if told.elapsed() > PROGRESS {
                 told = Instant::now();
@@ -167,7 +165,8 @@ impl Job {
             Job::Seed(seed) => seed,
             Job::Plan(path) => return format!("make simulate PLAN={}", path.display()),
         };
-        let mut replay = format!("make simulate SEED={seed} SECONDS={} MEMBERS={}", shape.seconds, shape.members);
+        let mut replay =
+            format!("make simulate SEED={seed} SECONDS={} MEMBERS={}", shape.seconds, shape.members);
         if let Some(faults) = &shape.faults {
             let names: Vec<_> = faults.iter().map(|kind| kind.name()).collect();
             replay.push_str(&format!(" FAULTS={}", names.join(",")));

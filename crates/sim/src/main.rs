@@ -11,6 +11,7 @@ mod marks;
 mod plan;
 mod run;
 mod shrink;
+mod spin;
 mod summary;
 mod workload;
 mod world;
@@ -28,6 +29,10 @@ use crate::marks::Marks;
 use crate::plan::{Kind, Plan};
 use crate::run::Run;
 use crate::world::clock::SECOND;
+
+/// As in the node.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Where the members' files are: in memory. The name of a run's directory has always the same length, as it
 /// stands in some of the files.
@@ -136,7 +141,8 @@ fn run_one(one: &OneArgs) -> io::Result<bool> {
 fn log_to_stderr(level: &str, marks: Marks) -> io::Result<()> {
     let filter = EnvFilter::try_new(level).map_err(io::Error::other)?;
     let logging = std::thread::spawn(move || {
-        let lines = tracing_subscriber::fmt::layer().without_time().with_writer(io::stderr).with_filter(filter);
+        let lines =
+            tracing_subscriber::fmt::layer().without_time().with_writer(io::stderr).with_filter(filter);
         tracing_subscriber::registry().with(marks.layer()).with(lines).init();
     });
     logging.join().map_err(|_| io::Error::other("the log could not be set up"))

@@ -192,11 +192,14 @@ impl Plan {
 
     /// What a file holds.
     pub fn read(path: &Path) -> io::Result<Plan> {
-        let told = |error: &dyn Display| io::Error::other(format!("cannot read plan {}: {error}", path.display()));
+        let told =
+            |error: &dyn Display| io::Error::other(format!("cannot read plan {}: {error}", path.display()));
         let text = std::fs::read(path).map_err(|error| told(&error))?;
         let plan: Plan = serde_json::from_slice(&text).map_err(|error| told(&error))?;
         let members = plan.clocks_ppm.len();
-        if members == 0 || plan.faults.iter().any(|fault| fault.what.hosts().iter().any(|host| *host >= members)) {
+        if members == 0
+            || plan.faults.iter().any(|fault| fault.what.hosts().iter().any(|host| *host >= members))
+        {
             return Err(told(&"a fault is of a member that there is not"));
         }
         Ok(plan)
@@ -210,11 +213,6 @@ impl Plan {
         let head = serde_json::to_string_pretty(&head)?;
         let text = head.replace("\"faults\": []", &format!("\"faults\": [\n{}\n  ]", faults?.join(",\n")));
         std::fs::write(path, text + "\n")
-    }
-
-    /// How many members there are.
-    pub fn members(&self) -> usize {
-        self.clocks_ppm.len()
     }
 }
 

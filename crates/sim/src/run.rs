@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Cluster, Violation};
 use crate::marks::Marks;
 use crate::plan::Plan;
+use crate::spin::Watched;
 use crate::workload::{self, Session};
 use crate::world::World;
 use crate::world::clock::{Micros, SECOND};
@@ -44,6 +45,8 @@ pub struct Outcome {
     pub events: u64,
     /// Simulated time.
     pub micros: Micros,
+    /// Processor time of the run, which other processes on the machine do not change.
+    pub cpu_seconds: f64,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
     /// What happened that a long run must see, and how often.
@@ -67,7 +70,9 @@ pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     let mut world = World::new(plan.seed, all)?;
     let mut cluster = Cluster::start(&mut world, dir, &plan.clocks_ppm)?;
     let session = workload::start(&mut world, &cluster, plan.seed, dir)?;
+    let watched = Watched::begin(world.clock.clone(), spins(plan.seed, &world));
     let violation = live(&mut world, &mut cluster, &session, plan);
+    drop(watched);
     let violation = violation.and_then(|()| check(&session)).err();
     if let Some(violation) = &violation {
         world.trace.tell("violation", violation.clone());
@@ -78,6 +83,7 @@ pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
         trace_hash,
         events,
         micros: world.clock.now(),
+        cpu_seconds: cpu_seconds(),
         faults: cluster.faults.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
         marks: run.marks.reached(),
         answered: told.answered,
@@ -89,13 +95,22 @@ pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
+/// Ends this process with the outcome of a run in which no time passes any more.
+#[expect(clippy::print_stdout, reason = "the outcome is this command's output")]
+fn spins(seed: u64, world: &World) -> impl FnOnce() + Send + 'static {
+    let (clock, trace) = (world.clock.clone(), world.trace.clone());
+    move || {
+        let violation = Some("no time passes any more: a host has always something to do".to_owned());
+        let (micros, lines) = (clock.now(), trace.lines());
+        let outcome =
+            Outcome { seed, micros, violation, lines, cpu_seconds: cpu_seconds(), ..Outcome::default() };
+        println!("{}", serde_json::to_string(&outcome).unwrap_or_default());
+        std::process::exit(1);
+    }
+}
+
 /// The faults, the healing, and the end.
-fn live(
-    world: &mut World,
-    cluster: &mut Cluster,
-    session: &Session,
-    plan: &Plan,
-) -> Result<(), Violation> {
+fn live(world: &mut World, cluster: &mut Cluster, session: &Session, plan: &Plan) -> Result<(), Violation> {
     advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
     let mut faults = plan.faults.iter().copied().peekable();
     while world.clock.now() < plan.lasts {
@@ -140,4 +155,15 @@ fn check(session: &Session) -> Result<(), Violation> {
         timeline::check(&told.marks).map_err(|failure| failure.to_string())?;
         linear::check(&told.records, SEARCH_MAX).map_err(|failure| failure.to_string())
     })
+}
+
+/// What this process has used so far; zero where /proc does not say.
+pub fn cpu_seconds() -> f64 {
+    /// How the kernel counts there, whatever the machine.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything: the state is the first field, user and system time the 12th and 13th.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>();
+    ticks / TICKS_A_SECOND
 }

@@ -14,8 +14,8 @@ pub struct Summary {
     /// Those that failed, by their seeds or files.
     pub failed: Vec<String>,
     simulated: Duration,
-    /// How long the processes of all runs worked.
-    worked: Duration,
+    /// Processor time of all runs.
+    cpu_seconds: f64,
     faults: BTreeMap<String, u64>,
     marks: BTreeMap<String, u64>,
     answered: u64,
@@ -24,15 +24,15 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Takes in a run of this name, which took so long; `replay` is the command that runs it again.
-    pub fn take(&mut self, name: &str, outcome: Result<Outcome, String>, took: Duration, replay: &str) {
+    /// Takes in a run of this name; `replay` is the command that runs it again.
+    pub fn take(&mut self, name: &str, outcome: Result<Outcome, String>, replay: &str) {
         self.runs += 1;
-        self.worked += took;
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(why) => return self.fail(name, &why, &[], replay),
         };
         self.simulated += Duration::from_micros(outcome.micros);
+        self.cpu_seconds += outcome.cpu_seconds;
         add(&mut self.faults, outcome.faults);
         add(&mut self.marks, outcome.marks);
         self.answered += outcome.answered;
@@ -52,11 +52,11 @@ impl Summary {
 
     /// How far it is, after so long.
     pub fn line(&self, real: Duration) -> String {
-        let (simulated, worked) = (self.simulated.as_secs_f64(), self.worked.as_secs_f64().max(0.001));
+        let (simulated, worked) = (self.simulated.as_secs_f64(), self.cpu_seconds.max(0.001));
         let faults: u64 = self.faults.values().sum();
         format!(
-            "{} runs in {:.0} s, {} failed {:?}: {simulated:.0} s simulated, {:.1} times as fast as real time on one \
-             core, {faults} faults ({:.0} an hour of a core), {} answers, {} calls failed, {} TTLs ended",
+            "{} runs in {:.0} s, {} failed {:?}: {simulated:.0} s simulated, {:.1} times as fast as real time by processor time, \
+             {faults} faults ({:.0} an hour of a core), {} answers, {} calls failed, {} TTLs ended",
             self.runs,
             real.as_secs_f64(),
             self.failed.len(),

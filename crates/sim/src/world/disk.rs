@@ -15,7 +15,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
-use super::clock::{Clock, Micros};
+use super::clock::{Clock, MILLISECOND, Micros};
 use super::journal::{Journal, SECTOR_BYTES, bytes_below};
 use super::trace::Trace;
 
@@ -23,6 +23,8 @@ use super::trace::Trace;
 const TOTAL_BYTES: u64 = 512 << 20;
 /// What is used is told in pieces of this: what RocksDB has made of a state is not the same to the byte in each run.
 const ROOM_STEP_BYTES: u64 = 4 << 20;
+/// Between two looks at how much is used.
+const LOOK_PERIOD: Micros = 100 * MILLISECOND;
 /// A disk with less than this takes no write to a state: it is about what a flush makes of few rows.
 const STATE_ROOM_BYTES: u64 = 64 << 10;
 /// How long a sync takes, at least and at most.
@@ -64,6 +66,8 @@ struct State {
     /// Each sync takes up to so much longer.
     slow: Micros,
     total_bytes: u64,
+    /// When it was looked at how much is used, and what was found.
+    used: (Micros, u64),
     /// What fails, one call in two.
     fails: BTreeSet<Op>,
 }
@@ -77,6 +81,7 @@ impl Disk {
             hangs_until: 0,
             slow: 0,
             total_bytes: TOTAL_BYTES,
+            used: (0, 0),
             fails: BTreeSet::new(),
         };
         Arc::new(Disk { dir, clock, trace, state: Mutex::new(state), is_frozen: AtomicBool::new(false) })
@@ -134,7 +139,14 @@ impl Disk {
     }
 
     fn used_bytes(&self) -> io::Result<u64> {
-        Ok(bytes_below(&self.dir)?.next_multiple_of(ROOM_STEP_BYTES))
+        let now = self.clock.now();
+        let (looked, used_bytes) = self.with(|state| state.used);
+        if used_bytes > 0 && now < looked + LOOK_PERIOD {
+            return Ok(used_bytes);
+        }
+        let used_bytes = bytes_below(&self.dir)?.next_multiple_of(ROOM_STEP_BYTES);
+        self.with(|state| state.used = (now, used_bytes));
+        Ok(used_bytes)
     }
 
     /// Whether a call is answered.

@@ -192,6 +192,7 @@ impl World {
         order.shuffle(&mut self.order);
         let mut ended = Vec::new();
         for host in order {
+            self.ends.runs(self.hosts[host].idle());
             self.hosts[host].run(WINDOW, now);
             if let Some(why) = self.ends.take() {
                 self.network.with(|network| network.mute(host));

@@ -82,7 +82,11 @@ impl Names {
 
     /// What a name leads to, and how long the answer takes. None: nobody has that name, or there is no answer.
     pub(super) fn look_up(&mut self, name: &str, now: Micros) -> Option<(IpAddr, Micros)> {
-        let late = self.trouble.iter().map(|trouble| if let Trouble::Late(late) = trouble { *late } else { 0 }).max();
+        let late = self
+            .trouble
+            .iter()
+            .map(|trouble| if let Trouble::Late(late) = trouble { *late } else { 0 })
+            .max();
         if self.trouble.contains(&Trouble::Gone) {
             return None;
         }
@@ -139,7 +143,8 @@ mod tests {
     /// Method: a host that starts again and again, in a world where hosts move.
     #[test]
     fn names_follow() {
-        let mut names = (0..).map(|seed| Names::new(stream(seed, "names"))).find(|names| names.moves).unwrap();
+        let mut names =
+            (0..).map(|seed| Names::new(stream(seed, "names"))).find(|names| names.moves).unwrap();
         let is_found = |names: &mut Names, now| {
             let (found, _) = names.look_up(&name(3), now).unwrap();
             found == names.address(3)

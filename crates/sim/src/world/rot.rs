@@ -65,7 +65,10 @@ fn files(data_dir: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
     segments.retain(|path| name(path) != "spare");
     segments.pop();
     let identity = Some(data_dir.join("identity")).filter(|path| path.exists()).into_iter().collect();
-    Ok([tables, manifests, segments, identity].into_iter().filter(|files: &Vec<_>| !files.is_empty()).collect())
+    Ok([tables, manifests, segments, identity]
+        .into_iter()
+        .filter(|files: &Vec<_>| !files.is_empty())
+        .collect())
 }
 
 fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -87,7 +90,8 @@ mod tests {
     #[test]
     fn a_bit_turns_over_and_back() {
         let dir = tempfile::tempdir().unwrap();
-        let names = ["identity", "log/01.seg", "log/02.seg", "log/spare", "state-1/000007.sst", "state-1/MANIFEST-1"];
+        let names =
+            ["identity", "log/01.seg", "log/02.seg", "log/spare", "state-1/000007.sst", "state-1/MANIFEST-1"];
         for name in names {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
