@@ -49,11 +49,13 @@ bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULT
 torture: deps ## Does faults (FAULTS) to a cluster for MINUTES (60), or KILLS of them, and checks what it acknowledged
 	$(WITH_ROCKSDB) $(if $(KILLS),,MINUTES=$(or $(MINUTES),60)) cargo test --release --locked -p kvorum-faults --test torture -- --nocapture
 
-simulate: deps ## Runs clusters in simulated time: SEED (1), SEEDS or MINUTES, JOBS (1), SECONDS (120), FAULTS=kill,loss, TWICE=1
+simulate: deps ## Runs clusters in simulated time: SEED (1), SEEDS, MINUTES or HOURS, JOBS (1), FAULTS, TWICE=1, SHRINK=1, PLAN=file
 	$(WITH_ROCKSDB) cargo build --profile simulation --locked -p kvorum-sim
 	"$${CARGO_TARGET_DIR:-target}/simulation/kvorum-sim" --seed $(or $(SEED),1) $(if $(SEEDS),--seeds $(SEEDS)) \
-		$(if $(MINUTES),--minutes $(MINUTES)) --jobs $(or $(JOBS),1) --seconds $(or $(SECONDS),120) \
-		$(if $(FAULTS),--faults $(FAULTS)) $(if $(TWICE),--twice) $(if $(TRACE),--trace $(TRACE))
+		$(if $(HOURS),--hours $(HOURS),$(if $(MINUTES),--minutes $(MINUTES))) --jobs $(or $(JOBS),1) \
+		--seconds $(or $(SECONDS),120) --members $(or $(MEMBERS),3) $(if $(FAULTS),--faults $(FAULTS)) \
+		$(if $(TWICE),--twice) $(if $(TRACE),--trace $(TRACE)) $(if $(PLAN),--plan $(PLAN)) \
+		$(if $(SHRINK),--until-failure --shrink "$${CARGO_TARGET_DIR:-target}/plan.json")
 
 mutants: deps ## Puts known faults back, one at a time (crates/sim/mutants), and says which the simulation finds
 	$(WITH_ROCKSDB) ./scripts/mutants $(MUTANTS)

@@ -15,11 +15,20 @@ use tokio::sync::Notify;
 use crate::check::{Checks, Member};
 use crate::plan::{Fault, What};
 use crate::world::clock::{Micros, SECOND};
-use crate::world::network::{CLIENT_PORT, HostId, PEER_PORT, address};
+use crate::world::names::{name, own_address};
+use crate::world::network::{CLIENT_PORT, HostId, PEER_PORT};
+use crate::world::rot::Rot;
 use crate::world::{Death, World};
 
 /// How long a process that died by itself takes to be started again.
 const RESTART: Micros = SECOND;
+/// How long after a fault of its disk a process may end because of it.
+const AFTERMATH: Micros = SECOND;
+/// How a process says that its disk has failed, and that it is full.
+const DISK_FAILED: &str = "os error 5";
+const DISK_FULL: &str = "no storage space";
+/// How it says that its disk has rotted.
+const DAMAGED: [&str; 2] = ["damage", "missing"];
 /// Raft log that is kept, so that who was away for long gets a snapshot.
 const LOG_RETAIN_BYTES: &str = "64KiB";
 
@@ -51,6 +60,11 @@ pub struct Cluster {
     scheduled: u64,
     late: Vec<Micros>,
     lost: Vec<u32>,
+    /// What has rotted.
+    rotten: BTreeMap<HostId, Rot>,
+    /// Until when each member's disk fails, and is full.
+    errors_until: Vec<Micros>,
+    full_until: Vec<Micros>,
     checks: Arc<Checks>,
     /// Faults by kind, for the summary.
     pub faults: BTreeMap<&'static str, u64>,
@@ -69,6 +83,9 @@ impl Cluster {
             scheduled: 0,
             late: Vec::new(),
             lost: Vec::new(),
+            rotten: BTreeMap::new(),
+            errors_until: vec![0; members],
+            full_until: vec![0; members],
             checks: Checks::new(world.trace.clone()),
             faults: BTreeMap::new(),
             deaths: 0,
@@ -82,12 +99,12 @@ impl Cluster {
 
     /// `host:port` of every member's peer port.
     pub fn peers(&self) -> Vec<String> {
-        (0..self.members).map(|member| format!("{}:{PEER_PORT}", address(member))).collect()
+        (0..self.members).map(|member| format!("{}:{PEER_PORT}", name(member))).collect()
     }
 
     /// `host:port` of every member's client port.
     pub fn endpoints(&self) -> Vec<String> {
-        (0..self.members).map(|member| format!("{}:{CLIENT_PORT}", address(member))).collect()
+        (0..self.members).map(|member| format!("{}:{CLIENT_PORT}", name(member))).collect()
     }
 
     fn start_member(&mut self, world: &mut World, host: HostId) -> io::Result<()> {
@@ -113,7 +130,9 @@ impl Cluster {
     pub fn step(&mut self, world: &mut World, ended: Vec<(HostId, String)>) -> Result<(), Violation> {
         self.checks.violation().map_or(Ok(()), Err)?;
         for (host, why) in ended {
-            if !is_expected(&why) {
+            // Where its files are is another place in each run.
+            let why = why.replace(&*world.hosts[host].dir.to_string_lossy(), "DATA");
+            if !self.is_expected(world, host, &why) {
                 return Err(format!("member {host} died: {why}"));
             }
             self.deaths += 1;
@@ -130,7 +149,7 @@ impl Cluster {
         {
             match self.later.remove(&key) {
                 Some(Later::Start(host)) => self.start_member(world, host).map_err(told)?,
-                Some(Later::End(what)) => self.end(world, what),
+                Some(Later::End(what)) => self.end(world, what)?,
                 None => {}
             }
         }
@@ -200,7 +219,18 @@ impl Cluster {
             }
             What::FullDisk(host, left_bytes) => {
                 world.disks[host].fill_up(left_bytes);
+                self.full_until[host] = self.full_until[host].max(until);
                 "fulldisk"
+            }
+            What::Names(trouble) => {
+                world.network.with(|network| network.trouble_names(trouble, true));
+                "names"
+            }
+            What::Rots(host, draw) => self.rot(world, host, draw)?,
+            What::DiskErrors(host, op) => {
+                world.disks[host].set_failing(op, true);
+                self.errors_until[host] = self.errors_until[host].max(until);
+                "errors"
             }
         };
         self.set_weather(world);
@@ -209,6 +239,40 @@ impl Cluster {
             self.schedule(until, Later::End(what));
         }
         Ok(())
+    }
+
+    /// What a member may end itself for, or refuse to start: a disk on which nothing has moved for a minute, one that
+    /// failed, and one that was full for longer than apply waits.
+    fn is_expected(&self, world: &World, host: HostId, why: &str) -> bool {
+        let now = world.clock.now();
+        let failed = now < self.errors_until[host] + AFTERMATH && why.contains(DISK_FAILED);
+        let has_rotted = self.rotten.contains_key(&host) && DAMAGED.iter().any(|word| why.contains(word));
+        let was_full = now < self.full_until[host] + AFTERMATH && why.contains(DISK_FULL);
+        why.contains("the process ends, and the other members go on without it")
+            || failed
+            || was_full
+            || has_rotted
+    }
+
+    /// Ends a process and lets its disk rot, unless so many others have rotted that no majority would be whole.
+    fn rot(&mut self, world: &mut World, host: HostId, draw: u64) -> Result<&'static str, Violation> {
+        let others = self.rotten.keys().filter(|other| **other != host).count();
+        if self.rotten.contains_key(&host) || (others + 1) * 2 >= self.members {
+            return Ok("rot, none");
+        }
+        self.end_process(world, host, Death::Killed, RESTART)?;
+        if let Some(rot) = Rot::begin(&world.hosts[host].dir, draw).map_err(told)? {
+            world.trace.tell("rot", format!("member {host}: {}", name_of(&rot.path)));
+            self.rotten.insert(host, rot);
+        }
+        Ok("rot")
+    }
+
+    /// Somebody has put back what had rotted.
+    fn end_rot(&mut self, world: &mut World, host: HostId) -> Result<(), Violation> {
+        let Some(rot) = self.rotten.remove(&host) else { return Ok(()) };
+        self.end_process(world, host, Death::Killed, RESTART)?;
+        rot.end().map_err(told)
     }
 
     fn cut(&self, world: &World, what: What, name: &'static str) -> &'static str {
@@ -228,7 +292,7 @@ impl Cluster {
         }
     }
 
-    fn end(&mut self, world: &mut World, what: What) {
+    fn end(&mut self, world: &mut World, what: What) -> Result<(), Violation> {
         let links = self.links(what);
         world.network.with(|network| links.iter().for_each(|(from, to)| network.mend(*from, *to)));
         match what {
@@ -236,9 +300,13 @@ impl Cluster {
             What::Late(late) => self.late.retain(|other| *other != late),
             What::SlowDisk(host, _) => world.disks[host].slow_down(0),
             What::FullDisk(host, _) => world.disks[host].fill_up(u64::MAX / 2),
+            What::DiskErrors(host, op) => world.disks[host].set_failing(op, false),
+            What::Names(trouble) => world.network.with(|network| network.trouble_names(trouble, false)),
+            What::Rots(host, _) => self.end_rot(world, host)?,
             _ => {}
         }
         self.set_weather(world);
+        Ok(())
     }
 
     fn set_weather(&self, world: &World) {
@@ -251,7 +319,7 @@ impl Cluster {
     pub fn heal(&mut self, world: &mut World) -> Result<(), Violation> {
         for later in std::mem::take(&mut self.later).into_values() {
             if let Later::End(what) = later {
-                self.end(world, what);
+                self.end(world, what)?;
             }
         }
         world.disks.iter().for_each(|disk| disk.heal());
@@ -264,9 +332,8 @@ impl Cluster {
     }
 }
 
-/// What a member may end itself for: a disk on which nothing has moved for a minute.
-fn is_expected(why: &str) -> bool {
-    why.contains("the process ends, and the other members go on without it")
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The hook for panics takes it from here.
@@ -279,13 +346,15 @@ fn told(error: io::Error) -> Violation {
 }
 
 fn config(host: HostId, dir: &Path) -> Result<Config, String> {
-    let ip = address(host);
+    let (ip, name) = (own_address(host), name(host));
     let dir = dir.to_string_lossy();
     let ports = [("client", CLIENT_PORT), ("peer", PEER_PORT), ("http", HTTP_PORT)];
     let listen = ports.map(|(name, port)| format!("--listen-{name}={ip}:{port}"));
     let flags =
         ["kvorum-node", "--cache-bytes=8MiB", "--log-retain-bytes", LOG_RETAIN_BYTES, "--data-dir", &dir];
-    let flags = flags.into_iter().map(str::to_owned).chain(listen);
+    let advertise = [("client", CLIENT_PORT), ("peer", PEER_PORT)];
+    let advertise = advertise.map(|(name_of, port)| format!("--advertise-{name_of}={name}:{port}"));
+    let flags = flags.into_iter().map(str::to_owned).chain(listen).chain(advertise);
     let cli = Cli::try_parse_from(flags).map_err(|error| error.to_string())?;
     let config = cli.flags.validate().map_err(|error| error.to_string())?;
     let store = kvorum_store::Limits { repeatable: true, ..config.limits.store };

@@ -7,8 +7,12 @@
 mod check;
 mod cluster;
 mod driver;
+mod marks;
 mod plan;
 mod run;
+mod shrink;
+mod spin;
+mod summary;
 mod workload;
 mod world;
 
@@ -17,15 +21,26 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::plan::Kind;
+use crate::marks::Marks;
+use crate::plan::{Kind, Plan};
 use crate::run::Run;
 use crate::world::clock::SECOND;
+
+/// As in the node.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Where the members' files are: in memory. The name of a run's directory has always the same length, as it
 /// stands in some of the files.
 const FILES: &str = "/dev/shm";
+
+/// How long a run lasts, and with how many members, where nothing is said.
+const SECONDS: u64 = 120;
+const MEMBERS: usize = 3;
 
 #[derive(Debug, Parser)]
 #[command(name = "kvorum-sim", about = "Clusters of real nodes in simulated time, from a seed")]
@@ -44,8 +59,12 @@ enum One {
 
 #[derive(Clone, Debug, Args)]
 struct OneArgs {
-    #[arg(long)]
+    /// The seed to draw a plan from
+    #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Run what this file says, whatever the seed
+    #[arg(long)]
+    plan: Option<PathBuf>,
     #[command(flatten)]
     shape: Shape,
 }
@@ -54,10 +73,10 @@ struct OneArgs {
 #[derive(Clone, Debug, Args)]
 struct Shape {
     /// Seconds of simulated time in which faults happen
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = SECONDS)]
     seconds: u64,
     /// Members of the cluster
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = MEMBERS)]
     members: usize,
     /// Kinds of faults, with commas between; drawn from the seed without this
     #[arg(long, value_delimiter = ',')]
@@ -68,6 +87,19 @@ struct Shape {
     /// What the nodes log
     #[arg(long)]
     log_level: Option<String>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape { seconds: SECONDS, members: MEMBERS, faults: None, trace: None, log_level: None }
+    }
+}
+
+impl Shape {
+    /// What will go wrong with a seed.
+    fn draw(&self, seed: u64) -> Plan {
+        Plan::draw(seed, self.members, self.seconds * SECOND, self.faults.as_deref())
+    }
 }
 
 fn main() -> ExitCode {
@@ -88,19 +120,16 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the outcome is this command's output")]
 fn run_one(one: &OneArgs) -> io::Result<bool> {
-    let OneArgs { seed, shape } = one;
-    if let Some(level) = &shape.log_level {
-        log_to_stderr(level)?;
-    }
+    let OneArgs { seed, plan, shape } = one;
+    let marks = Marks::default();
+    log_to_stderr(shape.log_level.as_deref().unwrap_or("off"), marks.clone())?;
     let dir = PathBuf::from(FILES).join(format!("kvorum-sim-{:08}", std::process::id()));
     std::fs::create_dir(&dir)?;
-    let run = Run {
-        seed: *seed,
-        lasts: shape.seconds * SECOND,
-        members: shape.members,
-        kinds: shape.faults.clone(),
-        trace: shape.trace.clone(),
+    let plan = match plan {
+        Some(path) => Plan::read(path)?,
+        None => shape.draw(*seed),
     };
+    let run = Run { plan, trace: shape.trace.clone(), marks };
     let outcome = run::run(&run, &dir);
     std::fs::remove_dir_all(&dir)?;
     let outcome = outcome?;
@@ -109,10 +138,12 @@ fn run_one(one: &OneArgs) -> io::Result<bool> {
 }
 
 /// On another thread: making it draws random numbers, which the run would lack.
-fn log_to_stderr(level: &str) -> io::Result<()> {
+fn log_to_stderr(level: &str, marks: Marks) -> io::Result<()> {
     let filter = EnvFilter::try_new(level).map_err(io::Error::other)?;
     let logging = std::thread::spawn(move || {
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(io::stderr).init();
+        let lines =
+            tracing_subscriber::fmt::layer().without_time().with_writer(io::stderr).with_filter(filter);
+        tracing_subscriber::registry().with(marks.layer()).with(lines).init();
     });
     logging.join().map_err(|_| io::Error::other("the log could not be set up"))
 }

@@ -3,13 +3,19 @@
 //! A seed has some kinds of faults and not others, and a third of all seeds has one kind, much of it: what hides
 //! behind another fault shows where that one is absent.
 
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
 use std::str::FromStr;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
+use serde::{Deserialize, Serialize};
 
 use crate::world::clock::{MILLISECOND, Micros, SECOND};
+use crate::world::disk::{OPS, Op};
+use crate::world::names::Trouble;
 use crate::world::network::HostId;
 use crate::world::random::stream;
 use crate::world::{Death, TRUE_PPM};
@@ -50,12 +56,18 @@ pub enum Kind {
     HungDisk,
     /// The disk is nearly full.
     FullDisk,
+    /// Reads, writes or syncs fail.
+    Errors,
+    /// A bit of a file turns over.
+    Rot,
+    /// Names are looked up late, lead to where members were, or nowhere.
+    Names,
     /// Clocks run at other rates, all the time.
     Clocks,
 }
 
 /// All kinds, with the names that people give.
-pub const KINDS: [(&str, Kind); 14] = [
+pub const KINDS: [(&str, Kind); 17] = [
     ("kill", Kind::Kill),
     ("power", Kind::Power),
     ("stop", Kind::Stop),
@@ -70,6 +82,9 @@ pub const KINDS: [(&str, Kind); 14] = [
     ("hungdisk", Kind::HungDisk),
     ("fulldisk", Kind::FullDisk),
     ("clocks", Kind::Clocks),
+    ("errors", Kind::Errors),
+    ("rot", Kind::Rot),
+    ("names", Kind::Names),
 ];
 
 impl Kind {
@@ -92,7 +107,7 @@ impl FromStr for Kind {
 }
 
 /// A fault that is going to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// When it begins.
     pub at: Micros,
@@ -103,7 +118,7 @@ pub struct Fault {
 }
 
 /// A fault, and to whom it happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A process ends.
     Dies(HostId, Death),
@@ -129,11 +144,24 @@ pub enum What {
     HungDisk(HostId),
     /// The disk has room for so many bytes more.
     FullDisk(HostId, u64),
+    /// One call of the disk in two fails, of those of a kind.
+    DiskErrors(HostId, Op),
+    /// A bit of a file turns over while the process is down; the draw says which.
+    Rots(HostId, u64),
+    /// Looking names up is in trouble.
+    Names(Trouble),
 }
 
-/// Everything that will go wrong in a run.
-#[derive(Clone, Debug)]
+/// Everything that will go wrong in a run. As a file it is what a run was shrunk to, and runs again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// What it is kept for, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
+    /// All else follows from it.
+    pub seed: u64,
+    /// For how long faults go on.
+    pub lasts: Micros,
     /// By the time at which they begin.
     pub faults: Vec<Fault>,
     /// How fast the clock of each member runs.
@@ -159,7 +187,51 @@ impl Plan {
             faults.push(Fault { at, lasts, what: draw_what(&mut random, *kind, members) });
             at += random.random_range(0..=pause_max);
         }
-        Plan { faults, clocks_ppm }
+        Plan { about: String::new(), seed, lasts, faults, clocks_ppm }
+    }
+
+    /// What a file holds.
+    pub fn read(path: &Path) -> io::Result<Plan> {
+        let told =
+            |error: &dyn Display| io::Error::other(format!("cannot read plan {}: {error}", path.display()));
+        let text = std::fs::read(path).map_err(|error| told(&error))?;
+        let plan: Plan = serde_json::from_slice(&text).map_err(|error| told(&error))?;
+        let members = plan.clocks_ppm.len();
+        if members == 0
+            || plan.faults.iter().any(|fault| fault.what.hosts().iter().any(|host| *host >= members))
+        {
+            return Err(told(&"a fault is of a member that there is not"));
+        }
+        Ok(plan)
+    }
+
+    /// Makes a file of it, a fault a line.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let line = |fault: &Fault| Ok(format!("  {}", serde_json::to_string(fault)?));
+        let faults: io::Result<Vec<String>> = self.faults.iter().map(line).collect();
+        let head = Plan { faults: Vec::new(), ..self.clone() };
+        let head = serde_json::to_string_pretty(&head)?;
+        let text = head.replace("\"faults\": []", &format!("\"faults\": [\n{}\n  ]", faults?.join(",\n")));
+        std::fs::write(path, text + "\n")
+    }
+}
+
+impl What {
+    /// To whom it happens.
+    pub fn hosts(self) -> Vec<HostId> {
+        match self {
+            What::Dies(host, _)
+            | What::Stops(host)
+            | What::Stands(host)
+            | What::Alone(host)
+            | What::SlowDisk(host, _)
+            | What::HungDisk(host)
+            | What::FullDisk(host, _)
+            | What::DiskErrors(host, _)
+            | What::Rots(host, _) => vec![host],
+            What::Unheard(one, other) | What::Reset(one, other) => vec![one, other],
+            What::Ring | What::Loss(_) | What::Late(_) | What::Names(_) => Vec::new(),
+        }
     }
 }
 
@@ -197,5 +269,16 @@ fn draw_what(random: &mut StdRng, kind: Kind, members: usize) -> What {
         Kind::SlowDisk => What::SlowDisk(host, late),
         Kind::HungDisk => What::HungDisk(host),
         Kind::FullDisk => What::FullDisk(host, lost.into()),
+        Kind::Names => What::Names(draw_trouble(random, late)),
+        Kind::Rot => What::Rots(host, random.random()),
+        Kind::Errors => What::DiskErrors(host, *OPS.choose(random).unwrap_or(&Op::Sync)),
+    }
+}
+
+fn draw_trouble(random: &mut StdRng, late: Micros) -> Trouble {
+    match random.random_range(0..3) {
+        0 => Trouble::Late(10 * late),
+        1 => Trouble::Stale,
+        _ => Trouble::Gone,
     }
 }

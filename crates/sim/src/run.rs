@@ -10,7 +10,9 @@ use kvorum_faults::{linear, timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, Violation};
-use crate::plan::{Kind, Plan};
+use crate::marks::Marks;
+use crate::plan::Plan;
+use crate::spin::Watched;
 use crate::workload::{self, Session};
 use crate::world::World;
 use crate::world::clock::{Micros, SECOND};
@@ -24,20 +26,16 @@ const FINISH_MAX: Micros = 300 * SECOND;
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The seed, of which everything follows.
-    pub seed: u64,
-    /// For how long faults go on.
-    pub lasts: Micros,
-    /// Members.
-    pub members: usize,
-    /// Kinds of faults; drawn where there are none.
-    pub kinds: Option<Vec<Kind>>,
+    /// What will go wrong, and the seed, of which all else follows.
+    pub plan: Plan,
     /// Where every event goes, if anywhere.
     pub trace: Option<PathBuf>,
+    /// Who counts what is reached.
+    pub marks: Marks,
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
@@ -47,8 +45,12 @@ pub struct Outcome {
     pub events: u64,
     /// Simulated time.
     pub micros: Micros,
+    /// Processor time of the run, which other processes on the machine do not change.
+    pub cpu_seconds: f64,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
+    /// What happened that a long run must see, and how often.
+    pub marks: BTreeMap<String, u64>,
     /// Answers, and calls that failed.
     pub answered: u64,
     /// See `answered`.
@@ -64,22 +66,26 @@ pub struct Outcome {
 /// Runs a seed with its files in a directory, which is removed.
 pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     let all = run.trace.as_ref().map(File::create).transpose()?;
-    let mut world = World::new(run.seed, all)?;
-    let plan = Plan::draw(run.seed, run.members, run.lasts, run.kinds.as_deref());
+    let Run { plan, .. } = run;
+    let mut world = World::new(plan.seed, all)?;
     let mut cluster = Cluster::start(&mut world, dir, &plan.clocks_ppm)?;
-    let session = workload::start(&mut world, &cluster, run.seed, dir)?;
-    let violation = live(&mut world, &mut cluster, &session, &plan, run.lasts);
+    let session = workload::start(&mut world, &cluster, plan.seed, dir)?;
+    let watched = Watched::begin(world.clock.clone(), spins(plan.seed, &world));
+    let violation = live(&mut world, &mut cluster, &session, plan);
+    drop(watched);
     let violation = violation.and_then(|()| check(&session)).err();
     if let Some(violation) = &violation {
         world.trace.tell("violation", violation.clone());
     }
     let (trace_hash, events) = world.trace.hash();
     let outcome = session.told(|told| Outcome {
-        seed: run.seed,
+        seed: plan.seed,
         trace_hash,
         events,
         micros: world.clock.now(),
+        cpu_seconds: cpu_seconds(),
         faults: cluster.faults.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        marks: run.marks.reached(),
         answered: told.answered,
         failed: told.failed,
         ttls: told.ttls,
@@ -89,17 +95,25 @@ pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
+/// Ends this process with the outcome of a run in which no time passes any more.
+#[expect(clippy::print_stdout, reason = "the outcome is this command's output")]
+fn spins(seed: u64, world: &World) -> impl FnOnce() + Send + 'static {
+    let (clock, trace) = (world.clock.clone(), world.trace.clone());
+    move || {
+        let violation = Some("no time passes any more: a host has always something to do".to_owned());
+        let (micros, lines) = (clock.now(), trace.lines());
+        let outcome =
+            Outcome { seed, micros, violation, lines, cpu_seconds: cpu_seconds(), ..Outcome::default() };
+        println!("{}", serde_json::to_string(&outcome).unwrap_or_default());
+        std::process::exit(1);
+    }
+}
+
 /// The faults, the healing, and the end.
-fn live(
-    world: &mut World,
-    cluster: &mut Cluster,
-    session: &Session,
-    plan: &Plan,
-    lasts: Micros,
-) -> Result<(), Violation> {
+fn live(world: &mut World, cluster: &mut Cluster, session: &Session, plan: &Plan) -> Result<(), Violation> {
     advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
     let mut faults = plan.faults.iter().copied().peekable();
-    while world.clock.now() < lasts {
+    while world.clock.now() < plan.lasts {
         while let Some(fault) = faults.next_if(|fault| fault.at <= world.clock.now()) {
             cluster.begin(world, fault)?;
         }
@@ -141,4 +155,15 @@ fn check(session: &Session) -> Result<(), Violation> {
         timeline::check(&told.marks).map_err(|failure| failure.to_string())?;
         linear::check(&told.records, SEARCH_MAX).map_err(|failure| failure.to_string())
     })
+}
+
+/// What this process has used so far; zero where /proc does not say.
+pub fn cpu_seconds() -> f64 {
+    /// How the kernel counts there, whatever the machine.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything: the state is the first field, user and system time the 12th and 13th.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>();
+    ticks / TICKS_A_SECOND
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kvorum_store::Store;
 use kvorum_store::log::Log;
+use openraft::metrics::WaitError;
 
 use super::Raft;
 use super::options::StartError;
@@ -44,9 +45,14 @@ pub fn follow(raft: Raft) {
         let mut stopping = raft.watch_stopping();
         loop {
             tokio::select! {
-                recovered = core.raft.wait_for_recovery(Some(ATTEMPT)) => if recovered.is_ok() {
-                    raft.inner.recovered.send_replace(true);
-                    return;
+                recovered = core.raft.wait_for_recovery(Some(ATTEMPT)) => match recovered {
+                    Ok(_) => {
+                        raft.inner.recovered.send_replace(true);
+                        return;
+                    }
+                    // The core has ended: each further attempt would come to nothing at once.
+                    Err(WaitError::ShuttingDown) => return,
+                    Err(WaitError::Timeout(..)) => {}
                 },
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             }

@@ -17,7 +17,7 @@ use crate::world::random::stream;
 
 /// Registers in use at a time, and for how long: it bounds the history that is searched.
 const REGISTERS: u32 = 3;
-const GENERATION: u64 = 20 * SECOND;
+const GENERATION: u64 = 8 * SECOND;
 /// Between two operations of a client.
 const PAUSE: Duration = Duration::from_millis(150);
 

@@ -1,5 +1,6 @@
 //! The disk of a host: real files in memory, what the power would take of them, and how the disk is ill.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, TryLockError};
 use std::io;
@@ -12,17 +13,39 @@ use std::time::Duration;
 use kvorum_store::files::{File, Files, Found, How, Room};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 
-use super::clock::{Clock, Micros};
-use super::journal::{Journal, bytes_below};
+use super::clock::{Clock, MILLISECOND, Micros};
+use super::journal::{Journal, SECTOR_BYTES, bytes_below};
 use super::trace::Trace;
 
 /// How large a disk is.
 const TOTAL_BYTES: u64 = 512 << 20;
 /// What is used is told in pieces of this: what RocksDB has made of a state is not the same to the byte in each run.
 const ROOM_STEP_BYTES: u64 = 4 << 20;
+/// Between two looks at how much is used.
+const LOOK_PERIOD: Micros = 100 * MILLISECOND;
+/// A disk with less than this takes no write to a state: it is about what a flush makes of few rows.
+const STATE_ROOM_BYTES: u64 = 64 << 10;
 /// How long a sync takes, at least and at most.
 const SYNC: (Micros, Micros) = (100, 1500);
+
+/// What is asked of a disk, of which any may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Op {
+    /// To read what a file holds.
+    Read,
+    /// To write to a file, or to change names.
+    Write,
+    /// To make that durable.
+    Sync,
+}
+
+/// All of them.
+pub const OPS: [Op; 3] = [Op::Read, Op::Write, Op::Sync];
+
+/// How the system says that a disk has failed.
+const EIO: i32 = 5;
 
 /// A disk.
 #[derive(Debug)]
@@ -43,6 +66,10 @@ struct State {
     /// Each sync takes up to so much longer.
     slow: Micros,
     total_bytes: u64,
+    /// When it was looked at how much is used, and what was found.
+    used: (Micros, u64),
+    /// What fails, one call in two.
+    fails: BTreeSet<Op>,
 }
 
 impl Disk {
@@ -54,6 +81,8 @@ impl Disk {
             hangs_until: 0,
             slow: 0,
             total_bytes: TOTAL_BYTES,
+            used: (0, 0),
+            fails: BTreeSet::new(),
         };
         Arc::new(Disk { dir, clock, trace, state: Mutex::new(state), is_frozen: AtomicBool::new(false) })
     }
@@ -78,9 +107,15 @@ impl Disk {
         self.with(|state| state.total_bytes = (used_bytes + left_bytes).min(TOTAL_BYTES));
     }
 
+    /// From now on calls of this kind may fail, or none of them does.
+    pub fn set_failing(&self, op: Op, fails: bool) {
+        self.with(|state| if fails { state.fails.insert(op) } else { state.fails.remove(&op) });
+    }
+
     /// It is as it should be.
     pub fn heal(&self) {
         self.with(|state| {
+            state.fails.clear();
             (state.hangs_until, state.slow) = (0, 0);
             state.total_bytes = TOTAL_BYTES;
         });
@@ -104,15 +139,40 @@ impl Disk {
     }
 
     fn used_bytes(&self) -> io::Result<u64> {
-        Ok(bytes_below(&self.dir)?.next_multiple_of(ROOM_STEP_BYTES))
+        let now = self.clock.now();
+        let (looked, used_bytes) = self.with(|state| state.used);
+        if used_bytes > 0 && now < looked + LOOK_PERIOD {
+            return Ok(used_bytes);
+        }
+        let used_bytes = bytes_below(&self.dir)?.next_multiple_of(ROOM_STEP_BYTES);
+        self.with(|state| state.used = (now, used_bytes));
+        Ok(used_bytes)
     }
 
     /// Whether a call is answered.
-    fn check(&self) -> io::Result<()> {
+    fn check_alive(&self) -> io::Result<()> {
         match self.is_frozen.load(Ordering::Relaxed) {
             true => Err(io::Error::other("the process is dead")),
             false => Ok(()),
         }
+    }
+
+    /// The same, and whether the disk does what it is asked.
+    fn check(&self, op: Op) -> io::Result<()> {
+        self.check_alive()?;
+        let fails = self.with(|state| state.fails.contains(&op) && state.random.random_bool(0.5));
+        if !fails {
+            return Ok(());
+        }
+        self.trace.note("disk error", &[op as u64], &[]);
+        Err(io::Error::from_raw_os_error(EIO))
+    }
+
+    /// What of these bytes is written before the disk fails.
+    fn some_of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let sectors = bytes.len() as u64 / SECTOR_BYTES;
+        let written = self.with(|state| state.random.random_range(0..=sectors));
+        &bytes[..(written * SECTOR_BYTES) as usize]
     }
 
     /// Whether there is room for so many bytes more. Only who is told that the disk is full looks closely.
@@ -162,7 +222,7 @@ impl DiskFiles {
 
 impl Files for DiskFiles {
     fn open(&self, path: &Path, how: How) -> io::Result<Arc<dyn File>> {
-        self.0.check()?;
+        self.0.check_alive()?;
         let mut options = fs::File::options();
         let file = match how {
             How::Read => self.opened(path, options.read(true).open(path)?),
@@ -180,7 +240,7 @@ impl Files for DiskFiles {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Arc<dyn File>>> {
-        self.0.check()?;
+        self.0.check_alive()?;
         let opened = self.open_or_make(path)?;
         match opened.file.try_lock() {
             Ok(()) => Ok(Some(Arc::new(opened))),
@@ -205,7 +265,7 @@ impl Files for DiskFiles {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.check()?;
+        self.0.check(Op::Write)?;
         fs::create_dir(path)?;
         self.0.with(|state| state.journal.made(path))
     }
@@ -219,22 +279,22 @@ impl Files for DiskFiles {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.check()?;
+        self.0.check(Op::Write)?;
         self.0.with(|state| state.journal.rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.check()?;
+        self.0.check(Op::Write)?;
         self.0.with(|state| state.journal.remove(path))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.check()?;
+        self.0.check(Op::Write)?;
         self.0.with(|state| state.journal.remove(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.check()?;
+        self.0.check(Op::Sync)?;
         self.0.with(|state| state.journal.synced_dir(dir))
     }
 
@@ -243,6 +303,12 @@ impl Files for DiskFiles {
         let free_bytes = total_bytes.saturating_sub(self.0.used_bytes()?);
         // What fills it up is another's: the disk is as large as it was.
         Ok(Room { free_bytes, total_bytes: TOTAL_BYTES })
+    }
+
+    /// RocksDB's own calls do not come by here, so what they would meet is met before.
+    fn admit_state_write(&self, _: &Path) -> io::Result<()> {
+        self.0.check(Op::Write)?;
+        self.0.check_room(STATE_ROOM_BYTES)
     }
 
     fn sync_takes(&self) -> Duration {
@@ -272,19 +338,26 @@ impl DiskFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.check()?;
-        self.disk.with(|state| state.journal.synced(&self.file))
+        match self.disk.check(Op::Sync) {
+            Ok(()) => self.disk.with(|state| state.journal.synced(&self.file)),
+            Err(error) => {
+                self.disk.with(|state| state.journal.sync_failed(&self.file, &mut state.random))?;
+                Err(error)
+            }
+        }
     }
 }
 
 impl File for DiskFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.disk.check()?;
+        self.disk.check(Op::Read)?;
         self.file.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.disk.check()?;
+        self.disk.check_alive()?;
+        let error = self.disk.check(Op::Write).err();
+        let bytes = if error.is_some() { self.disk.some_of(bytes) } else { bytes };
         let count = bytes.len() as u64;
         // What snapshots hold is not the same to the byte in each run, so only the log's frames are told.
         if self.is_log {
@@ -292,7 +365,8 @@ impl File for DiskFile {
         }
         self.disk.check_room((offset + count).saturating_sub(self.bytes()?))?;
         self.disk.with(|state| state.journal.writes(&self.file, offset, count))?;
-        self.file.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)?;
+        error.map_or(Ok(()), Err)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -308,7 +382,7 @@ impl File for DiskFile {
     }
 
     fn preallocate(&self, from: u64, bytes: u64) -> io::Result<()> {
-        self.disk.check()?;
+        self.disk.check(Op::Write)?;
         let (length, to) = (self.bytes()?, from + bytes);
         if to > length {
             self.disk.check_room(to - length)?;

@@ -5,6 +5,9 @@
 
 use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use super::runtime::Idle;
 
 /// Why processes ended, one at a time: only one host runs.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +18,8 @@ struct State {
     why: Option<String>,
     /// A process that is dead already is taken apart.
     is_dead: bool,
+    /// Who waits for the process that runs to have nothing more to do.
+    running: Option<Idle>,
 }
 
 impl Ends {
@@ -31,7 +36,15 @@ impl Ends {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.is_dead && state.why.is_none() {
             state.why = Some(why.replace('\n', " "));
+            // What else it would do, for ever perhaps, a dead process does not.
+            let waiting = state.running.as_ref().and_then(|idle| idle.lock().ok()?.take());
+            waiting.iter().for_each(Waker::wake_by_ref);
         }
+    }
+
+    /// This is the process that runs now.
+    pub fn runs(&self, idle: Option<Idle>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).running = idle;
     }
 
     /// Why the host that has just run is dead, if it is.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::clock::Micros;
-use super::runtime::HostRuntime;
+use super::runtime::{HostRuntime, Idle};
 use super::threads::HostThreads;
 
 /// A clock that keeps true time.
@@ -40,6 +40,11 @@ impl Host {
     /// Whether a process runs.
     pub fn is_up(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// Who waits for its process to have nothing more to do.
+    pub(super) fn idle(&self) -> Option<Idle> {
+        self.process.as_ref().map(|process| process.runtime.idle())
     }
 
     /// Lets true time pass. A process that stands still finds it passed when it goes on.

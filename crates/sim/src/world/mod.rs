@@ -8,8 +8,10 @@ pub mod disk;
 mod end;
 mod host;
 mod journal;
+pub mod names;
 pub mod network;
 pub mod random;
+pub mod rot;
 mod runtime;
 mod state_files;
 mod streams;
@@ -27,6 +29,7 @@ use kvorum_node::machine::Machine;
 use kvorum_node::observer::Observer;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use self::clock::{Clock, MILLISECOND, Micros};
@@ -47,7 +50,7 @@ pub const WINDOW: Micros = MILLISECOND;
 const BLOCKING_MAX: Duration = Duration::from_millis(3);
 
 /// How a process ends from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Death {
     /// It is killed; what it has written is there.
     Killed,
@@ -83,7 +86,8 @@ impl World {
         };
         let clock = Arc::new(Clock::new(system));
         let trace = Arc::new(Trace::new(clock.clone(), all));
-        let network = Network::new(random::stream(seed, "network"), trace.clone());
+        let streams = (random::stream(seed, "network"), random::stream(seed, "names"));
+        let network = Network::new(streams.0, streams.1, trace.clone());
         Ok(World {
             seed,
             network: Shared::new(network),
@@ -131,7 +135,11 @@ impl World {
                 threads: Arc::new(threads.clone()),
             },
         };
-        self.network.with(|network| network.lighten(host));
+        let now = self.clock.now();
+        self.network.with(|network| {
+            network.lighten(host);
+            network.names.started(host, now);
+        });
         main(machine, runtime.handle());
         self.hosts[host].process = Some(Process { runtime, threads });
         Ok(())
@@ -184,6 +192,7 @@ impl World {
         order.shuffle(&mut self.order);
         let mut ended = Vec::new();
         for host in order {
+            self.ends.runs(self.hosts[host].idle());
             self.hosts[host].run(WINDOW, now);
             if let Some(why) = self.ends.take() {
                 self.network.with(|network| network.mute(host));

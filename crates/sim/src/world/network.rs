@@ -6,7 +6,7 @@
 //! says nothing, and when it is back it refuses what belongs to connections that it does not know.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -14,6 +14,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::clock::{MILLISECOND, Micros, SECOND};
+use super::names::{Names, Trouble, host_at, own_address};
 use super::random::chance;
 use super::trace::Trace;
 
@@ -22,6 +23,8 @@ pub const WINDOW_BYTES: usize = 256 << 10;
 /// The first pause before a segment is sent again, and the longest.
 const RESEND_PAUSE: Micros = 200 * MILLISECOND;
 const RESEND_PAUSE_MAX: Micros = 30 * SECOND;
+/// So often a segment is sent to an address that is nobody's, for some three seconds.
+const TRIES_NOBODY_MAX: u32 = 4;
 /// How long a packet takes within a machine.
 const LOCAL_LATENCY: Micros = 20;
 /// The first port of those who connect.
@@ -37,18 +40,6 @@ pub const CLIENT_PORT: u16 = 2379;
 pub type HostId = usize;
 /// The number of a connection.
 pub type ConnectionId = u64;
-
-/// The address of a host.
-pub fn address(host: HostId) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(10, 0, (host / 250) as u8, (host % 250) as u8 + 1))
-}
-
-fn host_at(address: SocketAddr) -> HostId {
-    match address.ip() {
-        IpAddr::V4(ip) => usize::from(ip.octets()[2]) * 250 + usize::from(ip.octets()[3]).saturating_sub(1),
-        IpAddr::V6(_) => usize::MAX,
-    }
-}
 
 /// How links are at the moment.
 #[derive(Clone, Debug)]
@@ -129,6 +120,7 @@ pub struct Network {
     dark: Vec<HostId>,
     muted: Vec<HostId>,
     weather: Weather,
+    pub(super) names: Names,
     wakers: Vec<Waker>,
 }
 
@@ -136,7 +128,7 @@ pub struct Network {
 pub(super) type Wakers = Vec<Waker>;
 
 impl Network {
-    pub(super) fn new(random: StdRng, trace: Arc<Trace>) -> Network {
+    pub(super) fn new(random: StdRng, names: StdRng, trace: Arc<Trace>) -> Network {
         Network {
             now: 0,
             random,
@@ -150,6 +142,7 @@ impl Network {
             dark: Vec::new(),
             muted: Vec::new(),
             weather: Weather { latency: (300, 1000), lost: 0 },
+            names: Names::new(names),
             wakers: Vec::new(),
         }
     }
@@ -169,6 +162,11 @@ impl Network {
     /// From now on packets take between so long, and so many in a million are lost.
     pub fn set_weather(&mut self, latency: (Micros, Micros), lost: u32) {
         self.weather = Weather { latency, lost };
+    }
+
+    /// Looking names up gets into trouble, or out of it.
+    pub fn trouble_names(&mut self, trouble: Trouble, begins: bool) {
+        if begins { self.names.begin(trouble) } else { self.names.end(trouble) }
     }
 
     /// Resets every connection between two hosts.
@@ -283,7 +281,11 @@ impl Network {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.ways[side].due = None;
         let (from, to) = (connection.ends[side].host, connection.ends[1 - side].host);
-        if !self.reaches(from, to) || self.dark.contains(&to) {
+        let is_nobody = connection.addresses[1 - side].ip() != self.names.address(to);
+        if is_nobody && connection.ways[side].tries >= TRIES_NOBODY_MAX {
+            return self.give_up(id, side);
+        }
+        if is_nobody || !self.reaches(from, to) || self.dark.contains(&to) {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             let way = &mut connection.ways[side];
             let pause = (RESEND_PAUSE << way.tries.min(8)).min(RESEND_PAUSE_MAX);
@@ -297,6 +299,17 @@ impl Network {
         self.note(id, from, to, &segment);
         self.take(id, side, segment);
         self.schedule(id, side, self.now);
+        self.sweep(id);
+    }
+
+    /// Who sends to an address that is nobody's is told so in the end.
+    fn give_up(&mut self, id: ConnectionId, side: usize) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.ways[side].segments.clear();
+        connection.ends[1 - side].is_gone = true;
+        let end = &mut connection.ends[side];
+        end.is_reset = true;
+        self.wakers.extend(end.reader.take().into_iter().chain(end.writer.take()));
         self.sweep(id);
     }
 
@@ -328,6 +341,7 @@ impl Network {
         match segment {
             Segment::Open => {
                 let wanted = connection.addresses[1];
+                let wanted = SocketAddr::new(own_address(end.host), wanted.port());
                 let Some(port) = self.ports.get_mut(&wanted) else {
                     end.is_gone = true;
                     return self.send(id, 1 - side, Segment::Reset);
@@ -371,7 +385,7 @@ impl Network {
         let end = |host| End { host, ..End::default() };
         let connection = Connection {
             ends: [end(from), end(host_at(to))],
-            addresses: [SocketAddr::new(address(from), port), to],
+            addresses: [SocketAddr::new(self.names.address(from), port), to],
             ways: Default::default(),
         };
         self.connections.insert(id, connection);

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+/// Who wants to know when a runtime has nothing more to do.
+pub type Idle = Arc<Mutex<Option<Waker>>>;
+
 /// A runtime whose clock is the world's to move.
 #[derive(Debug)]
 pub struct HostRuntime {
     runtime: Runtime,
     /// Who wants to know when there is nothing more to do.
-    idle: Arc<Mutex<Option<Waker>>>,
+    idle: Idle,
 }
 
 impl HostRuntime {
@@ -38,6 +41,11 @@ impl HostRuntime {
     /// To spawn tasks on it.
     pub fn handle(&self) -> &Handle {
         self.runtime.handle()
+    }
+
+    /// Who wants to know when there is nothing more to do.
+    pub fn idle(&self) -> Idle {
+        self.idle.clone()
     }
 
     /// Lets time pass, and does all there is to do then.

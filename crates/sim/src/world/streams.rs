@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use kvorum_client::{ByteStream, Connecting, Connector};
 use kvorum_node::net::network::{self as node, Duplex, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::sleep;
 
 use super::network::{ConnectionId, HostId, Network};
 
@@ -73,6 +75,22 @@ fn parse(address: &str) -> io::Result<SocketAddr> {
     address.parse().map_err(|_| io::Error::other(format!("'{address}' is no address of this world")))
 }
 
+/// What `host:port` leads to, after as long as the answer takes.
+async fn look_up(shared: Shared, name: String) -> io::Result<SocketAddr> {
+    if let Ok(address) = name.parse() {
+        return Ok(address);
+    }
+    let unknown = || io::Error::other(format!("'{name}' cannot be looked up"));
+    let (host, port) = name.rsplit_once(':').ok_or_else(unknown)?;
+    let port = port.parse().map_err(|_| unknown())?;
+    let found = shared.with(|network| network.names.look_up(host, network.now));
+    let (ip, takes) = found.ok_or_else(unknown)?;
+    if takes > 0 {
+        sleep(Duration::from_micros(takes)).await;
+    }
+    Ok(SocketAddr::new(ip, port))
+}
+
 impl node::Network for HostNetwork {
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         async move {
@@ -91,14 +109,15 @@ impl node::Network for HostNetwork {
     }
 
     fn look_up<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        async move { Ok(vec![parse(name)?]) }.boxed()
+        let found = look_up(self.shared.clone(), name.to_owned());
+        async move { Ok(vec![found.await?]) }.boxed()
     }
 }
 
 impl Connector for HostNetwork {
     fn connect(&self, address: &str) -> Connecting {
-        let opening = parse(address).map(|address| self.open(address));
-        Box::pin(async move { Ok(Box::new(opening?.await?) as Box<dyn ByteStream>) })
+        let (own, found) = (self.clone(), look_up(self.shared.clone(), address.to_owned()));
+        Box::pin(async move { Ok(Box::new(own.open(found.await?).await?) as Box<dyn ByteStream>) })
     }
 }
 

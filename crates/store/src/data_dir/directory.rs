@@ -35,6 +35,8 @@ impl DataDir {
         let disk = &*machine.files;
         create(disk, path)?;
         let lock = lock(disk, path)?;
+        // What is here counts from now on, also what a process has named that was killed before it synced the names.
+        disk.sync_dir(path).map_err(io_error("sync data directory", path))?;
         let identity = read_identity(disk, path)?;
         let log = path.join(log::DIR);
         let has_log = || files::exists(disk, &log).map_err(io_error("look for log", &log));

@@ -9,6 +9,8 @@
 //!   and nothing in a torn frame was ever acknowledged.
 //! - Frames are written into zeros and never over anything. A segment gets its name when its zeros
 //!   and its head are durable, and its predecessor is sealed after that.
+//! - What a log holds when it is opened is made durable before anybody is told of it: a process that was killed
+//!   between a write and its sync has left a frame that no sync covers.
 //! - Segments are written directly, past the page cache, and read through it; no page of it is ever
 //!   dirty while a segment is in use.
 //! - A failed write or fsync stops the process, see [`crate::fatal`].

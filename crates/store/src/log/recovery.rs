@@ -27,11 +27,13 @@ pub(super) struct Recovered {
     pub(super) sequence: u64,
     /// Entries below this index are known to be committed.
     pub(super) committed_next: u64,
+    /// The last segment's last frame, if it has one but its head.
+    last_frame: Option<Stretch>,
 }
 
-/// What a torn frame left behind the log's end.
-#[derive(Debug)]
-struct Leftover {
+/// A stretch of a segment.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
     offset: u64,
     bytes: u64,
 }
@@ -39,8 +41,9 @@ struct Leftover {
 /// Reads the log in `dir` and makes it ready to be appended to.
 pub(super) fn recover(files: &dyn Files, dir: &Path, identity: u64) -> Result<Recovered, LogError> {
     let (log, leftover) = replay(files, dir, identity)?;
-    if let (Some(leftover), Some(last)) = (leftover, log.segments.last()) {
-        clear(files, &last.path, &leftover)?;
+    if let Some(last) = log.segments.last() {
+        leftover.map_or(Ok(()), |leftover| clear(files, &last.path, leftover))?;
+        settle(files, dir, &last.path, log.last_frame)?;
     }
     remove_spare(files, dir)?;
     Ok(log)
@@ -51,7 +54,7 @@ pub(super) fn check(files: &dyn Files, dir: &Path, identity: u64) -> Result<(), 
     replay(files, dir, identity).map(|_| ())
 }
 
-fn replay(files: &dyn Files, dir: &Path, identity: u64) -> Result<(Recovered, Option<Leftover>), LogError> {
+fn replay(files: &dyn Files, dir: &Path, identity: u64) -> Result<(Recovered, Option<Stretch>), LogError> {
     let numbers = segment_numbers(files, dir)?;
     let mut log = Recovered::default();
     let mut leftover = None;
@@ -61,6 +64,7 @@ fn replay(files: &dyn Files, dir: &Path, identity: u64) -> Result<(Recovered, Op
         let source = Source { file: &*file, path: &path, file_bytes, segment: number };
         let (head, header) = read_head(&source)?;
         check_head(&source, &head, &header, identity, &mut log)?;
+        log.last_frame = None;
         log.segments.push(Segment::new(number, path.clone(), file.clone(), &head, header.frame_bytes()));
         let stop = read_frames(&source, identity, &mut log)?;
         if at + 1 == numbers.len() {
@@ -204,6 +208,7 @@ impl Recovered {
             }
         }
         self.segments.note_frame(offset, frame_bytes, first_index);
+        self.last_frame = Some(Stretch { offset, bytes: frame_bytes });
         Ok(())
     }
 }
@@ -214,7 +219,7 @@ fn check_end(
     identity: u64,
     log: &Recovered,
     stop: Stop,
-) -> Result<Option<Leftover>, LogError> {
+) -> Result<Option<Stretch>, LogError> {
     let end = log.end();
     let torn_end = match stop {
         Stop::Sealed => {
@@ -235,12 +240,12 @@ fn check_end(
         None if remains.first < sector_end => {
             Err(LogError::damage(source.path, end, "a frame header was overwritten with zeros"))
         }
-        _ => Ok(Some(Leftover { offset: end, bytes: remains.last + 1 - end })),
+        _ => Ok(Some(Stretch { offset: end, bytes: remains.last + 1 - end })),
     }
 }
 
 /// Makes the space behind the log's end zeros again. A crash in between leaves a torn frame, too.
-fn clear(files: &dyn Files, path: &Path, leftover: &Leftover) -> Result<(), LogError> {
+fn clear(files: &dyn Files, path: &Path, leftover: Stretch) -> Result<(), LogError> {
     tracing::warn!(
         file = %path.display(),
         offset = leftover.offset,
@@ -254,6 +259,23 @@ fn clear(files: &dyn Files, path: &Path, leftover: &Leftover) -> Result<(), LogE
         file.sync_data()
     };
     clear().map_err(LogError::io("clear torn frame in log segment", path))
+}
+
+/// Makes durable what the log is going to say that it holds. A process that was killed between a write and its sync,
+/// or whose sync has failed, leaves a frame that the system shows as long as the machine has power. The frame is
+/// written again as it is, since after a sync that failed the system may take it for written.
+fn settle(files: &dyn Files, dir: &Path, path: &Path, last_frame: Option<Stretch>) -> Result<(), LogError> {
+    let settle = || {
+        let file = files.open(path, How::Write)?;
+        if let Some(Stretch { offset, bytes }) = last_frame {
+            let mut frame = vec![0; bytes as usize];
+            files.open(path, How::Read)?.read_at(&mut frame, offset)?;
+            file.write_at(&frame, offset)?;
+        }
+        file.sync_data()
+    };
+    settle().map_err(LogError::io("make durable the last frame of log segment", path))?;
+    files.sync_dir(dir).map_err(LogError::io("sync log directory", dir))
 }
 
 /// The first and the last byte behind the log's end that is not zero.

@@ -240,3 +240,41 @@ fn what_was_acknowledged_outlasts_the_power() {
         }
     }
 }
+
+/// Goal: what a log shows when it is opened outlasts the power, also where the process before was killed between a
+/// write and its sync: a member says at once that it holds it. Method: random lives, killed with the machine
+/// running on, and a log that is opened and then loses the power.
+#[test]
+fn what_a_log_opens_with_outlasts_the_power() {
+    let mut unsynced = 0;
+    for seed in 0..300 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (disk, hand) = made(Duration::from_micros(1));
+        let mut told = Told::default();
+        let log = open(&disk, &hand);
+        for _ in 0..random.random_range(1..80) {
+            if random.random_bool(0.3) {
+                told.tell(&log, &mut random);
+            } else {
+                hand.step(random.random_range(0..hand.workers().len()));
+            }
+        }
+        hand.kill();
+        drop(log);
+
+        let hand = ByHand::new();
+        let log = open(&disk, &hand);
+        let shown = log.state();
+        let next = shown.last.map_or(0, |last| last.index + 1);
+        unsynced += u64::from(next > told.acknowledged_entries.load(Ordering::Relaxed));
+        hand.kill();
+        drop(log);
+        disk.lose_power(&mut random);
+
+        let log = open(&disk, &ByHand::new());
+        let state = log.state();
+        assert_eq!((state.last, state.vote), (shown.last, shown.vote), "seed {seed}");
+        std::mem::forget(log);
+    }
+    assert!(unsynced > 10, "only {unsynced} of the processes were killed between a write and its sync");
+}

@@ -202,6 +202,7 @@ impl Stream {
                 Look::Behind => {}
             }
         }
+        tracing::debug!("a watch reads from disk, as it is behind the ring");
         let _lagging = Gauged::new(&self.source.metrics.watch.lagging);
         let reader = Reader { from: self.next, range: self.watcher.range().clone() };
         let Source { reads, previous, outbox, .. } = &self.source;
