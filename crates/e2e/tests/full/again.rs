@@ -82,7 +82,7 @@ async fn one_namespace(test: &Test, round: usize) -> Result<Duration> {
     let namespaces: Api<Namespace> = Api::all(test.client.clone());
     namespaces.create(&PostParams::default(), &namespace(&name)?).await?;
     let mut spec = spec(1);
-    spec["storage"]["whenDeleted"] = json!(if round % 2 == 0 { "Delete" } else { "Retain" });
+    spec["storage"]["whenDeleted"] = json!(if round.is_multiple_of(2) { "Delete" } else { "Retain" });
     let object = json!({
         "apiVersion": "kvorum.io/v1alpha1", "kind": "KvCluster", "metadata": {"name": "demo"}, "spec": spec,
     });
