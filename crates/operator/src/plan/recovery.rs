@@ -394,7 +394,7 @@ mod tests {
                         assert!(said.contains(name), "{why}: {said}");
                     }
                 }
-                Offer::Nothing => panic!("{why}"),
+                Offer::Behind(_) | Offer::Nothing => panic!("{why}"),
             }
             cases += 1;
         };
