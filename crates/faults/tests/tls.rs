@@ -278,7 +278,7 @@ async fn what_cannot_work_is_told_in_one_line() -> Result<()> {
         let flags = ["--data-dir", &directory, "--tls", "required", "--tls-dir", tls_dir];
         program::node(&[&flags[..], &ports].concat()).await
     };
-    start("/no/such/dir").await?.expect(1, &["--tls-dir", "/no/such/dir/ca.crt"])?;
+    start("/no/such/dir").await?.expect(1, &["--tls-dir", "/no/such/dir/tls.crt"])?;
     let root_dir = certificates.directory("root").display().to_string();
     start(&root_dir).await?.expect(1, &["is for another use"])?;
     let short = kvorum_tls::make::leaf(
