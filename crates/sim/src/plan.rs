@@ -282,3 +282,24 @@ fn draw_trouble(random: &mut StdRng, late: Micros) -> Trouble {
         _ => Trouble::Gone,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a file says all of a plan, and a plan of which a fault is of nobody is refused. Method: plans of many seeds,
+    /// which have all kinds of faults between them.
+    #[test]
+    fn a_plan_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plan.json");
+        for seed in 0..50 {
+            let mut plan = Plan::draw(seed, 3, 120 * SECOND, None);
+            plan.write(&path).unwrap();
+            assert_eq!(Plan::read(&path).unwrap(), plan);
+            plan.faults.push(Fault { at: 0, lasts: 0, what: What::Stands(3) });
+            plan.write(&path).unwrap();
+            assert!(Plan::read(&path).unwrap_err().to_string().contains("a member that there is not"));
+        }
+    }
+}
