@@ -44,6 +44,8 @@ pub enum Kind {
     Delay,
     /// Connections between two members are reset.
     Reset,
+    /// A machine loses its power while it syncs.
+    AtSync,
     /// Syncs are slow.
     SlowDisk,
     /// Syncs do not end for a while.
@@ -55,9 +57,10 @@ pub enum Kind {
 }
 
 /// All kinds, with the names that people give.
-pub const KINDS: [(&str, Kind); 14] = [
+pub const KINDS: [(&str, Kind); 15] = [
     ("kill", Kind::Kill),
     ("power", Kind::Power),
+    ("atsync", Kind::AtSync),
     ("stop", Kind::Stop),
     ("pause", Kind::Pause),
     ("isolate", Kind::Isolate),
@@ -107,6 +110,8 @@ pub struct Fault {
 pub enum What {
     /// A process ends.
     Dies(HostId, Death),
+    /// A machine loses its power at the next sync; syncs take up to so much longer until then.
+    DiesAtSync(HostId, Micros),
     /// A process is asked to stop.
     Stops(HostId),
     /// A process stands still.
@@ -138,6 +143,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// How fast the clock of each member runs.
     pub clocks_ppm: Vec<u64>,
+    /// What stays broken at the end while all else is healed: too little to keep the others from working.
+    pub broken: What,
 }
 
 impl Plan {
@@ -159,7 +166,7 @@ impl Plan {
             faults.push(Fault { at, lasts, what: draw_what(&mut random, *kind, members) });
             at += random.random_range(0..=pause_max);
         }
-        Plan { faults, clocks_ppm }
+        Plan { faults, clocks_ppm, broken: draw_broken(&mut stream(seed, "broken"), members) }
     }
 }
 
@@ -179,6 +186,18 @@ fn draw_clock(random: &mut StdRng, kinds: &[Kind]) -> u64 {
     if kinds.contains(&Kind::Clocks) && is_wild { wild } else { usual }
 }
 
+fn draw_broken(random: &mut StdRng, members: usize) -> What {
+    let host = random.random_range(0..members);
+    let all = [
+        What::HungDisk(host),
+        What::Stands(host),
+        What::Alone(host),
+        What::Dies(host, Death::Killed),
+        What::Dies(host, Death::PowerLost),
+    ];
+    all.choose(random).copied().unwrap_or(What::HungDisk(host))
+}
+
 fn draw_what(random: &mut StdRng, kind: Kind, members: usize) -> What {
     let host = random.random_range(0..members);
     let other = (host + random.random_range(1..members.max(2))) % members;
@@ -186,6 +205,7 @@ fn draw_what(random: &mut StdRng, kind: Kind, members: usize) -> What {
     match kind {
         Kind::Kill => What::Dies(host, Death::Killed),
         Kind::Power => What::Dies(host, Death::PowerLost),
+        Kind::AtSync => What::DiesAtSync(host, late),
         Kind::Stop => What::Stops(host),
         Kind::Pause | Kind::Clocks => What::Stands(host),
         Kind::Isolate => What::Alone(host),

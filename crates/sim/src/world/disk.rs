@@ -38,6 +38,8 @@ pub struct Disk {
 struct State {
     random: StdRng,
     journal: Journal,
+    /// A sync is under way until then.
+    syncs_until: Micros,
     /// Syncs do not end before.
     hangs_until: Micros,
     /// Each sync takes up to so much longer.
@@ -51,6 +53,7 @@ impl Disk {
         let state = State {
             random,
             journal: Journal::new(dir.with_extension("attic")),
+            syncs_until: 0,
             hangs_until: 0,
             slow: 0,
             total_bytes: TOTAL_BYTES,
@@ -76,6 +79,20 @@ impl Disk {
     pub fn fill_up(&self, left_bytes: u64) {
         let used_bytes = self.used_bytes().unwrap_or_default();
         self.with(|state| state.total_bytes = (used_bytes + left_bytes).min(TOTAL_BYTES));
+    }
+
+    /// Whether something was written, and its sync is not over.
+    pub fn is_syncing(&self) -> bool {
+        let now = self.clock.now();
+        self.with(|state| state.syncs_until > now)
+    }
+
+    /// Copies what the power would leave at least of a directory, if it went now. None: nothing would go.
+    pub fn copy_durable(&self, dir: &Path, to: &Path) -> io::Result<Option<()>> {
+        self.with(|state| match state.journal.is_unsynced(dir) {
+            true => state.journal.copy_durable(dir, to).map(Some),
+            false => Ok(None),
+        })
     }
 
     /// It is as it should be.
@@ -249,7 +266,9 @@ impl Files for DiskFiles {
         let now = self.0.clock.now();
         let takes = self.0.with(|state| {
             let takes = state.random.random_range(SYNC.0..=SYNC.1 + state.slow);
-            takes + state.hangs_until.saturating_sub(now)
+            let takes = takes + state.hangs_until.saturating_sub(now);
+            state.syncs_until = now + takes;
+            takes
         });
         Duration::from_micros(takes)
     }

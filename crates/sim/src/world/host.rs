@@ -42,6 +42,11 @@ impl Host {
         self.process.is_some()
     }
 
+    /// Whether it stands still.
+    pub fn stands(&self, now: Micros) -> bool {
+        now < self.stands_until
+    }
+
     /// Lets true time pass. A process that stands still finds it passed when it goes on.
     pub(super) fn run(&mut self, passes: Micros, now: Micros) {
         self.owed += passes * self.clock_ppm;
