@@ -371,7 +371,6 @@ impl Cluster {
     pub fn heal_most(&mut self, world: &mut World, broken: What) -> Result<(), Violation> {
         self.heal(world)?;
         self.begin(world, Fault { at: world.clock.now(), lasts: BROKEN, what: broken })?;
-        self.orders.forget_written();
         Ok(())
     }
 

@@ -74,11 +74,6 @@ impl Orders {
         self.written.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// The next one is waited for.
-    pub fn forget_written(&self) {
-        self.written.store(0, Ordering::Relaxed);
-    }
-
     /// When the last one was.
     pub fn written(&self) -> Micros {
         self.written.load(Ordering::Relaxed)

@@ -19,6 +19,7 @@ const FOUND_MAX: Micros = 60 * SECOND;
 const FINISH_MAX: Micros = 300 * SECOND;
 /// How long a majority that is well may take until it takes writes, and members until they have caught up under load.
 const WRITES_MAX: Micros = 15 * SECOND;
+const IN_FLIGHT: Micros = 3 * SECOND;
 const CATCH_UP_MAX: Micros = 60 * SECOND;
 /// How long what is done to the membership may take.
 const EXERCISE_MAX: Micros = 400 * SECOND;
@@ -109,9 +110,10 @@ fn live(
         step(world, cluster, session)?;
     }
     cluster.heal_most(world, plan.broken)?;
-    advance(world, cluster, session, WRITES_MAX, "a majority that is well takes no writes", |session| {
-        session.has_written()
-    })?;
+    // What was under way when it broke counts for nothing.
+    let since = world.clock.now() + IN_FLIGHT;
+    let refused = "a majority that is well takes no writes";
+    advance(world, cluster, session, WRITES_MAX, refused, |session| session.has_written_since(since))?;
     cluster.heal(world)?;
     let furthest = cluster.furthest(world);
     let end = world.clock.now() + CATCH_UP_MAX;

@@ -29,7 +29,7 @@ use self::mix::Mix;
 use self::told::Told;
 use crate::cluster::Cluster;
 use crate::orders::Orders;
-use crate::world::clock::Clock;
+use crate::world::clock::{Clock, Micros};
 use crate::world::trace::Trace;
 use crate::world::{HostNetwork, TRUE_PPM, World};
 
@@ -101,9 +101,9 @@ impl Session {
         }
     }
 
-    /// Whether a write was taken since the last one was forgotten.
-    pub fn has_written(&self) -> bool {
-        self.orders.written() > 0
+    /// Whether a write was taken since then.
+    pub fn has_written_since(&self, then: Micros) -> bool {
+        self.orders.written() > then
     }
 
     /// All is well from now on.
@@ -127,6 +127,8 @@ impl Session {
     fn set_new_history(&self) {
         self.new_history.store(true, Ordering::Relaxed);
         self.told(|told| told.has_new_history = true);
+        // What came before can be read no more.
+        self.compacted.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Whether revisions have gaps by now.
