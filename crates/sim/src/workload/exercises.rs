@@ -146,15 +146,15 @@ impl Admin {
         self.another(host, old).await?;
         let kills_leader = self.random.random_range(0..2) == 0;
         if adds_first {
-            self.operations().add(&self.peers[host], Voter::No, &mut |_| {}).await.map_err(told)?;
+            self.add(host, Voter::No).await?;
             // Whoever takes calls to the old disk for its own does so now.
             sleep(Duration::from_secs(3)).await;
         }
         if kills_leader {
             self.kill_leader(host).await?;
         }
-        self.operations().remove(old, &mut |_| {}).await.map_err(told)?;
-        self.operations().add(&self.peers[host], Voter::Yes, &mut |_| {}).await.map_err(told)?;
+        self.remove(old).await?;
+        self.add(host, Voter::Yes).await?;
         self.whole().await
     }
 
@@ -221,7 +221,7 @@ impl Admin {
         }
         sleep(Duration::from_secs(2)).await;
         for host in &lost {
-            self.operations().add(&self.peers[*host], Voter::Yes, &mut |_| {}).await.map_err(told)?;
+            self.add(*host, Voter::Yes).await?;
         }
         self.session.rest(false);
         self.session.orders.set_over(false);
@@ -251,21 +251,47 @@ impl Admin {
                 return Err(format!("{} founds the cluster that it has joined", self.peers[host]));
             }
         }
-        self.operations().remove(old, &mut |_| {}).await.map_err(told)?;
-        self.operations().add(&self.peers[host], Voter::Yes, &mut |_| {}).await.map_err(told)?;
+        self.remove(old).await?;
+        self.add(host, Voter::Yes).await?;
         self.whole().await
     }
 
     async fn remove_and_add(&mut self) -> Result<(), String> {
         let host = self.random_host();
         let id = self.status(host).await?.node_id;
-        self.operations().remove(id, &mut |_| {}).await.map_err(told)?;
+        self.remove(id).await?;
         sleep(Duration::from_secs(1)).await;
         self.session.orders.give(Order::Wipe(host));
         self.another(host, id).await?;
-        let id = self.operations().add(&self.peers[host], Voter::No, &mut |_| {}).await.map_err(told)?;
-        self.operations().promote(id, &mut |_| {}).await.map_err(told)?;
+        self.add(host, Voter::No).await?;
+        self.add(host, Voter::Yes).await?;
         self.whole().await
+    }
+
+    /// Adds the disk that a member has, again and again, as a person would where it is refused for the moment.
+    async fn add(&self, host: usize, voter: Voter) -> Result<(), String> {
+        let until = Instant::now() + CHANGE_MAX;
+        loop {
+            match self.operations().add(&self.peers[host], voter, &mut |_| {}).await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > until => return Err(told(error)),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Removes a member, likewise.
+    async fn remove(&self, id: u64) -> Result<(), String> {
+        let until = Instant::now() + CHANGE_MAX;
+        loop {
+            match self.operations().remove(id, &mut |_| {}).await {
+                Ok(()) => return Ok(()),
+                // It was done by the time that it is asked for again.
+                Err(Error::Membership(what)) if what.starts_with("there is no member") => return Ok(()),
+                Err(error) if Instant::now() > until => return Err(told(error)),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
     }
 
     /// Waits until another disk is there.
