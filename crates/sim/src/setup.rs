@@ -28,6 +28,8 @@ pub struct Setup {
     pub quota_bytes: u64,
     /// Raft log that is kept, so that who was away for long gets a snapshot.
     pub log_retain_bytes: u64,
+    /// Bytes that may wait to be sent to clients.
+    pub send_budget_bytes: u64,
     /// Until when each member is one of an older release.
     pub upgraded_at: Vec<Micros>,
 }
@@ -45,7 +47,8 @@ impl Setup {
         let upgraded_at = (0..members).map(|_| upgrade(&mut random)).map(|at| if is_mixed { at } else { 0 });
         let upgraded_at = upgraded_at.collect();
         let quota_bytes = if has_quota { quota_bytes } else { 0 };
-        Setup { limits, quota_bytes, log_retain_bytes, upgraded_at }
+        let send_budget_bytes = pick(&mut random, [MIB, 64 * MIB]);
+        Setup { limits, quota_bytes, log_retain_bytes, send_budget_bytes, upgraded_at }
     }
 
     /// The highest feature level that a member knows at a time.
@@ -64,6 +67,7 @@ impl Setup {
             "--cache-bytes=8MiB".to_owned(),
             format!("--log-retain-bytes={}", self.log_retain_bytes),
             format!("--quota-bytes={}", self.quota_bytes),
+            format!("--send-budget-bytes={}", self.send_budget_bytes),
             format!("--feature-level-max={}", self.level(host, now)),
             format!("--data-dir={}", dir.to_string_lossy()),
         ];

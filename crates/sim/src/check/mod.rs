@@ -24,6 +24,8 @@ use crate::world::trace::{Trace, hash_bytes};
 const ENTRIES_MAX: usize = 1_000_000;
 /// One of so many runs is compared with what the power would leave of the log just then.
 const DURABLE_LOOK_EVERY: u64 = 128;
+/// Terms that a member may be ahead of all others: elections in which it was alone.
+const TERMS_MAX: u64 = 1000;
 /// Snapshots that one life of a member may take from one leader: the first one is to be enough.
 const INSTALLS_MAX: u32 = 3;
 
@@ -41,6 +43,8 @@ struct State {
     /// By incarnation and term: who led.
     leaders: BTreeMap<(u64, u64), u64>,
     disks: BTreeMap<HostId, OfDisk>,
+    /// The last term that anybody was in.
+    term: u64,
     runs: u64,
     violation: Option<String>,
 }
@@ -161,6 +165,17 @@ impl State {
         }
     }
 
+    /// Terms rise by elections, one at a time, and some of those are split.
+    fn enters(&mut self, host: HostId, term: u64) {
+        self.disks.entry(host).or_default().term = term;
+        if term > self.term + TERMS_MAX {
+            let what =
+                format!("member {host} went to term {term}, and no other one was beyond {}", self.term);
+            self.violation.get_or_insert(what);
+        }
+        self.term = self.term.max(term);
+    }
+
     fn leads(&mut self, place: &Overview) {
         let Overview { incarnation, term, node_id, .. } = *place;
         let known = *self.leaders.entry((incarnation, term)).or_insert(node_id);
@@ -264,7 +279,7 @@ impl Observer for Member {
 
     fn place_changed(&self, place: &Overview) {
         let host = self.host;
-        self.checks.with(|state| state.disks.entry(host).or_default().term = place.term);
+        self.checks.with(|state| state.enters(host, place.term));
         if place.is_leader() {
             self.checks.with(|state| state.leads(place));
             self.checks.trace.tell("leader", format!("member {host} leads in term {}", place.term));

@@ -23,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const CHANGE_MAX: Duration = Duration::from_secs(60);
 /// Calls in flight end within this once nobody begins another one.
 const SETTLES: Duration = Duration::from_secs(5);
+/// Snapshots that a member streams to administrators at a time.
+const SNAPSHOTS_MAX: usize = 4;
 /// Between two things that somebody does who administers under faults.
 const ADMINISTERS: Duration = Duration::from_secs(3);
 
@@ -40,11 +42,13 @@ enum Exercise {
     RecoverAlone,
     /// A disk that joined a cluster is asked to found one.
     FoundOnJoined,
-    /// A member goes, and comes back with its disk.
+    /// A member goes, and another one comes.
     RemoveAndAdd,
+    /// More snapshots are asked for than a member streams at a time, and not read.
+    Snapshots,
 }
 
-const EXERCISES: [Exercise; 7] = [
+const EXERCISES: [Exercise; 8] = [
     Exercise::Nothing,
     Exercise::Replace { adds_first: true },
     Exercise::Replace { adds_first: false },
@@ -52,6 +56,7 @@ const EXERCISES: [Exercise; 7] = [
     Exercise::RecoverAlone,
     Exercise::FoundOnJoined,
     Exercise::RemoveAndAdd,
+    Exercise::Snapshots,
 ];
 
 struct Admin {
@@ -136,6 +141,7 @@ impl Admin {
             Exercise::RecoverAlone => self.recover_alone().await,
             Exercise::FoundOnJoined => self.found_on_joined().await,
             Exercise::RemoveAndAdd => self.remove_and_add().await,
+            Exercise::Snapshots => self.snapshots().await,
         }
     }
 
@@ -265,6 +271,30 @@ impl Admin {
         self.another(host, id).await?;
         self.add(host, Voter::No).await?;
         self.add(host, Voter::Yes).await?;
+        self.whole().await
+    }
+
+    async fn snapshots(&mut self) -> Result<(), String> {
+        let peer = self.random_peer();
+        let admin = self.admin(&peer);
+        let mut streams = Vec::new();
+        for number in 0..2 * SNAPSHOTS_MAX {
+            let stream = admin.snapshot().await;
+            self.session.answered("snapshot", number as u64, &stream);
+            streams.extend(stream.ok());
+        }
+        sleep(Duration::from_secs(2)).await;
+        if streams.len() > SNAPSHOTS_MAX {
+            return Err(format!("{peer} streams {} snapshots at a time", streams.len()));
+        }
+        // Those that nobody reads end by themselves, and the next one has a place.
+        let until = Instant::now() + CHANGE_MAX;
+        while self.admin(&peer).snapshot().await.is_err() {
+            if Instant::now() > until {
+                return Err(format!("snapshots that nobody reads hold all places of {peer}"));
+            }
+            sleep(PAUSE).await;
+        }
         self.whole().await
     }
 

@@ -29,6 +29,10 @@ pub struct Mix {
     pub compacts: bool,
     /// Whether somebody administers the cluster meanwhile.
     pub administers: bool,
+    /// That ask for much and do not read it.
+    pub idle: u32,
+    /// Whether somebody forges what members say.
+    pub forges: bool,
 }
 
 impl Mix {
@@ -48,6 +52,8 @@ impl Mix {
             visits: some(2),
             compacts: some(1) > 0,
             administers: some(1) > 0,
+            idle: some(1) * some(2),
+            forges: some(1) * some(1) > 0,
         }
     }
 }

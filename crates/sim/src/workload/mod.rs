@@ -4,8 +4,10 @@ mod compactions;
 mod counters;
 mod exercises;
 mod finish;
+mod forger;
 mod groups;
 mod history;
+mod idle;
 mod inserts;
 mod mix;
 mod reads;
@@ -215,6 +217,9 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
         world.start(host, None, |_, runtime| {
             runtime.spawn(async move {
                 if number == ADMIN {
+                    if session.mix.forges {
+                        tokio::spawn(forger::work(session.clone(), network.clone(), peers.clone()));
+                    }
                     return exercises::work(session, network, peers).await;
                 }
                 if let Err(error) = work(session.clone(), network, number, peers).await {
@@ -308,6 +313,9 @@ fn clients(
     }
     for client_number in of_host(mix.visits) {
         clients.push(watchers::visit(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.idle) {
+        clients.push(idle::work(session.clone(), client(session, network)?, client_number).boxed());
     }
     if mix.looks {
         for (at, endpoint) in (0..).zip(&session.endpoints).filter(|(at, _)| *at as usize % HOSTS == number) {
