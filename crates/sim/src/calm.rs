@@ -29,19 +29,19 @@ impl Calm {
     /// A fault goes on until then.
     pub fn note(&mut self, what: What, until: Micros) {
         match what {
-            What::Stands(host) | What::SlowDisk(host, _) | What::HungDisk(host) | What::Alone(host) => {
+            // A full disk keeps nobody from answering, if only that there is no room.
+            What::Stands(host)
+            | What::SlowDisk(host, _)
+            | What::HungDisk(host)
+            | What::FullDisk(host, _)
+            | What::Alone(host) => {
                 self.disturb(host, until);
             }
             What::Dies(host, _) | What::DiesAtSync(host, _) | What::Stops(host) => {
                 self.disturb(host, until + AFTER);
             }
-            // Who is cut off from one other member is no fault of either. A full disk stops all writes.
-            What::Unheard(..)
-            | What::Reset(..)
-            | What::Ring
-            | What::Loss(_)
-            | What::Late(_)
-            | What::FullDisk(..) => {
+            // Who is cut off from one other member is no fault of either.
+            What::Unheard(..) | What::Reset(..) | What::Ring | What::Loss(_) | What::Late(_) => {
                 (0..self.until.len()).for_each(|host| self.disturb(host, until));
             }
         }

@@ -28,7 +28,7 @@ const WRITES_MAX: Micros = 20 * SECOND;
 /// How long what stays broken at the end may: until the others have worked without it.
 const BROKEN: Micros = 60 * SECOND;
 /// A member whose disk has been full for so long has said so.
-const FULL_MAX: Micros = 10 * SECOND;
+const FULL_MAX: Micros = 4 * SECOND;
 
 /// Why a run has failed.
 pub type Violation = String;
@@ -56,6 +56,8 @@ pub struct Cluster {
     late: Vec<Micros>,
     lost: Vec<u32>,
     setup: Setup,
+    /// The feature level that each member's process knows.
+    levels: Vec<u32>,
     checks: Arc<Checks>,
     /// Who is left alone, and since when.
     pub calm: Calm,
@@ -86,6 +88,7 @@ impl Cluster {
             late: Vec::new(),
             lost: Vec::new(),
             setup,
+            levels: vec![0; members],
             checks: Checks::new(world.trace.clone()),
             calm: Calm::new(members),
             orders: Orders::new(),
@@ -121,7 +124,8 @@ impl Cluster {
         let config = self.setup.config(host, &dir, now).map_err(io::Error::other)?;
         let life = Life::default();
         self.lives[host] = life.clone();
-        self.checks.starts(host, self.setup.level(host, now));
+        self.levels[host] = self.setup.level(host, now);
+        self.checks.starts(host, self.levels[host]);
         let (checks, disk) = (self.checks.clone(), world.disks[host].clone());
         let observer = Arc::new(Member { checks, host, dir, disk });
         world.start(host, Some(observer), |machine, runtime| {
@@ -158,6 +162,7 @@ impl Cluster {
         self.lose_power_at_sync(world)?;
         if world.clock.now() >= self.looked + SECOND {
             self.looked = world.clock.now();
+            self.upgrade(world);
             self.look(world)?;
         }
         while let Some((&key, _)) = self.later.first_key_value()
@@ -223,6 +228,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// Stops who is to be of a newer release by now; it is started as such.
+    fn upgrade(&mut self, world: &World) {
+        let now = world.clock.now();
+        for host in 0..self.members {
+            if world.hosts[host].is_up() && self.levels[host] < self.setup.level(host, now) {
+                self.lives[host].stop.notify_one();
+                self.calm.note(What::Stops(host), now);
+                self.orders.note_calm(self.calm.all_since());
+            }
+        }
+    }
+
     /// How members are, as they say themselves; those that stand still say nothing.
     pub fn seen(&self, world: &World) -> BTreeMap<HostId, Seen> {
         let speaks =
@@ -244,9 +261,9 @@ impl Cluster {
             return Err(format!("no write was taken for {seconds} s, though a majority was left alone"));
         }
         for (host, since) in &self.full {
-            let is_told =
-                seen.get(host).is_none_or(|seen| seen.alarms.iter().any(|alarm| alarm == "NO_SPACE"));
-            if now > since + FULL_MAX && now > self.calm.all_since() + FULL_MAX && !is_told {
+            let Some(node_id) = seen.get(host).map(|seen| seen.place.node_id) else { continue };
+            let is_told = seen.values().any(|seen| seen.store.space_alarms().contains(&node_id));
+            if now > self.calm.majority_since().max(*since) + FULL_MAX && !is_told {
                 return Err(format!("the disk of member {host} is full, and nobody is told"));
             }
         }
@@ -311,7 +328,7 @@ impl Cluster {
             }
             What::FullDisk(host, left_bytes) => {
                 world.disks[host].fill_up(left_bytes);
-                self.full.insert(host, world.clock.now());
+                self.full.entry(host).or_insert(world.clock.now());
                 "fulldisk"
             }
         };

@@ -39,13 +39,14 @@ impl Mix {
     /// Draws one.
     pub fn draw(seed: u64) -> Mix {
         let mut random = stream(seed, "mix");
+        let has_ttls = random.random_range(0..4) > 0;
         let mut some = |count: u32| if random.random_range(0..2) == 0 { count } else { 0 };
         Mix {
             registers: 2 + some(2),
             groups: some(2),
             counters: some(2),
             inserts: 1 + some(1),
-            ttls: some(3),
+            ttls: if has_ttls { 4 } else { 0 },
             sweeps: some(2),
             scans: some(2),
             looks: some(1) > 0,

@@ -1,5 +1,5 @@
 //! Reads that are compared with the history at the end: scans in pages, at old revisions, from both ends, and reads of
-//! what one member holds, which may be old and never go back.
+//! what one member holds, which may be old and never go back. Some of those ask for the newest, and are not to be old.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use kvorum_client::{Client, Error, KeyRange};
+use kvorum_faults::timeline::{Kind, Mark};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 use tokio::time::sleep;
@@ -77,9 +78,17 @@ pub async fn look(session: Arc<Session>, network: HostNetwork, endpoint: String,
     while !session.stops() {
         sleep(random.random_range(Duration::ZERO..=2 * LOOK_PAUSE)).await;
         let counter = super::counters::key(0);
-        let answer = client.get(counter.clone()).serializable().await;
+        // Some ask for the newest, of a member that may be alone, and not know it.
+        let is_newest = random.random_range(0..3) == 0;
+        let called = session.clock.moment();
+        let get = client.get(counter.clone());
+        let answer = if is_newest { get.await } else { get.serializable().await };
         session.answered("look", number.into(), &answer);
         let Ok(answer) = answer else { continue };
+        if is_newest {
+            let (returned, revision) = (session.clock.moment(), answer.header.revision);
+            session.told(|told| told.marks.push(Mark { called, returned, revision, kind: Kind::Read }));
+        }
         let (node, revision) = (answer.header.node_id, answer.header.revision);
         let known = revisions.entry(node).or_default();
         if *known > revision {
