@@ -8,7 +8,7 @@ use kvorum_proto::admin::v1 as admin;
 use tokio::time::{Instant, sleep};
 
 use crate::place::{Overview, Positions};
-use crate::raft::Raft;
+use crate::raft::{Raft, WeakRaft};
 
 /// A node is ready through an election of this length: others have no leader either, and taking all
 /// of them out of service helps nobody.
@@ -35,7 +35,30 @@ pub struct Health {
     progress: Arc<Mutex<Progress>>,
 }
 
+/// A [`Health`] that does not keep the node.
+#[derive(Clone)]
+pub struct WeakHealth {
+    raft: WeakRaft,
+    leaving: Arc<AtomicBool>,
+    serves: Arc<AtomicBool>,
+    progress: Arc<Mutex<Progress>>,
+}
+
+impl WeakHealth {
+    /// The node's health, unless it has stopped.
+    pub fn upgrade(&self) -> Option<Health> {
+        let WeakHealth { raft, leaving, serves, progress } = self.clone();
+        Some(Health { raft: raft.upgrade().ok()?, leaving, serves, progress })
+    }
+}
+
 impl Health {
+    /// The same, without keeping the node.
+    pub fn downgrade(&self) -> WeakHealth {
+        let Health { raft, leaving, serves, progress } = self.clone();
+        WeakHealth { raft: raft.downgrade(), leaving, serves, progress }
+    }
+
     /// The health of a node, which is not ready once `leaving` is set, nor before it serves.
     pub fn new(raft: Raft, leaving: Arc<AtomicBool>) -> Health {
         let progress = Progress { applied: 0, since: Instant::now() };

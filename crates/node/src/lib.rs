@@ -11,6 +11,7 @@ pub mod boot;
 pub mod config;
 pub mod duties;
 pub mod error;
+pub mod glance;
 pub mod health;
 pub mod http;
 pub mod key_reads;

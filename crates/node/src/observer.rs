@@ -1,10 +1,13 @@
 //! Who looks on at what a node does.
 
+use std::sync::Arc;
+
 use kvorum_store::Store;
 use kvorum_store::command::Outcome;
-use kvorum_store::entry::Entry;
+use kvorum_store::entry::{Entry, LogId};
+use kvorum_store::log::Vote;
 
-use crate::place::Overview;
+use crate::place::{Overview, Positions};
 
 /// Is told what a node does, in the midst of its steps: a simulation checks there what must always hold. It must
 /// not wait. In production there is none.
@@ -13,6 +16,37 @@ pub trait Observer: Send + Sync {
     fn applied(&self, run: &AppliedRun<'_>);
     /// The node has another role, or is in another term.
     fn place_changed(&self, place: &Overview);
+    /// A vote is durable: whoever asked for it is told from now on.
+    fn voted(&self, vote: Vote);
+    /// The log is durable up to this entry: the leader is told from now on.
+    fn appended(&self, last: LogId);
+    /// The log, which ended at `before`, is to end here. What came after is void, be it durable or not.
+    fn cut(&self, last: Option<LogId>, before: Option<LogId>);
+    /// The node serves.
+    fn serves(&self, node: Arc<dyn Glance>);
+}
+
+/// A running node, to be looked at from outside. It does not keep the node.
+pub trait Glance: Send + Sync {
+    /// How the node is now; none once it has stopped.
+    fn look(&self) -> Option<Seen>;
+}
+
+/// How a node is at a moment.
+#[derive(Clone)]
+pub struct Seen {
+    /// Its place in its cluster.
+    pub place: Arc<Overview>,
+    /// Whether clients should be sent here, else why not.
+    pub ready: Result<(), String>,
+    /// Positions in its log.
+    pub positions: Positions,
+    /// The alarms on its account.
+    pub alarms: Vec<String>,
+    /// What it holds.
+    pub store: Store,
+    /// What waits in memory, by name: so many bytes, of so many that may.
+    pub queues: Vec<(&'static str, u64, u64)>,
 }
 
 /// A run of entries that the store has applied just now.

@@ -28,6 +28,7 @@ use crate::api::peer_port::may_call;
 use crate::boot::recover::{self, RecoverError};
 use crate::boot::restore::{self, RestoreError};
 use crate::config::{Bootstrap, Config, TlsConfig};
+use crate::glance::RunningNode;
 use crate::health::Health;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
@@ -234,6 +235,9 @@ impl Node {
         let (stop_clients, clients_stop) = watch::channel(false);
         let (stop_peers, peers_stop) = watch::channel(false);
         let health = Health::new(raft.clone(), leaving.clone());
+        if let Some(observer) = raft.observer() {
+            observer.serves(Arc::new(RunningNode::new(&health, &hub, config.send_budget_bytes)));
+        }
         let limit = config.request_bytes_max;
 
         let (reporter, health_service) = health_reporter();

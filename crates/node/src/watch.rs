@@ -101,6 +101,12 @@ impl WatchHub {
         self.read_ring().revision
     }
 
+    /// Bytes that the ring takes, and may take.
+    pub fn ring_bytes(&self) -> (usize, usize) {
+        let ring = self.read_ring();
+        (ring.bytes, ring.bytes_max)
+    }
+
     /// Registers a watcher. It must look at the ring, or the disk, for what came before.
     pub fn watch(self: &Arc<Self>, range: KeyRange) -> Watcher {
         let signal = Arc::new(Signal::default());

@@ -6,16 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser as _;
-use kvorum_node::config::{Cli, Config};
-use kvorum_node::limits::Limits;
+use kvorum_node::observer::Seen;
 use kvorum_node::server::{self, StartError};
 use tokio::sync::Notify;
 
+use crate::calm::Calm;
 use crate::check::{Checks, Member};
+use crate::orders::{Order, Orders};
 use crate::plan::{Fault, What};
+use crate::setup::Setup;
 use crate::world::clock::{Micros, SECOND};
-use crate::world::names::{name, own_address};
+use crate::world::names::name;
 use crate::world::network::{CLIENT_PORT, HostId, PEER_PORT};
 use crate::world::rot::Rot;
 use crate::world::{Death, World};
@@ -29,11 +30,14 @@ const DISK_FAILED: &str = "os error 5";
 const DISK_FULL: &str = "no storage space";
 /// How it says that its disk has rotted.
 const DAMAGED: [&str; 2] = ["damage", "missing"];
-/// Raft log that is kept, so that who was away for long gets a snapshot.
-const LOG_RETAIN_BYTES: &str = "64KiB";
-
-/// Where members serve HTTP.
-const HTTP_PORT: u16 = 2381;
+/// How long after a member is asked to lose its power in the midst of a sync it waits for one.
+const AT_SYNC_MAX: Micros = 5 * SECOND;
+/// While no fault has touched a majority for so long, writes are taken.
+const WRITES_MAX: Micros = 20 * SECOND;
+/// How long what stays broken at the end may: until the others have worked without it.
+const BROKEN: Micros = 60 * SECOND;
+/// A member whose disk has been full for so long has said so.
+const FULL_MAX: Micros = 4 * SECOND;
 
 /// Why a run has failed.
 pub type Violation = String;
@@ -65,7 +69,21 @@ pub struct Cluster {
     /// Until when each member's disk fails, and is full.
     errors_until: Vec<Micros>,
     full_until: Vec<Micros>,
+    setup: Setup,
+    /// The feature level that each member's process knows.
+    levels: Vec<u32>,
     checks: Arc<Checks>,
+    /// Who is left alone, and since when.
+    pub calm: Calm,
+    /// What clients want done to members.
+    pub orders: Arc<Orders>,
+    /// Who is to lose its power at its next sync, if that comes by then.
+    at_sync: BTreeMap<HostId, (Micros, Micros)>,
+    /// Since when disks are full.
+    full: BTreeMap<HostId, Micros>,
+    /// The last write that was taken, and the last look at all members.
+    written: Micros,
+    looked: Micros,
     /// Faults by kind, for the summary.
     pub faults: BTreeMap<&'static str, u64>,
     /// Processes that died although no fault killed them, which some faults make them do.
@@ -74,7 +92,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Adds the members to a world that has no hosts yet, and starts them.
-    pub fn start(world: &mut World, dir: &Path, clocks_ppm: &[u64]) -> io::Result<Cluster> {
+    pub fn start(world: &mut World, dir: &Path, clocks_ppm: &[u64], setup: Setup) -> io::Result<Cluster> {
         let members = clocks_ppm.len();
         let mut cluster = Cluster {
             members,
@@ -86,7 +104,15 @@ impl Cluster {
             rotten: BTreeMap::new(),
             errors_until: vec![0; members],
             full_until: vec![0; members],
+            setup,
+            levels: vec![0; members],
             checks: Checks::new(world.trace.clone()),
+            calm: Calm::new(members),
+            orders: Orders::new(),
+            at_sync: BTreeMap::new(),
+            full: BTreeMap::new(),
+            written: 0,
+            looked: 0,
             faults: BTreeMap::new(),
             deaths: 0,
         };
@@ -108,13 +134,17 @@ impl Cluster {
     }
 
     fn start_member(&mut self, world: &mut World, host: HostId) -> io::Result<()> {
-        if world.hosts[host].is_up() {
+        if world.hosts[host].is_up() || self.orders.is_held_down(host) {
             return Ok(());
         }
-        let config = config(host, &world.hosts[host].dir).map_err(io::Error::other)?;
+        let (dir, now) = (world.hosts[host].dir.clone(), world.clock.now());
+        let config = self.setup.config(host, &dir, now).map_err(io::Error::other)?;
         let life = Life::default();
         self.lives[host] = life.clone();
-        let observer = Arc::new(Member { checks: self.checks.clone(), host });
+        self.levels[host] = self.setup.level(host, now);
+        self.checks.starts(host, self.levels[host]);
+        let (checks, disk) = (self.checks.clone(), world.disks[host].clone());
+        let observer = Arc::new(Member { checks, host, dir, disk });
         world.start(host, Some(observer), |machine, runtime| {
             runtime.spawn(async move {
                 let stopped = server::run(config, machine, life.stop.notified()).await;
@@ -132,6 +162,9 @@ impl Cluster {
         for (host, why) in ended {
             // Where its files are is another place in each run.
             let why = why.replace(&*world.hosts[host].dir.to_string_lossy(), "DATA");
+            if host >= self.members {
+                return Err(format!("the clients of host {host} died: {why}"));
+            }
             if !self.is_expected(world, host, &why) {
                 return Err(format!("member {host} died: {why}"));
             }
@@ -143,6 +176,13 @@ impl Cluster {
             if world.hosts[host].is_up() && self.lives[host].has_stopped.load(Ordering::Relaxed) {
                 self.end_process(world, host, Death::Killed, RESTART)?;
             }
+        }
+        self.follow_orders(world)?;
+        self.lose_power_at_sync(world)?;
+        if world.clock.now() >= self.looked + SECOND {
+            self.looked = world.clock.now();
+            self.upgrade(world);
+            self.look(world)?;
         }
         while let Some((&key, _)) = self.later.first_key_value()
             && key.0 <= world.clock.now()
@@ -164,7 +204,89 @@ impl Cluster {
         lasts: Micros,
     ) -> Result<(), Violation> {
         world.kill(host, death).map_err(told)?;
+        self.calm.disturb(host, world.clock.now() + lasts);
+        self.orders.note_calm(self.calm.all_since());
+        // In a log that has rotted nothing can be looked up.
+        if death == Death::PowerLost && !self.rotten.contains_key(&host) {
+            self.checks.power_lost(host, &world.hosts[host].dir);
+        }
         self.schedule(world.clock.now() + lasts, Later::Start(host));
+        Ok(())
+    }
+
+    /// Does what clients want done to members.
+    fn follow_orders(&mut self, world: &mut World) -> Result<(), Violation> {
+        for order in self.orders.take() {
+            let now = world.clock.now();
+            world.trace.tell("order", format!("{order:?}"));
+            match order {
+                Order::Kill(host, lasts) => self.end_process(world, host, Death::Killed, lasts)?,
+                Order::Start(host) => self.schedule(now, Later::Start(host)),
+                Order::Wipe(host) => {
+                    self.end_process(world, host, Death::Killed, SECOND)?;
+                    world.wipe(host).map_err(told)?;
+                    self.checks.wiped(host);
+                }
+                Order::Recovered(last) => self.checks.recovered(last),
+            }
+        }
+        Ok(())
+    }
+
+    fn lose_power_at_sync(&mut self, world: &mut World) -> Result<(), Violation> {
+        let now = world.clock.now();
+        for (host, (until, lasts)) in self.at_sync.clone() {
+            if world.disks[host].is_syncing() && world.hosts[host].is_up() {
+                world.trace.tell("fault", format!("member {host} loses its power in the midst of a sync"));
+                self.at_sync.remove(&host);
+                world.disks[host].slow_down(0);
+                self.end_process(world, host, Death::PowerLost, lasts)?;
+            } else if now > until {
+                self.at_sync.remove(&host);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops who is to be of a newer release by now; it is started as such.
+    fn upgrade(&mut self, world: &World) {
+        let now = world.clock.now();
+        for host in 0..self.members {
+            if world.hosts[host].is_up() && self.levels[host] < self.setup.level(host, now) {
+                self.lives[host].stop.notify_one();
+                self.calm.note(What::Stops(host), now);
+                self.orders.note_calm(self.calm.all_since());
+            }
+        }
+    }
+
+    /// How members are, as they say themselves; those that stand still say nothing.
+    pub fn seen(&self, world: &World) -> BTreeMap<HostId, Seen> {
+        let speaks =
+            |host: &HostId| world.hosts[*host].is_up() && !world.hosts[*host].stands(world.clock.now());
+        (0..self.members).filter(speaks).filter_map(|host| Some((host, self.checks.glance(host)?))).collect()
+    }
+
+    /// The look of every second.
+    fn look(&mut self, world: &World) -> Result<(), Violation> {
+        let (now, seen) = (world.clock.now(), self.seen(world));
+        let furthest = seen.values().map(|seen| seen.positions.applied).max().unwrap_or_default();
+        for (host, seen) in &seen {
+            self.checks.look(*host, now, seen, self.calm.since(*host), furthest);
+        }
+        self.written = self.written.max(self.orders.written());
+        let since = self.calm.majority_since().max(self.written).max(self.orders.founded());
+        if self.orders.founded() > 0 && !self.orders.is_over() && now > since + WRITES_MAX {
+            let seconds = (now - since) / SECOND;
+            return Err(format!("no write was taken for {seconds} s, though a majority was left alone"));
+        }
+        for (host, since) in &self.full {
+            let Some(node_id) = seen.get(host).map(|seen| seen.place.node_id) else { continue };
+            let is_told = seen.values().any(|seen| seen.store.space_alarms().contains(&node_id));
+            if now > self.calm.majority_since().max(*since) + FULL_MAX && !is_told {
+                return Err(format!("the disk of member {host} is full, and nobody is told"));
+            }
+        }
         Ok(())
     }
 
@@ -185,6 +307,13 @@ impl Cluster {
                     self.end_process(world, host, death, lasts)?;
                 }
                 if death == Death::Killed { "kill" } else { "power" }
+            }
+            What::DiesAtSync(host, slow) => {
+                world.disks[host].slow_down(slow);
+                let until = world.clock.now() + AT_SYNC_MAX;
+                self.at_sync.insert(host, (until, lasts));
+                self.calm.disturb(host, until);
+                "atsync"
             }
             What::Stops(host) => {
                 self.lives[host].stop.notify_one();
@@ -220,6 +349,7 @@ impl Cluster {
             What::FullDisk(host, left_bytes) => {
                 world.disks[host].fill_up(left_bytes);
                 self.full_until[host] = self.full_until[host].max(until);
+                self.full.entry(host).or_insert(world.clock.now());
                 "fulldisk"
             }
             What::Names(trouble) => {
@@ -235,7 +365,12 @@ impl Cluster {
         };
         self.set_weather(world);
         *self.faults.entry(name).or_default() += 1;
-        if !matches!(what, What::Dies(..) | What::Stops(_) | What::Stands(_) | What::Reset(..)) {
+        self.calm.note(what, until);
+        self.orders.note_calm(self.calm.all_since());
+        if !matches!(
+            what,
+            What::Dies(..) | What::DiesAtSync(..) | What::Stops(_) | What::Stands(_) | What::Reset(..)
+        ) {
             self.schedule(until, Later::End(what));
         }
         Ok(())
@@ -299,7 +434,10 @@ impl Cluster {
             What::Loss(lost) => self.lost.retain(|other| *other != lost),
             What::Late(late) => self.late.retain(|other| *other != late),
             What::SlowDisk(host, _) => world.disks[host].slow_down(0),
-            What::FullDisk(host, _) => world.disks[host].fill_up(u64::MAX / 2),
+            What::FullDisk(host, _) => {
+                self.full.remove(&host);
+                world.disks[host].fill_up(u64::MAX / 2);
+            }
             What::DiskErrors(host, op) => world.disks[host].set_failing(op, false),
             What::Names(trouble) => world.network.with(|network| network.trouble_names(trouble, false)),
             What::Rots(host, _) => self.end_rot(world, host)?,
@@ -315,6 +453,41 @@ impl Cluster {
         world.network.with(|network| network.set_weather((300, 1000 + late), lost));
     }
 
+    /// Everything is well from now on but for one thing, which lasts.
+    pub fn heal_most(&mut self, world: &mut World, broken: Option<What>) -> Result<(), Violation> {
+        self.heal(world)?;
+        let at = world.clock.now();
+        broken.map_or(Ok(()), |what| self.begin(world, Fault { at, lasts: BROKEN, what }))
+    }
+
+    /// The last entry that any member has applied.
+    pub fn furthest(&self, world: &World) -> u64 {
+        self.seen(world).values().map(|seen| seen.positions.applied).max().unwrap_or_default()
+    }
+
+    /// Whether all members have.
+    pub fn have_applied(&self, world: &World, index: u64) -> bool {
+        let seen = self.seen(world);
+        seen.len() == self.members && seen.values().all(|seen| seen.positions.applied >= index)
+    }
+
+    /// At the end all members hold the same, and say so.
+    pub fn check_equal(&self, world: &World) -> Result<(), Violation> {
+        let mut first = None;
+        for (host, seen) in self.seen(world) {
+            let revision = seen.store.revision();
+            let hash = seen.store.hash(revision).map_err(|error| format!("member {host}: {error}"))?;
+            let members: Vec<u64> = seen.place.members.iter().map(|member| member.node_id).collect();
+            let (level, bytes) = (seen.store.feature_level(), seen.store.logical_bytes());
+            let held = (revision, hash, members, level, bytes);
+            let known = first.get_or_insert_with(|| held.clone());
+            if *known != held {
+                return Err(format!("member {host} ends with {held:x?}, and another one with {known:x?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Everything is well from now on.
     pub fn heal(&mut self, world: &mut World) -> Result<(), Violation> {
         for later in std::mem::take(&mut self.later).into_values() {
@@ -322,8 +495,12 @@ impl Cluster {
                 self.end(world, what)?;
             }
         }
+        self.at_sync.clear();
+        self.full.clear();
         world.disks.iter().for_each(|disk| disk.heal());
         world.resume_all();
+        self.calm.heal(world.clock.now());
+        self.orders.note_calm(self.calm.all_since());
         for host in 0..self.members {
             self.start_member(world, host).map_err(told)?;
         }
@@ -343,20 +520,4 @@ fn refuse(error: StartError) {
 
 fn told(error: io::Error) -> Violation {
     format!("the simulation itself failed: {error}")
-}
-
-fn config(host: HostId, dir: &Path) -> Result<Config, String> {
-    let (ip, name) = (own_address(host), name(host));
-    let dir = dir.to_string_lossy();
-    let ports = [("client", CLIENT_PORT), ("peer", PEER_PORT), ("http", HTTP_PORT)];
-    let listen = ports.map(|(name, port)| format!("--listen-{name}={ip}:{port}"));
-    let flags =
-        ["kvorum-node", "--cache-bytes=8MiB", "--log-retain-bytes", LOG_RETAIN_BYTES, "--data-dir", &dir];
-    let advertise = [("client", CLIENT_PORT), ("peer", PEER_PORT)];
-    let advertise = advertise.map(|(name_of, port)| format!("--advertise-{name_of}={name}:{port}"));
-    let flags = flags.into_iter().map(str::to_owned).chain(listen).chain(advertise);
-    let cli = Cli::try_parse_from(flags).map_err(|error| error.to_string())?;
-    let config = cli.flags.validate().map_err(|error| error.to_string())?;
-    let store = kvorum_store::Limits { repeatable: true, ..config.limits.store };
-    Ok(Config { client_threads: 0, limits: Limits { store, ..config.limits }, ..config })
 }

@@ -4,12 +4,16 @@
 //! The nodes are the ones that are shipped: only what they are given of a machine is simulated here.
 #![forbid(unsafe_code)]
 
+mod calm;
 mod check;
 mod cluster;
 mod driver;
 mod marks;
+mod model;
+mod orders;
 mod plan;
 mod run;
+mod setup;
 mod shrink;
 mod spin;
 mod summary;

@@ -50,6 +50,8 @@ pub enum Kind {
     Delay,
     /// Connections between two members are reset.
     Reset,
+    /// A machine loses its power while it syncs.
+    AtSync,
     /// Syncs are slow.
     SlowDisk,
     /// Syncs do not end for a while.
@@ -67,9 +69,10 @@ pub enum Kind {
 }
 
 /// All kinds, with the names that people give.
-pub const KINDS: [(&str, Kind); 17] = [
+pub const KINDS: [(&str, Kind); 18] = [
     ("kill", Kind::Kill),
     ("power", Kind::Power),
+    ("atsync", Kind::AtSync),
     ("stop", Kind::Stop),
     ("pause", Kind::Pause),
     ("isolate", Kind::Isolate),
@@ -122,6 +125,8 @@ pub struct Fault {
 pub enum What {
     /// A process ends.
     Dies(HostId, Death),
+    /// A machine loses its power at the next sync; syncs take up to so much longer until then.
+    DiesAtSync(HostId, Micros),
     /// A process is asked to stop.
     Stops(HostId),
     /// A process stands still.
@@ -166,6 +171,9 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// How fast the clock of each member runs.
     pub clocks_ppm: Vec<u64>,
+    /// What stays broken at the end while all else is healed, if anything: too little to keep the others from working.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<What>,
 }
 
 impl Plan {
@@ -187,7 +195,8 @@ impl Plan {
             faults.push(Fault { at, lasts, what: draw_what(&mut random, *kind, members) });
             at += random.random_range(0..=pause_max);
         }
-        Plan { about: String::new(), seed, lasts, faults, clocks_ppm }
+        let broken = draw_broken(&mut stream(seed, "broken"), members);
+        Plan { about: String::new(), seed, lasts, faults, clocks_ppm, broken }
     }
 
     /// What a file holds.
@@ -197,9 +206,8 @@ impl Plan {
         let text = std::fs::read(path).map_err(|error| told(&error))?;
         let plan: Plan = serde_json::from_slice(&text).map_err(|error| told(&error))?;
         let members = plan.clocks_ppm.len();
-        if members == 0
-            || plan.faults.iter().any(|fault| fault.what.hosts().iter().any(|host| *host >= members))
-        {
+        let mut happening = plan.faults.iter().map(|fault| fault.what).chain(plan.broken);
+        if members == 0 || happening.any(|what| what.hosts().iter().any(|host| *host >= members)) {
             return Err(told(&"a fault is of a member that there is not"));
         }
         Ok(plan)
@@ -221,6 +229,7 @@ impl What {
     pub fn hosts(self) -> Vec<HostId> {
         match self {
             What::Dies(host, _)
+            | What::DiesAtSync(host, _)
             | What::Stops(host)
             | What::Stands(host)
             | What::Alone(host)
@@ -251,6 +260,22 @@ fn draw_clock(random: &mut StdRng, kinds: &[Kind]) -> u64 {
     if kinds.contains(&Kind::Clocks) && is_wild { wild } else { usual }
 }
 
+/// Nothing where no majority would be left.
+fn draw_broken(random: &mut StdRng, members: usize) -> Option<What> {
+    if members < 3 {
+        return None;
+    }
+    let host = random.random_range(0..members);
+    let all = [
+        What::HungDisk(host),
+        What::Stands(host),
+        What::Alone(host),
+        What::Dies(host, Death::Killed),
+        What::Dies(host, Death::PowerLost),
+    ];
+    all.choose(random).copied()
+}
+
 fn draw_what(random: &mut StdRng, kind: Kind, members: usize) -> What {
     let host = random.random_range(0..members);
     let other = (host + random.random_range(1..members.max(2))) % members;
@@ -258,6 +283,7 @@ fn draw_what(random: &mut StdRng, kind: Kind, members: usize) -> What {
     match kind {
         Kind::Kill => What::Dies(host, Death::Killed),
         Kind::Power => What::Dies(host, Death::PowerLost),
+        Kind::AtSync => What::DiesAtSync(host, late),
         Kind::Stop => What::Stops(host),
         Kind::Pause | Kind::Clocks => What::Stands(host),
         Kind::Isolate => What::Alone(host),

@@ -4,24 +4,27 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use kvorum_faults::{linear, timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, Violation};
 use crate::marks::Marks;
 use crate::plan::Plan;
+use crate::setup::Setup;
 use crate::spin::Watched;
 use crate::workload::{self, Session};
 use crate::world::World;
 use crate::world::clock::{Micros, SECOND};
 
-/// How long the search through one register's history may take, in real time.
-const SEARCH_MAX: Duration = Duration::from_secs(60);
 /// How long founding and the looks at the end may take.
 const FOUND_MAX: Micros = 60 * SECOND;
 const FINISH_MAX: Micros = 300 * SECOND;
+/// How long a majority that is well may take until it takes writes, and members until they have caught up under load.
+const WRITES_MAX: Micros = 15 * SECOND;
+const IN_FLIGHT: Micros = 3 * SECOND;
+const CATCH_UP_MAX: Micros = 60 * SECOND;
+/// How long what is done to the membership may take.
+const EXERCISE_MAX: Micros = 400 * SECOND;
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -68,7 +71,8 @@ pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     let all = run.trace.as_ref().map(File::create).transpose()?;
     let Run { plan, .. } = run;
     let mut world = World::new(plan.seed, all)?;
-    let mut cluster = Cluster::start(&mut world, dir, &plan.clocks_ppm)?;
+    let setup = Setup::draw(plan.seed, plan.clocks_ppm.len(), plan.lasts);
+    let mut cluster = Cluster::start(&mut world, dir, &plan.clocks_ppm, setup)?;
     let session = workload::start(&mut world, &cluster, plan.seed, dir)?;
     let watched = Watched::begin(world.clock.clone(), spins(plan.seed, &world));
     let violation = live(&mut world, &mut cluster, &session, plan);
@@ -119,10 +123,27 @@ fn live(world: &mut World, cluster: &mut Cluster, session: &Session, plan: &Plan
         }
         step(world, cluster, session)?;
     }
+    cluster.heal_most(world, plan.broken)?;
+    // What was under way when it broke counts for nothing.
+    let since = world.clock.now() + IN_FLIGHT;
+    let refused = "a majority that is well takes no writes";
+    advance(world, cluster, session, WRITES_MAX, refused, |session| session.has_written_since(since))?;
     cluster.heal(world)?;
+    let furthest = cluster.furthest(world);
+    let end = world.clock.now() + CATCH_UP_MAX;
+    while !cluster.have_applied(world, furthest) {
+        step(world, cluster, session)?;
+        if world.clock.now() > end {
+            return Err(format!("not all members have caught up within {} s", CATCH_UP_MAX / SECOND));
+        }
+    }
+    session.set_healed();
+    advance(world, cluster, session, EXERCISE_MAX, "the exercise did not end", Session::is_exercised)?;
+    cluster.orders.set_over(true);
     session.stop();
     let late = "the clients did not come to an end after all was well again";
-    advance(world, cluster, session, FINISH_MAX, late, Session::is_finished)
+    advance(world, cluster, session, FINISH_MAX, late, Session::is_finished)?;
+    cluster.check_equal(world)
 }
 
 fn advance(
@@ -151,10 +172,7 @@ fn step(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(
 
 /// What only the whole of a history shows.
 fn check(session: &Session) -> Result<(), Violation> {
-    session.told(|told| {
-        timeline::check(&told.marks).map_err(|failure| failure.to_string())?;
-        linear::check(&told.records, SEARCH_MAX).map_err(|failure| failure.to_string())
-    })
+    session.told(|told| told.check())
 }
 
 /// What this process has used so far; zero where /proc does not say.

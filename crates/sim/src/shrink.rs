@@ -27,6 +27,7 @@ pub fn shrink(plan: Plan, violation: &str, run: &dyn Fn(&Plan) -> Option<Outcome
     let mut shrinker = Shrinker { run, manner, tries: 0, begun: Instant::now(), smallest: plan };
     shrinker.cut_end();
     shrinker.drop_faults();
+    shrinker.drop_broken();
     shrinker.drop_members();
     shrinker.set_clocks();
     shrinker.cut_end();
@@ -85,6 +86,12 @@ impl Shrinker<'_> {
         }
     }
 
+    /// Nothing stays broken at the end.
+    fn drop_broken(&mut self) {
+        let plan = Plan { broken: None, ..self.smallest.clone() };
+        self.accept(plan);
+    }
+
     /// Goes down to as many members as still fail: one, three.
     fn drop_members(&mut self) {
         for members in [1, 3] {
@@ -92,6 +99,8 @@ impl Shrinker<'_> {
             plan.clocks_ppm.truncate(members);
             let is_there = |fault: &Fault| fault.what.hosts().iter().all(|host| *host < members);
             plan.faults.retain(is_there);
+            plan.broken =
+                plan.broken.filter(|what| members > 1 && what.hosts().iter().all(|host| *host < members));
             if self.accept(plan) {
                 return;
             }
@@ -143,11 +152,12 @@ mod tests {
         };
         let faults = (5..100).map(fault).collect();
         let clocks_ppm = vec![TRUE_PPM + 7; 5];
-        let plan = Plan { about: String::new(), seed: 1, lasts: 120 * SECOND, faults, clocks_ppm };
+        let (about, broken) = (String::new(), Some(What::Alone(4)));
+        let plan = Plan { about, seed: 1, lasts: 120 * SECOND, faults, clocks_ppm, broken };
         let least = shrink(plan, "member 3 lost 2 keys", &fails);
         let left: Vec<_> = least.faults.iter().map(|fault| (fault.at / SECOND, fault.what)).collect();
         assert_eq!(left, [(30, What::Ring), (70, What::Dies(1, Death::Killed))]);
         assert!((70..=71).contains(&(least.lasts / SECOND)), "{least:?}");
-        assert_eq!(least.clocks_ppm, [TRUE_PPM; 3]);
+        assert_eq!((least.clocks_ppm, least.broken), (vec![TRUE_PPM; 3], None));
     }
 }

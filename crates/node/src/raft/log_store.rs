@@ -7,6 +7,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
 
 use kvorum_store::log::Log;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -18,6 +19,7 @@ use super::types::{
     stored_vote,
 };
 use crate::blocking::Blocking;
+use crate::observer::Observer;
 
 /// The log for openraft; a clone reads and writes the same log.
 #[derive(Clone)]
@@ -25,12 +27,18 @@ pub struct LogStore {
     log: Log,
     blocking: Blocking,
     append_bytes_max: usize,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl LogStore {
     /// Wraps an open log. One append to another member carries so many bytes, or a single larger entry.
-    pub fn new(log: Log, blocking: Blocking, append_bytes_max: usize) -> Self {
-        LogStore { log, blocking, append_bytes_max }
+    pub fn new(
+        log: Log,
+        blocking: Blocking,
+        append_bytes_max: usize,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Self {
+        LogStore { log, blocking, append_bytes_max, observer }
     }
 
     /// An error ends raft, and with it the process: a log that can't be read holds what others may need,
@@ -94,8 +102,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (done, durable) = oneshot::channel();
-        self.log.save_vote(stored_vote(vote), Box::new(move || _ = done.send(())));
-        wait(durable).await
+        let stored = stored_vote(vote);
+        self.log.save_vote(stored, Box::new(move || _ = done.send(())));
+        wait(durable).await?;
+        if let Some(observer) = &self.observer {
+            observer.voted(stored);
+        }
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -114,22 +127,39 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().map(|entry| store_entry(&entry)).collect();
+        let entries: Vec<_> = entries.into_iter().map(|entry| store_entry(&entry)).collect();
         self.log.room().await;
-        self.log.append(entries, Box::new(move || callback.io_completed(Ok(()))));
+        let (observer, last) = (self.observer.clone(), entries.last().map(|entry| entry.log_id));
+        let done = move || {
+            if let (Some(observer), Some(last)) = (observer, last) {
+                observer.appended(last);
+            }
+            callback.io_completed(Ok(()));
+        };
+        self.log.append(entries, Box::new(done));
         Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         let (done, durable) = oneshot::channel();
         let last = last_log_id.as_ref().map(store_log_id);
+        if let Some(observer) = &self.observer {
+            observer.cut(last, self.log.state().last);
+        }
         self.log.truncate_after(last, Box::new(move || _ = done.send(())));
         wait(durable).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
         let (done, durable) = oneshot::channel();
-        self.log.purge(store_log_id(&log_id), Box::new(move || _ = done.send(())));
+        let upto = store_log_id(&log_id);
+        // It becomes empty where it lacks that entry.
+        if let Some(observer) = &self.observer
+            && self.log.term_of(upto.index).is_none_or(|term| term != upto.term)
+        {
+            observer.cut(Some(upto), self.log.state().last);
+        }
+        self.log.purge(upto, Box::new(move || _ = done.send(())));
         wait(durable).await
     }
 }

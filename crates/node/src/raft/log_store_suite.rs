@@ -155,7 +155,7 @@ impl StoreBuilder<TypeConfig, Filled, Memory, TempDir> for Stores {
         let dir = TempDir::new().expect("a temporary directory");
         let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
         let log = Log::open(dir.path(), NODE_ID, options).expect("a new log");
-        Ok((dir, Filled(LogStore::new(log, Blocking::new(ThreadPool), 1 << 20)), Memory::default()))
+        Ok((dir, Filled(LogStore::new(log, Blocking::new(ThreadPool), 1 << 20, None)), Memory::default()))
     }
 }
 

@@ -144,11 +144,11 @@ struct SetAside {
 
 /// A [`Raft`] that does not keep it.
 #[derive(Clone)]
-struct WeakRaft(Weak<Inner>);
+pub(crate) struct WeakRaft(Weak<Inner>);
 
 impl WeakRaft {
     /// The handle, unless the node has stopped.
-    fn upgrade(&self) -> Result<Raft, RequestError> {
+    pub(crate) fn upgrade(&self) -> Result<Raft, RequestError> {
         self.0.upgrade().map(|inner| Raft { inner }).ok_or(RequestError::ShuttingDown)
     }
 }
@@ -175,7 +175,7 @@ struct Core {
 
 impl Raft {
     /// For what the handle owns itself.
-    fn downgrade(&self) -> WeakRaft {
+    pub(crate) fn downgrade(&self) -> WeakRaft {
         WeakRaft(Arc::downgrade(&self.inner))
     }
 
@@ -184,6 +184,25 @@ impl Raft {
             Some(reason) => RequestError::StatusOnly(reason.clone()),
             None => RequestError::Unjoined,
         })
+    }
+
+    /// Who looks on at what this node does, if anybody does.
+    pub(crate) fn observer(&self) -> Option<&Arc<dyn Observer>> {
+        self.inner.observer.as_ref()
+    }
+
+    /// What waits in memory, by name, each with what it takes and may take, in bytes.
+    pub fn queues(&self) -> [(&'static str, u64, u64); 2] {
+        let (log, limits) = (&self.inner.log, &self.options().limits);
+        [
+            ("log queue", log.queued_bytes() as u64, limits.log_queue_bytes as u64),
+            // What is not durable yet stays in the cache too.
+            (
+                "log cache",
+                log.cached_bytes() as u64,
+                (limits.log_cache_bytes + limits.log_queue_bytes) as u64,
+            ),
+        ]
     }
 
     /// The store, for reads.

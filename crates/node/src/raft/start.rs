@@ -125,7 +125,8 @@ impl Raft {
     pub(super) async fn start_core(&self, disk: data_dir::Identity) -> Result<(), StartError> {
         let inner = &self.inner;
         let append_bytes_max = inner.options.limits.append_bytes_max;
-        let mut log_store = LogStore::new(inner.log.clone(), inner.blocking.clone(), append_bytes_max);
+        let (log, observer) = (inner.log.clone(), inner.observer.clone());
+        let mut log_store = LogStore::new(log, inner.blocking.clone(), append_bytes_max, observer);
         let mut state_machine = StateMachine::new(
             inner.store.clone(),
             inner.applier.clone(),

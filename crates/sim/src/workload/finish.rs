@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use kvorum_client::{Client, Error, KeyRange, KeyValue};
-use kvorum_faults::journal::Journal;
 use tokio::time::{sleep, timeout};
 
-use super::{HostNetwork, Session, client, options};
+use super::{HostNetwork, SPARE_KEYS, Session, client, counters, options};
 use crate::world::trace::hash_bytes;
 
 /// How long the cluster may take to take a write once all is well, and members to catch up.
@@ -28,6 +27,12 @@ pub async fn write_last(session: &Session, network: &HostNetwork) -> Result<(), 
         loop {
             match client.set("end", "").await {
                 Ok(answer) => return answer.header.revision,
+                // Where nothing may grow something is deleted.
+                Err(Error::NoSpace { .. }) => {
+                    if let Some(revision) = delete_spare(&client).await {
+                        return revision;
+                    }
+                }
                 Err(_) => sleep(PAUSE).await,
             }
         }
@@ -41,8 +46,19 @@ pub async fn write_last(session: &Session, network: &HostNetwork) -> Result<(), 
     Ok(())
 }
 
+async fn delete_spare(client: &Client) -> Option<u64> {
+    for number in 0..SPARE_KEYS {
+        match client.delete(format!("spare/{number}")).await {
+            Ok(answer) if answer.deleted > 0 => return Some(answer.header.revision),
+            Ok(_) => {}
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+    None
+}
+
 /// Looks at what each member holds.
-pub async fn look(session: &Session, network: &HostNetwork, journal: Journal) -> Result<(), Error> {
+pub async fn look(session: &Session, network: &HostNetwork) -> Result<(), Error> {
     let revision = session.last_revision.load(Ordering::Relaxed);
     let mut first: Option<Vec<KeyValue>> = None;
     for endpoint in &session.endpoints {
@@ -63,8 +79,9 @@ pub async fn look(session: &Session, network: &HostNetwork, journal: Journal) ->
     }
     let kvs = first.unwrap_or_default();
     let content = kvs.iter().fold(0, |hash, kv| hash ^ hash_bytes(&kv.value).wrapping_add(kv.mod_revision));
-    session.trace.note("end", &[revision, journal.next(), kvs.len() as u64, content], &[]);
+    session.trace.note("end", &[revision, kvs.len() as u64, content], &[]);
     check_inserts(session, &kvs);
+    check_counters(session, &kvs);
     Ok(())
 }
 
@@ -91,5 +108,15 @@ fn check_inserts(session: &Session, kvs: &[KeyValue]) {
     });
     if let Some(lost) = lost {
         session.violated(lost);
+    }
+}
+
+fn check_counters(session: &Session, kvs: &[KeyValue]) {
+    for (number, count) in session.told(|told| told.counters.clone()) {
+        let key = counters::key(number);
+        let held = kvs.iter().find(|kv| kv.key == key).map(|kv| String::from_utf8_lossy(&kv.value).parse());
+        if let Err(what) = counters::check(number, count, held.and_then(Result::ok).unwrap_or_default()) {
+            session.violated(what);
+        }
     }
 }

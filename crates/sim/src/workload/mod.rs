@@ -1,57 +1,51 @@
 //! What clients do to the cluster meanwhile, with the real client crate, and what they were told.
 
+mod compactions;
+mod counters;
+mod exercises;
 mod finish;
+mod forger;
+mod groups;
+mod history;
+mod idle;
 mod inserts;
+mod mix;
+mod reads;
 mod registers;
+mod sweeps;
+mod told;
 mod ttls;
 mod watchers;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{FutureExt as _, join_all};
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use kvorum_client::admin::Operations;
-use kvorum_client::{Client, ConnectOptions, Error};
-use kvorum_faults::linear::Record;
-use kvorum_faults::timeline::Mark;
+use kvorum_client::{Client, ConnectOptions, Error, KeyRange};
 
+use self::mix::Mix;
+use self::told::Told;
 use crate::cluster::Cluster;
-use crate::world::clock::Clock;
+use crate::orders::Orders;
+use crate::world::clock::{Clock, Micros};
 use crate::world::trace::Trace;
 use crate::world::{HostNetwork, TRUE_PPM, World};
 
-/// Hosts of clients, and clients of each kind.
+/// Hosts of clients, and the one of whoever administers.
 const HOSTS: usize = 2;
-const REGISTER_CLIENTS: u32 = 4;
-const INSERT_CLIENTS: u32 = 2;
-const TTL_CLIENTS: u32 = 3;
+const ADMIN: usize = HOSTS;
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How long founding may wait for a node.
 const FOUND_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// What clients were told.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// What was done to registers.
-    pub records: Vec<Record>,
-    /// Revisions against the clock.
-    pub marks: Vec<Mark>,
-    /// Keys that were inserted, and the revision of each, if it was acknowledged.
-    pub inserts: BTreeMap<String, Option<u64>>,
-    /// Answers.
-    pub answered: u64,
-    /// Calls that failed.
-    pub failed: u64,
-    /// Keys whose TTL was seen to end.
-    pub ttls: u64,
-    /// What must not be.
-    pub violation: Option<String>,
-}
+/// Keys that are there from the start, so that something can be deleted where nothing may grow.
+const SPARE_KEYS: u32 = 10;
+/// Between two looks of a client that rests.
+const REST: Duration = Duration::from_millis(100);
 
 /// What all clients share.
 pub struct Session {
@@ -62,6 +56,19 @@ pub struct Session {
     /// How far off true time the clocks of members are, in a million.
     drift_ppm: u64,
     told: Mutex<Told>,
+    /// Which clients there are.
+    mix: Mix,
+    orders: Arc<Orders>,
+    /// How far the watchers of all keys are.
+    watched: [AtomicU64; HOSTS],
+    /// The last revision that anybody wanted to be the oldest one.
+    compacted: AtomicU64,
+    /// Nobody begins anything.
+    rests: AtomicBool,
+    healed: AtomicBool,
+    exercised: AtomicBool,
+    /// A recovery has begun a new history, which watchers do not follow into.
+    new_history: AtomicBool,
     founded: AtomicBool,
     stops: AtomicBool,
     /// The last revision, once nothing is written any more.
@@ -88,6 +95,59 @@ impl Session {
         self.told(|told| if answer.is_ok() { told.answered += 1 } else { told.failed += 1 });
     }
 
+    /// The same of a write, which a majority has to take.
+    fn answered_write<T>(&self, what: &'static str, number: u64, answer: &Result<T, Error>) {
+        self.answered(what, number, answer);
+        if matches!(answer, Ok(_) | Err(Error::ConditionFailed { .. } | Error::NoSpace { .. })) {
+            self.orders.note_written(self.clock.now());
+        }
+    }
+
+    /// Whether a write was taken since then.
+    pub fn has_written_since(&self, then: Micros) -> bool {
+        self.orders.written() > then
+    }
+
+    /// All is well from now on.
+    pub fn set_healed(&self) {
+        self.healed.store(true, Ordering::Relaxed);
+    }
+
+    fn is_healed(&self) -> bool {
+        self.healed.load(Ordering::Relaxed)
+    }
+
+    fn set_exercised(&self) {
+        self.exercised.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the exercise of the seed is over.
+    pub fn is_exercised(&self) -> bool {
+        self.exercised.load(Ordering::Relaxed)
+    }
+
+    fn set_new_history(&self) {
+        self.new_history.store(true, Ordering::Relaxed);
+        self.told(|told| told.has_new_history = true);
+        // What came before can be read no more.
+        self.compacted.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether revisions have gaps by now.
+    fn has_new_history(&self) -> bool {
+        self.new_history.load(Ordering::Relaxed)
+    }
+
+    /// Since when nothing has gone wrong.
+    fn calm_since(&self) -> Duration {
+        Duration::from_micros(self.orders.calm_since())
+    }
+
+    /// From now on clients rest, or no longer.
+    fn rest(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
+    }
+
     /// Whether the cluster is founded.
     pub fn is_founded(&self) -> bool {
         self.founded.load(Ordering::Relaxed)
@@ -105,6 +165,13 @@ impl Session {
 
     fn stops(&self) -> bool {
         self.stops.load(Ordering::Relaxed)
+    }
+
+    /// Returns when nobody is to rest.
+    async fn rested(&self) {
+        while self.rests.load(Ordering::Relaxed) && !self.stops() {
+            tokio::time::sleep(REST).await;
+        }
     }
 }
 
@@ -129,6 +196,14 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
         endpoints: cluster.endpoints(),
         drift_ppm: drift.unwrap_or_default(),
         told: Mutex::default(),
+        mix: Mix::draw(seed),
+        orders: cluster.orders.clone(),
+        watched: Default::default(),
+        compacted: AtomicU64::new(1),
+        rests: AtomicBool::new(false),
+        healed: AtomicBool::new(false),
+        exercised: AtomicBool::new(false),
+        new_history: AtomicBool::new(false),
         founded: AtomicBool::new(false),
         stops: AtomicBool::new(false),
         last_revision: AtomicU64::new(0),
@@ -136,13 +211,18 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
         working: AtomicU64::new(0),
     });
     let hosts: Vec<_> =
-        (0..HOSTS).map(|number| world.add_host(dir.join(format!("c{number:02}")), TRUE_PPM)).collect();
+        (0..=ADMIN).map(|number| world.add_host(dir.join(format!("c{number:02}")), TRUE_PPM)).collect();
     for (number, host) in hosts.into_iter().enumerate() {
-        let (network, session) = (world.network_of(host), session.clone());
-        let peers = if number == 0 { cluster.peers() } else { Vec::new() };
+        let (network, session, peers) = (world.network_of(host), session.clone(), cluster.peers());
         world.start(host, None, |_, runtime| {
             runtime.spawn(async move {
-                if let Err(error) = work(session.clone(), network, number as u32, peers).await {
+                if number == ADMIN {
+                    if session.mix.forges {
+                        tokio::spawn(forger::work(session.clone(), network.clone(), peers.clone()));
+                    }
+                    return exercises::work(session, network, peers).await;
+                }
+                if let Err(error) = work(session.clone(), network, number, peers).await {
                     session.violated(format!("a client of host {number} ended: {error}"));
                 }
             });
@@ -155,34 +235,25 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
 async fn work(
     session: Arc<Session>,
     network: HostNetwork,
-    number: u32,
+    number: usize,
     peers: Vec<String>,
 ) -> Result<(), Error> {
-    if peers.is_empty() {
-        while !session.is_founded() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    } else {
+    if number == 0 {
         let operations = Operations::at(peers.clone(), FOUND_TIMEOUT)?.connect_options(options(&network));
         { operations }.found(&peers, &mut |_| {}).await?;
+        let client = client(&session, &network)?;
+        while write_spares(&client).await.is_err() {
+            tokio::time::sleep(REST).await;
+        }
+        session.orders.note_founded(session.clock.now());
         session.founded.store(true, Ordering::Relaxed);
     }
+    while !session.is_founded() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     session.working.fetch_add(1, Ordering::Relaxed);
-    let of_host = |count: u32| (0..count).filter(move |client| client % HOSTS as u32 == number);
-    let mut clients = Vec::new();
-    for client_number in of_host(REGISTER_CLIENTS) {
-        let client = client(&session, &network)?;
-        clients.push(registers::work(session.clone(), client, client_number).boxed());
-    }
-    for client_number in of_host(INSERT_CLIENTS) {
-        let client = client(&session, &network)?;
-        clients.push(inserts::work(session.clone(), client, client_number).boxed());
-    }
-    for client_number in of_host(TTL_CLIENTS) {
-        let client = client(&session, &network)?;
-        clients.push(ttls::work(session.clone(), client, client_number).boxed());
-    }
-    let watched = watchers::follow(session.clone(), client(&session, &network)?);
+    let clients = clients(&session, &network, number)?;
+    let watched = watchers::follow(session.clone(), client(&session, &network)?, number);
     let clients = async {
         join_all(clients.into_iter().map(tokio::spawn)).await;
         session.working.fetch_sub(1, Ordering::Relaxed);
@@ -194,9 +265,65 @@ async fn work(
     let (journal, ended) = futures_util::future::join(watched, clients).await;
     ended?;
     session.trace.note("watched", &[journal.next()], &[]);
+    session.told(|told| told.journals.push(journal));
     if number == 0 {
-        finish::look(&session, &network, journal).await?;
+        finish::look(&session, &network).await?;
         session.finished.store(true, Ordering::Relaxed);
     }
     Ok(())
+}
+
+async fn write_spares(client: &Client) -> Result<(), Error> {
+    let mut batch = client.batch().delete(KeyRange::prefix("gone/"));
+    for number in 0..SPARE_KEYS {
+        batch = batch.set(format!("spare/{number}"), "");
+    }
+    batch.await.map(drop)
+}
+
+/// The clients of one host.
+fn clients(
+    session: &Arc<Session>,
+    network: &HostNetwork,
+    number: usize,
+) -> Result<Vec<BoxFuture<'static, ()>>, Error> {
+    let mix = session.mix;
+    let of_host = |count: u32| (0..count).filter(move |client| *client as usize % HOSTS == number);
+    let mut clients: Vec<BoxFuture<'static, ()>> = Vec::new();
+    for client_number in of_host(mix.registers) {
+        clients.push(registers::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.groups) {
+        clients.push(groups::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.counters) {
+        clients.push(counters::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.inserts) {
+        clients.push(inserts::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.ttls) {
+        clients.push(ttls::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.sweeps) {
+        clients.push(sweeps::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.scans) {
+        clients.push(reads::scan(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.visits) {
+        clients.push(watchers::visit(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    for client_number in of_host(mix.idle) {
+        clients.push(idle::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    if mix.looks {
+        for (at, endpoint) in (0..).zip(&session.endpoints).filter(|(at, _)| *at as usize % HOSTS == number) {
+            clients.push(reads::look(session.clone(), network.clone(), endpoint.clone(), at).boxed());
+        }
+    }
+    if mix.compacts && number == 0 {
+        clients.push(compactions::work(session.clone(), client(session, network)?).boxed());
+    }
+    Ok(clients)
 }

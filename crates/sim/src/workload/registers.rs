@@ -36,6 +36,7 @@ pub async fn work(session: Arc<Session>, client: Client, number: u32) {
     let random = stream(session.seed, &format!("registers {number}"));
     let mut worker = Worker { session, client, number, random, written: 0, seen: BTreeMap::new() };
     while !worker.session.stops() {
+        worker.session.rested().await;
         let generation = (worker.session.clock.now() / GENERATION) as u32;
         let register = generation * REGISTERS + worker.random.random_range(0..REGISTERS);
         worker.seen.retain(|known, _| register.abs_diff(*known) < REGISTERS);
@@ -97,7 +98,7 @@ impl Worker {
         answer: Result<u64, Error>,
     ) {
         let returned = self.session.clock.moment();
-        self.session.answered("write", value, &answer);
+        self.session.answered_write("write", value, &answer);
         match answer {
             Ok(revision) => {
                 self.seen.insert(register, (value, revision));
@@ -112,7 +113,7 @@ impl Worker {
                 }
             }
             // It changed nothing.
-            Err(Error::Unanswered { .. } | Error::NoCluster { .. }) => {}
+            Err(Error::Unanswered { .. } | Error::NoCluster { .. } | Error::NoSpace { .. }) => {}
             Err(_) => {
                 self.seen.remove(&register);
                 self.record(register, action, called, None);

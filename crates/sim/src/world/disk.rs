@@ -61,6 +61,8 @@ pub struct Disk {
 struct State {
     random: StdRng,
     journal: Journal,
+    /// A sync is under way until then.
+    syncs_until: Micros,
     /// Syncs do not end before.
     hangs_until: Micros,
     /// Each sync takes up to so much longer.
@@ -78,6 +80,7 @@ impl Disk {
         let state = State {
             random,
             journal: Journal::new(dir.with_extension("attic")),
+            syncs_until: 0,
             hangs_until: 0,
             slow: 0,
             total_bytes: TOTAL_BYTES,
@@ -110,6 +113,20 @@ impl Disk {
     /// From now on calls of this kind may fail, or none of them does.
     pub fn set_failing(&self, op: Op, fails: bool) {
         self.with(|state| if fails { state.fails.insert(op) } else { state.fails.remove(&op) });
+    }
+
+    /// Whether something was written, and its sync is not over.
+    pub fn is_syncing(&self) -> bool {
+        let now = self.clock.now();
+        self.with(|state| state.syncs_until > now)
+    }
+
+    /// Copies what the power would leave at least of a directory, if it went now. None: nothing would go.
+    pub fn copy_durable(&self, dir: &Path, to: &Path) -> io::Result<Option<()>> {
+        self.with(|state| match state.journal.is_unsynced(dir) {
+            true => state.journal.copy_durable(dir, to).map(Some),
+            false => Ok(None),
+        })
     }
 
     /// It is as it should be.
@@ -315,7 +332,9 @@ impl Files for DiskFiles {
         let now = self.0.clock.now();
         let takes = self.0.with(|state| {
             let takes = state.random.random_range(SYNC.0..=SYNC.1 + state.slow);
-            takes + state.hangs_until.saturating_sub(now)
+            let takes = takes + state.hangs_until.saturating_sub(now);
+            state.syncs_until = now + takes;
+            takes
         });
         Duration::from_micros(takes)
     }

@@ -47,6 +47,11 @@ impl Host {
         self.process.as_ref().map(|process| process.runtime.idle())
     }
 
+    /// Whether it stands still.
+    pub fn stands(&self, now: Micros) -> bool {
+        now < self.stands_until
+    }
+
     /// Lets true time pass. A process that stands still finds it passed when it goes on.
     pub(super) fn run(&mut self, passes: Micros, now: Micros) {
         self.owed += passes * self.clock_ppm;

@@ -217,6 +217,44 @@ impl Journal {
         if fs::metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
     }
 
+    /// Copies a directory of files as it would be if all went that the power may take.
+    pub fn copy_durable(&self, dir: &Path, to: &Path) -> io::Result<()> {
+        fs::create_dir_all(to)?;
+        let copied = |path: &Path| path.file_name().map(|name| to.join(name)).unwrap_or_default();
+        for item in fs::read_dir(dir)? {
+            let path = item?.path();
+            self.copy_file(&path, &copied(&path))?;
+        }
+        for change in self.names.iter().rev().filter(|change| change.dir() == dir) {
+            match change {
+                Change::Made(path) => remove_if_there(&copied(path))?,
+                Change::Renamed { from, to: now, over } => {
+                    match from.parent() == Some(dir) {
+                        true => fs::rename(copied(now), copied(from))?,
+                        false => remove_if_there(&copied(now))?,
+                    }
+                    over.as_ref().map_or(Ok(()), |kept| self.copy_file(kept, &copied(now)))?;
+                }
+                Change::Removed { path, kept } => self.copy_file(kept, &copied(path))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::copy(from, to)?;
+        let Some(unsynced) = self.files.get(&fs::metadata(from)?.ino()) else { return Ok(()) };
+        let file = File::options().write(true).open(to)?;
+        file.set_len(unsynced.bytes)?;
+        let gone = unsynced.sectors.iter().chain(&unsynced.lost);
+        { gone }.try_for_each(|(sector, before)| put_back(&file, *sector, before))
+    }
+
+    /// Whether anything below a directory is not synced.
+    pub fn is_unsynced(&self, dir: &Path) -> bool {
+        !self.files.is_empty() || self.names.iter().any(|change| change.dir() == dir)
+    }
+
     /// The power goes: what is left is what a machine would find that is switched on again.
     pub fn power_lost(&mut self, random: &mut StdRng) -> io::Result<()> {
         self.undo_names(random)?;
@@ -311,6 +349,13 @@ fn put_back(file: &File, sector: u64, before: &[u8]) -> io::Result<()> {
     // Where the file is longer now, the room was taken and not written.
     content.resize(file.metadata()?.len().saturating_sub(at).min(SECTOR_BYTES) as usize, 0);
     file.write_all_at(&content, at)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// All files at a path.

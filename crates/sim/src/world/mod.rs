@@ -172,6 +172,20 @@ impl World {
         Ok(())
     }
 
+    /// The host, which has no process, has another disk, an empty one.
+    pub fn wipe(&mut self, host: HostId) -> io::Result<()> {
+        let dir = self.hosts[host].dir.clone();
+        for path in [dir.with_extension("attic"), dir.clone()] {
+            if path.exists() {
+                std::fs::remove_dir_all(path)?;
+            }
+        }
+        self.lives += 1;
+        let random = random::stream(self.seed, &format!("disk {host} {}", self.lives));
+        self.disks[host] = Disk::new(dir, random, self.clock.clone(), self.trace.clone());
+        Ok(())
+    }
+
     /// The host does nothing for a while.
     pub fn pause(&mut self, host: HostId, until: Micros) {
         self.hosts[host].stands_until = self.hosts[host].stands_until.max(until);

@@ -1,4 +1,5 @@
-//! Reads a closed log from end to end, for a person who wants to know what is damaged.
+//! Reads a closed log from end to end: for a person who wants to know what is damaged, and for whoever wants to
+//! know what a disk holds.
 
 use std::path::Path;
 
@@ -9,10 +10,53 @@ use super::record::Records;
 use super::recovery;
 use super::scanner::{Scanned, Scanner, Source};
 use super::segment;
+use super::state::Vote;
+use super::view::View;
+use crate::entry::LogId;
 use crate::files::Files;
 use crate::machine::Machine;
 
 const READ_BYTES: usize = 1024 * 1024;
+
+/// What the log on a disk holds. A torn frame at its end, which the next start drops, is no part of it.
+#[derive(Clone, Debug)]
+pub struct Held(View);
+
+impl Held {
+    /// The last entry; in an empty log, what was purged last.
+    pub fn last(&self) -> Option<LogId> {
+        self.0.last()
+    }
+
+    /// The last vote.
+    pub fn vote(&self) -> Option<Vote> {
+        self.0.vote()
+    }
+
+    /// What was purged last.
+    pub fn purged(&self) -> Option<LogId> {
+        self.0.purged()
+    }
+
+    /// The term of an entry, or of what was purged last.
+    pub fn term_of(&self, index: u64) -> Option<u64> {
+        self.0.term_of(index)
+    }
+}
+
+/// Reads the log in the data directory `dir`, which no process may be using, as the next start will, and changes
+/// nothing.
+pub fn look(dir: &Path) -> Result<Held, LogError> {
+    let disk = Machine::system().files;
+    let dir = dir.join(files::DIR);
+    let numbers = recovery::segment_numbers(&*disk, &dir)?;
+    let first = numbers.first().copied().unwrap_or_default();
+    let path = segment::path(&dir, first);
+    let (file, file_bytes) = recovery::open(&*disk, &path)?;
+    let source = Source { file: &*file, path: &path, file_bytes, segment: first };
+    let (head, _) = recovery::read_head(&source)?;
+    recovery::view(&*disk, &dir, head.identity).map(Held)
+}
 
 /// Reads the log in the data directory `dir`, which no process may be using, and changes nothing.
 /// Answers what is wrong: the first damage of each file, then what is wrong with the whole.

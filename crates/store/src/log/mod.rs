@@ -43,7 +43,7 @@ mod tests;
 mod view;
 mod writer;
 
-pub use self::check::verify;
+pub use self::check::{Held, look, verify};
 pub use self::error::LogError;
 pub(crate) use self::files::DIR;
 pub use self::handle::Log;

@@ -54,6 +54,11 @@ pub(super) fn check(files: &dyn Files, dir: &Path, identity: u64) -> Result<(), 
     replay(files, dir, identity).map(|_| ())
 }
 
+/// Reads what the log in `dir` holds, and changes nothing.
+pub(super) fn view(files: &dyn Files, dir: &Path, identity: u64) -> Result<View, LogError> {
+    replay(files, dir, identity).map(|(log, _)| log.view)
+}
+
 fn replay(files: &dyn Files, dir: &Path, identity: u64) -> Result<(Recovered, Option<Stretch>), LogError> {
     let numbers = segment_numbers(files, dir)?;
     let mut log = Recovered::default();

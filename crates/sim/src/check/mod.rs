@@ -1,0 +1,309 @@
+//! What must hold at any moment, looked at whenever a node does something that others may rely on.
+
+mod claims;
+mod vitals;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
+
+use kvorum_node::observer::{AppliedRun, Glance, Observer, Seen};
+use kvorum_node::place::Overview;
+use kvorum_store::entry::LogId;
+use kvorum_store::log::{self, Vote};
+
+use self::claims::Claims;
+use self::vitals::Vitals;
+use crate::world::clock::Micros;
+use crate::world::disk::Disk;
+use crate::world::network::HostId;
+use crate::world::trace::{Trace, hash_bytes};
+
+/// Entries whose content is remembered: more than any member lags behind another one.
+const ENTRIES_MAX: usize = 1_000_000;
+/// One of so many runs is compared with what the power would leave of the log just then.
+const DURABLE_LOOK_EVERY: u64 = 128;
+/// Terms that a member may be ahead of all others: elections in which it was alone.
+const TERMS_MAX: u64 = 1000;
+/// Snapshots that one life of a member may take from one leader: the first one is to be enough.
+const INSTALLS_MAX: u32 = 3;
+
+/// What all members have done so far.
+#[derive(Debug)]
+pub struct Checks {
+    trace: Arc<Trace>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By index: term and content of the entry, and what became of it.
+    applied: BTreeMap<u64, Applied>,
+    /// By incarnation and term: who led.
+    leaders: BTreeMap<(u64, u64), u64>,
+    disks: BTreeMap<HostId, OfDisk>,
+    /// The last term that anybody was in.
+    term: u64,
+    runs: u64,
+    violation: Option<String>,
+}
+
+/// What is known of a host's disk, and of the process on it.
+#[derive(Default)]
+struct OfDisk {
+    claims: Claims,
+    vitals: Vitals,
+    glance: Option<Arc<dyn Glance>>,
+    /// The highest feature level that it takes part in.
+    level_max: u32,
+    /// Snapshots in this life, by the term in which they were installed last.
+    installs: (u64, u32),
+    term: u64,
+}
+
+impl std::fmt::Debug for OfDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OfDisk").field("claims", &self.claims).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Applied {
+    term: u64,
+    payload: u64,
+    /// None where a part of the entry was applied before the process was started.
+    outcomes: Option<u64>,
+}
+
+/// The checks as one member's node is told of them.
+pub struct Member {
+    pub(crate) checks: Arc<Checks>,
+    pub(crate) host: HostId,
+    pub(crate) dir: PathBuf,
+    pub(crate) disk: Arc<Disk>,
+}
+
+impl Checks {
+    /// Nothing was done yet.
+    pub fn new(trace: Arc<Trace>) -> Arc<Checks> {
+        Arc::new(Checks { trace, state: Mutex::default() })
+    }
+
+    /// What must not be and was, if anything.
+    pub fn violation(&self) -> Option<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).violation.take()
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A process begins, of a release that knows so much.
+    pub fn starts(&self, host: HostId, level_max: u32) {
+        self.with(|state| {
+            let disk = state.disks.entry(host).or_default();
+            (disk.glance, disk.vitals, disk.installs) = (None, Vitals::default(), (0, 0));
+            disk.level_max = level_max;
+        });
+    }
+
+    /// The disk is another one from now on.
+    pub fn wiped(&self, host: HostId) {
+        self.with(|state| state.disks.remove(&host));
+    }
+
+    /// A recovery goes on with the log up to here; what came after it counts for nothing.
+    pub fn recovered(&self, last: u64) {
+        self.with(|state| _ = state.applied.split_off(&(last + 1)));
+    }
+
+    /// The power was lost: what was promised must be there.
+    pub fn power_lost(&self, host: HostId, dir: &Path) {
+        self.with(|state| {
+            if let Err(what) = state.check_disk(host, dir) {
+                let what = format!("member {host}, of which the power was lost: {what}");
+                state.violation.get_or_insert(what);
+            }
+        });
+    }
+
+    /// How a member is now, if its process serves.
+    pub fn glance(&self, host: HostId) -> Option<Seen> {
+        let glance = self.with(|state| state.disks.get(&host)?.glance.clone());
+        glance?.look()
+    }
+
+    /// The look of every second at a member that is not paused.
+    pub fn look(&self, host: HostId, now: Micros, seen: &Seen, calm_since: Micros, furthest: u64) {
+        self.with(|state| {
+            let disk = state.disks.entry(host).or_default();
+            if let Err(what) = disk.vitals.look(now, seen, calm_since, furthest) {
+                let what = format!("member {host}: {what}");
+                state.violation.get_or_insert(what);
+            }
+        });
+    }
+}
+
+impl State {
+    fn applied(&mut self, host: HostId, index: u64, now: Applied) {
+        let known = *self.applied.entry(index).or_insert(now);
+        let same_outcomes = match (known.outcomes, now.outcomes) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        if (known.term, known.payload) != (now.term, now.payload) || !same_outcomes {
+            let what = format!("member {host} applied {now:x?} at {index}, and another one {known:x?}");
+            self.violation.get_or_insert(what);
+        }
+        if known.outcomes.is_none() {
+            self.applied.insert(index, now);
+        }
+        while self.applied.len() > ENTRIES_MAX {
+            self.applied.pop_first();
+        }
+    }
+
+    /// Terms rise by elections, one at a time, and some of those are split.
+    fn enters(&mut self, host: HostId, term: u64) {
+        self.disks.entry(host).or_default().term = term;
+        if term > self.term + TERMS_MAX {
+            let what =
+                format!("member {host} went to term {term}, and no other one was beyond {}", self.term);
+            self.violation.get_or_insert(what);
+        }
+        self.term = self.term.max(term);
+    }
+
+    fn leads(&mut self, place: &Overview) {
+        let Overview { incarnation, term, node_id, .. } = *place;
+        let known = *self.leaders.entry((incarnation, term)).or_insert(node_id);
+        if known != node_id {
+            let what = format!("{known:016x} and {node_id:016x} both led in term {term}");
+            self.violation.get_or_insert(what);
+        }
+    }
+
+    /// Compares a data directory with what was promised of it.
+    fn check_disk(&self, host: HostId, dir: &Path) -> Result<(), String> {
+        let Some(disk) = self.disks.get(&host) else { return Ok(()) };
+        if !dir.join("log").exists() {
+            return Ok(());
+        }
+        let held = log::look(dir).map_err(|error| error.to_string())?;
+        disk.claims.check(&held)
+    }
+
+    /// Counts a snapshot that a member has installed.
+    fn installed(&mut self, host: HostId) {
+        let disk = self.disks.entry(host).or_default();
+        disk.claims.installed();
+        let (term, count) = disk.installs;
+        disk.installs = if term == disk.term { (term, count + 1) } else { (disk.term, 1) };
+        if disk.installs.1 > INSTALLS_MAX {
+            let (term, count) = disk.installs;
+            let what = format!("member {host} has installed {count} snapshots of the leader of term {term}");
+            self.violation.get_or_insert(what);
+        }
+    }
+
+    /// No release that takes part is asked for more than it knows.
+    fn check_level(&mut self, level: u32) {
+        if let Some((host, disk)) = self.disks.iter().find(|(_, disk)| (1..level).contains(&disk.level_max)) {
+            let what = format!("the feature level is {level}, and member {host} knows {}", disk.level_max);
+            self.violation.get_or_insert(what);
+        }
+    }
+}
+
+impl Member {
+    fn with_claims<T>(&self, work: impl FnOnce(&mut Claims) -> T) -> T {
+        self.checks.with(|state| work(&mut state.disks.entry(self.host).or_default().claims))
+    }
+
+    /// Now and then, and where it matters most, compares what was promised with what the power would leave.
+    fn check_durable(&self) {
+        let is_due = self.checks.with(|state| {
+            state.runs += 1;
+            let was_cut = state.disks.get(&self.host).is_some_and(|disk| disk.claims.was_cut());
+            was_cut || state.runs.is_multiple_of(DURABLE_LOOK_EVERY)
+        });
+        if !is_due {
+            return;
+        }
+        let copy = self.dir.with_extension("durable");
+        let checked = self.compare_durable(&copy);
+        let removed = if copy.exists() { fs::remove_dir_all(&copy) } else { Ok(()) };
+        let failed = match (checked, removed) {
+            (Ok(Ok(())), Ok(())) => return,
+            (Ok(Err(what)), _) => format!("member {}, if the power went now: {what}", self.host),
+            (Err(error), _) | (_, Err(error)) => format!("the simulation itself failed: {error}"),
+        };
+        self.checks.with(|state| _ = state.violation.get_or_insert(failed));
+    }
+
+    fn compare_durable(&self, copy: &Path) -> io::Result<Result<(), String>> {
+        if self.disk.copy_durable(&self.dir.join("log"), &copy.join("log"))?.is_none() {
+            return Ok(Ok(()));
+        }
+        Ok(self.checks.with(|state| state.check_disk(self.host, copy)))
+    }
+}
+
+impl Observer for Member {
+    fn applied(&self, run: &AppliedRun<'_>) {
+        for (at, entry) in run.entries.iter().enumerate() {
+            let is_whole = at > 0 || run.commands_before == 0;
+            let outcomes = run.outcomes.get(at).filter(|_| is_whole);
+            let applied = Applied {
+                term: entry.log_id.term,
+                payload: hash_bytes(&entry.payload),
+                outcomes: outcomes.map(|outcomes| hash_bytes(format!("{outcomes:?}").as_bytes())),
+            };
+            self.checks.with(|state| state.applied(self.host, entry.log_id.index, applied));
+            let numbers = [self.host as u64, entry.log_id.index, entry.log_id.term, applied.payload];
+            self.checks.trace.note("applied", &numbers, &[]);
+        }
+        self.checks.with(|state| state.check_level(run.store.feature_level()));
+        if let Some(last) = run.entries.last() {
+            self.with_claims(|claims| claims.applied(last.log_id));
+            self.check_durable();
+        } else {
+            self.checks.with(|state| state.installed(self.host));
+            let numbers = [self.host as u64, run.store.revision()];
+            self.checks.trace.note("installed", &numbers, &[]);
+            self.checks.trace.tell("installed", format!("member {} has installed a snapshot", self.host));
+        }
+    }
+
+    fn place_changed(&self, place: &Overview) {
+        let host = self.host;
+        self.checks.with(|state| state.enters(host, place.term));
+        if place.is_leader() {
+            self.checks.with(|state| state.leads(place));
+            self.checks.trace.tell("leader", format!("member {host} leads in term {}", place.term));
+        }
+    }
+
+    fn voted(&self, vote: Vote) {
+        let host = self.host;
+        if let Err(what) = self.with_claims(|claims| claims.voted(vote)) {
+            self.checks.with(|state| {
+                _ = state.violation.get_or_insert(format!("a vote of member {host} went back: {what}"));
+            });
+        }
+    }
+
+    fn appended(&self, last: LogId) {
+        self.with_claims(|claims| claims.appended(last));
+    }
+
+    fn cut(&self, last: Option<LogId>, before: Option<LogId>) {
+        self.with_claims(|claims| claims.cut(last, before));
+    }
+
+    fn serves(&self, node: Arc<dyn Glance>) {
+        self.checks.with(|state| state.disks.entry(self.host).or_default().glance = Some(node));
+    }
+}

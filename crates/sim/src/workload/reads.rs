@@ -1,0 +1,105 @@
+//! Reads that are compared with the history at the end: scans in pages, at old revisions, from both ends, and reads of
+//! what one member holds, which may be old and never go back. Some of those ask for the newest, and are not to be old.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use kvorum_client::{Client, Error, KeyRange};
+use kvorum_faults::timeline::{Kind, Mark};
+use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
+use tokio::time::sleep;
+
+use super::history::{Read, Row};
+use super::{HostNetwork, Session, options};
+use crate::world::random::stream;
+
+/// Between two scans.
+const SCAN_PAUSE: Duration = Duration::from_millis(600);
+/// Between two looks at one member.
+const LOOK_PAUSE: Duration = Duration::from_millis(60);
+/// How far a scan goes back.
+const BACK_MAX: u64 = 300;
+/// What is scanned.
+const PREFIXES: [&str; 5] = ["register/", "group/", "counter/", "sweep/", ""];
+/// Keys of a scan at most.
+const LIMIT_MAX: usize = 40;
+
+/// Scans until told to stop.
+pub async fn scan(session: Arc<Session>, client: Client, number: u32) {
+    let mut random = stream(session.seed, &format!("scans {number}"));
+    let mut newest = 1;
+    while !session.stops() {
+        sleep(random.random_range(Duration::ZERO..=2 * SCAN_PAUSE)).await;
+        let prefix = PREFIXES.choose(&mut random).copied().unwrap_or_default();
+        let (limit, reverse) = (random.random_range(1..=LIMIT_MAX), random.random_range(0..2) == 0);
+        let mut scan = client.scan(KeyRange::prefix(prefix)).limit(limit as u64);
+        let at = newest - random.random_range(0..BACK_MAX.min(newest));
+        let is_past = random.random_range(0..2) == 0;
+        if is_past {
+            scan = scan.at_revision(at);
+        }
+        if reverse {
+            scan = scan.reverse();
+        }
+        if random.random_range(0..3) == 0 {
+            scan = scan.serializable();
+        }
+        let mut scan = scan.start();
+        let answer = (&mut scan).try_collect::<Vec<_>>().await;
+        session.answered("scan", at, &answer);
+        match (answer, scan.revision()) {
+            (Ok(kvs), Some(revision)) => {
+                newest = newest.max(revision);
+                let rows = kvs.into_iter().map(Row::of).collect();
+                let read = Read { what: "scan", revision, prefix: prefix.to_owned(), limit, reverse, rows };
+                session.told(|told| told.reads.push(read));
+            }
+            (Err(Error::Compacted { message, .. }), _)
+                if is_past && at > session.compacted.load(Ordering::Relaxed) =>
+            {
+                session.violated(format!("a scan at revision {at}, which nobody has compacted: {message}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Asks one member for what it holds until told to stop.
+pub async fn look(session: Arc<Session>, network: HostNetwork, endpoint: String, number: u32) {
+    let mut random = stream(session.seed, &format!("looks {number}"));
+    let mut revisions: BTreeMap<u64, u64> = BTreeMap::new();
+    let client = Client::builder([endpoint.clone()]).timeout(Duration::from_secs(2));
+    let client = client.connect_options(options(&network)).without_leader_search().connect_lazy();
+    let Ok(client) = client else { return };
+    while !session.stops() {
+        sleep(random.random_range(Duration::ZERO..=2 * LOOK_PAUSE)).await;
+        let counter = super::counters::key(0);
+        // Some ask for the newest, of a member that may be alone, and not know it.
+        let is_newest = random.random_range(0..3) == 0;
+        let called = session.clock.moment();
+        let get = client.get(counter.clone());
+        let answer = if is_newest { get.await } else { get.serializable().await };
+        session.answered("look", number.into(), &answer);
+        let Ok(answer) = answer else { continue };
+        if is_newest {
+            let (returned, revision) = (session.clock.moment(), answer.header.revision);
+            session.told(|told| told.marks.push(Mark { called, returned, revision, kind: Kind::Read }));
+        }
+        let (node, revision) = (answer.header.node_id, answer.header.revision);
+        let known = revisions.entry(node).or_default();
+        if *known > revision {
+            let what =
+                format!("node {node:016x} at {endpoint} answered at revision {revision} after {known}");
+            session.violated(what);
+            return;
+        }
+        *known = revision;
+        let rows = answer.kv.map(Row::of).into_iter().collect();
+        let read = Read { what: "look", revision, prefix: counter, limit: 1, reverse: false, rows };
+        session.told(|told| told.reads.push(read));
+    }
+}
