@@ -143,7 +143,10 @@ fn of_two_operators_at_once_the_stale_one_is_refused() {
                 two.go_on()?;
                 sleep(Duration::from_secs(4)).await;
                 cluster.settled(Duration::from_secs(60)).await?;
-                ensure!(cluster.lives().await? == lives, "the late operator replaced a pod");
+                // The pod of a member that has left may take a moment to go.
+                let now = cluster.lives().await?;
+                let is_same = now.iter().all(|(ordinal, life)| lives.get(ordinal) == Some(life));
+                ensure!(is_same, "the late operator replaced a pod: {lives:?}, then {now:?}");
                 (halts, seen) = (halts + 1, two.log().len());
             }
             cluster.settled(Duration::from_secs(120)).await?;
