@@ -8,6 +8,7 @@
 mod by_hand;
 mod memory;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -169,6 +170,17 @@ struct Told {
 }
 
 impl Told {
+    /// Tells the log random things while its workers take random steps, so many in all.
+    fn live(&mut self, log: &Log, hand: &ByHand, random: &mut StdRng, steps: Range<u32>) {
+        for _ in 0..random.random_range(steps) {
+            if random.random_bool(0.3) {
+                self.tell(log, random);
+            } else {
+                hand.step(random.random_range(0..hand.workers().len()));
+            }
+        }
+    }
+
     /// Tells the log one thing more.
     fn tell(&mut self, log: &Log, random: &mut StdRng) {
         let raise = |to: &Arc<AtomicU64>, value: u64| -> Done {
@@ -205,13 +217,7 @@ fn what_was_acknowledged_outlasts_the_power() {
         let mut told = Told::default();
         for life in 0..8 {
             let log = open(&disk, &hand);
-            for _ in 0..random.random_range(0..150) {
-                if random.random_bool(0.3) {
-                    told.tell(&log, &mut random);
-                } else {
-                    hand.step(random.random_range(0..hand.workers().len()));
-                }
-            }
+            told.live(&log, &hand, &mut random, 0..150);
             hand.kill();
             drop(log);
             disk.lose_power(&mut random);
@@ -252,13 +258,7 @@ fn what_a_log_opens_with_outlasts_the_power() {
         let (disk, hand) = made(Duration::from_micros(1));
         let mut told = Told::default();
         let log = open(&disk, &hand);
-        for _ in 0..random.random_range(1..80) {
-            if random.random_bool(0.3) {
-                told.tell(&log, &mut random);
-            } else {
-                hand.step(random.random_range(0..hand.workers().len()));
-            }
-        }
+        told.live(&log, &hand, &mut random, 1..80);
         hand.kill();
         drop(log);
 
