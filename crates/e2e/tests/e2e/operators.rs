@@ -172,7 +172,8 @@ fn last_words(line: &str) -> &str {
 /// each is refused by what it was planned for.
 async fn refuse_what_is_late(test: &Test, cluster: &Cluster<'_>) -> Result<()> {
     let records = Records::begin(test, cluster.name());
-    cluster.change(json!({"members": 5, "node": {"logLevel": "debug"}})).await?;
+    // Back from what the first part of the test set: the pods are made again.
+    cluster.change(json!({"members": 5, "node": {"logLevel": "info"}})).await?;
     cluster.settled(Duration::from_secs(180)).await?;
     cluster.change(json!({"members": 3})).await?;
     cluster.settled(Duration::from_secs(120)).await?;
