@@ -16,7 +16,8 @@ use kvorum_node::server::{self, Closing};
 use kvorum_store::data_dir::{DataDir, DataDirError};
 use kvorum_store::fatal::end_process;
 use kvorum_store::log::{self, Log};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(EXIT_USAGE, format!("--log-level: {error}")),
     };
     end_on_panic();
+    // What is on disk is everybody's values: nobody but the owner reads what this process or RocksDB writes.
+    umask(Mode::RWXG | Mode::RWXO);
     let config = match cli.flags.validate() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_USAGE, error),

@@ -4,8 +4,9 @@
 //! first message. A node that starts with `--bootstrap single` adopts the directory if the manifest is
 //! there: without it, the restore was interrupted.
 
-use std::fs::{self, File};
-use std::io::{BufReader, Read as _, Seek as _, Write as _};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -121,12 +122,17 @@ impl Made {
                 return Err(SnapshotError::NotEmpty { path: data_dir.to_owned() });
             }
         } else {
-            fs::create_dir_all(data_dir).map_err(SnapshotError::io("create the directory", data_dir))?;
+            create_dir(data_dir).map_err(SnapshotError::io("create the directory", data_dir))?;
         }
         let restore = data_dir.join(RESTORE_DIR);
-        fs::create_dir(&restore).map_err(SnapshotError::io("create the directory", &restore))?;
+        create_dir(&restore).map_err(SnapshotError::io("create the directory", &restore))?;
         Ok(Made { data_dir: data_dir.to_owned(), existed, restore, whole: false })
     }
+}
+
+/// Whoever reads it reads the whole store: nobody but the owner does.
+fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 impl Drop for Made {

@@ -1,7 +1,8 @@
 //! Saving a snapshot to a file.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use kvorum_proto::admin::v1::SnapshotChunk;
@@ -11,6 +12,9 @@ use super::check::Check;
 use super::{MAGIC, Progress, SnapshotError, sync_dir};
 use crate::Error;
 use crate::admin::AdminClient;
+
+/// Whoever reads a snapshot reads the whole store: nobody but the owner does.
+const FILE_MODE: u32 = 0o600;
 
 /// What was saved.
 ///
@@ -27,11 +31,11 @@ pub struct Saved {
 }
 
 /// Saves the store of a node to a file: first beside it as `FILE.part`, which gets its name when it is
-/// checked and durable. It writes to the disk between two chunks, so give it a runtime where that
+/// checked and durable; only its owner may read it. It writes to the disk between two chunks, so give it a runtime where that
 /// holds up nobody. `progress` is told after each chunk.
 ///
 /// # Errors
-/// [`Error::Snapshot`]: the file cannot be written, or what the node sent is not sound; neither leaves a file behind.
+/// [`Error::Snapshot`]: the file cannot be written, a directory or a device is in its place, or what the node sent is not sound; neither leaves a file behind.
 /// [`Error::Unanswered`] and [`Error::Rpc`]: as [`AdminClient::snapshot`].
 pub async fn save(
     node: &AdminClient,
@@ -59,10 +63,11 @@ struct Writer {
 
 impl Writer {
     fn create(path: &Path) -> Result<Writer, SnapshotError> {
+        check_place(path).map_err(SnapshotError::io("save to", path))?;
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(SnapshotError::io("create", &part))?;
+        let file = create(&part).map_err(SnapshotError::io("create", &part))?;
         let file = BufWriter::with_capacity(1024 * 1024, file);
         let mut writer = Writer { check: Check::default(), file, part, path: path.to_owned(), named: false };
         writer.file.write_all(&MAGIC).map_err(SnapshotError::io("write", &writer.part))?;
@@ -100,6 +105,23 @@ impl Drop for Writer {
     }
 }
 
+/// A directory, a device or a pipe, `/dev/stdout` say, is not to be replaced by a file.
+fn check_place(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_file() => Ok(()),
+        Ok(_) => Err(io::Error::other("what is there is no file; give the path of one")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What an earlier attempt has left there is taken over.
+fn create(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+    Ok(file)
+}
+
 fn unsound(endpoint: &str) -> impl FnOnce(String) -> SnapshotError {
     let endpoint = endpoint.to_owned();
     move |problem| SnapshotError::Stream { endpoint, problem }
@@ -125,6 +147,29 @@ pub(super) mod tests {
         let names: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["s"]);
+    }
+
+    /// Goal: nobody else reads it, whoever made the file that it takes over.
+    #[test]
+    fn only_its_owner_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("s.part"), "an earlier attempt").unwrap();
+        write_sound(&dir.path().join("s"));
+        let mode = fs::metadata(dir.path().join("s")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, FILE_MODE);
+    }
+
+    /// Goal: what is no file stays what it is.
+    #[test]
+    fn only_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("stdout");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for place in [dir.path(), &link] {
+            let error = Writer::create(place).err().unwrap().to_string();
+            assert!(error.contains("is no file"), "{error}");
+        }
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/null"));
     }
 
     #[test]
