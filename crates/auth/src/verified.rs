@@ -89,6 +89,13 @@ mod tests {
         ] {
             assert!(!verified.knows(&verified.proof(user, hash, &password(text))), "{user} {text}");
         }
+        let long = password(&format!("{}secret", two.as_str()));
+        verified.remember(verified.proof("ann", &one, &long));
+        let user = format!("ann{}", one.as_str());
+        assert!(
+            !verified.knows(&verified.proof(&user, &two, &password("secret"))),
+            "one part is taken for another"
+        );
         let other = Verified::new();
         other.remember(verified.proof("ann", &one, &password("secret")));
         assert!(
