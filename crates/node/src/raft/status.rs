@@ -30,6 +30,7 @@ impl Raft {
     /// Everything this node knows of itself, for `admin.v1.Status`; the space on disk is that of the last look.
     pub fn status(&self) -> admin::StatusResponse {
         let inner = &self.inner;
+        let auth = inner.store.auth();
         let (overview, store, log) = (self.overview(), inner.store.stats(), inner.log.state());
         let metrics = inner.core.get().map(|core| core.raft.metrics().borrow_watched().clone());
         let space = *inner.disk.borrow();
@@ -76,6 +77,8 @@ impl Raft {
             cluster_time_ms: self.cluster_now_ms(),
             founding: self.founding(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
+            auth_revision: auth.revision(),
+            auth_hash: auth.hash(),
             tls: inner.dialer.tls().map(tls_status),
         }
     }
