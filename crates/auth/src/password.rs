@@ -99,10 +99,18 @@ impl PasswordHash {
             && parsed.version == Some(u32::from(Version::V0x13))
             && parsed.salt.as_ref().is_some_and(|salt| salt.len() >= argon2::MIN_SALT_LEN)
             && parsed.hash.is_some();
+        // Each once and in order, so that nobody reads another cost out of it.
+        let plain = Params::new(params.m_cost(), params.t_cost(), params.p_cost(), None);
+        let is_plain =
+            plain.is_ok_and(|plain| phc::ParamsString::try_from(&plain) == Ok(parsed.params.clone()));
         let is_cheap = params.m_cost() <= MEMORY_KIB_MAX
             && params.t_cost() <= PASSES_MAX
             && params.p_cost() <= LANES_MAX;
-        if is_ours && is_cheap { Ok(PasswordHash { text: text.to_owned(), parsed }) } else { Err(BadHash) }
+        if is_ours && is_plain && is_cheap {
+            Ok(PasswordHash { text: text.to_owned(), parsed })
+        } else {
+            Err(BadHash)
+        }
     }
 
     /// The text to store.

@@ -210,6 +210,8 @@ fn a_key_set_has_keys_that_can_be_used() {
     for_encryption["use"] = json!("enc");
     let mut nameless = public[0].clone();
     nameless.as_object_mut().unwrap().remove("kid");
+    let mut unnamed = public[0].clone();
+    unnamed["kid"] = json!("");
     let mut short = public[0].clone();
     short["n"] = json!("u3_sIUTPkzkq4v28RbxT7Q");
     let mut other_kind = public[0].clone();
@@ -218,6 +220,7 @@ fn a_key_set_has_keys_that_can_be_used() {
     let odd = vec![
         for_encryption,
         nameless,
+        unnamed,
         short,
         other_kind,
         secret.clone(),
