@@ -245,6 +245,7 @@ async fn members_that_do_not_know_users_keep_rights_off() -> Result<()> {
     wait_level(cluster.nodes(), level).await?;
     with_users(&root).await?;
     ensure!(root.auth().status().await?.enabled, "rights do not count");
+    root.set("k", "v").await?;
     cluster.compare_stores(cluster.nodes()).await?;
     cluster.close()
 }
@@ -273,9 +274,9 @@ async fn the_tool_makes_users_and_is_one() -> Result<()> {
         ("auth enable", "", "rights count from here on"),
         ("role add app", "", "role app added"),
         ("role grant-permission app readwrite app/ --prefix", "", "role app may readwrite app/*"),
-        ("role grant-permission app read c d", "", "role app may read c up to d"),
-        ("role get app", "", "role app\n  readwrite app/*\n  read c up to d"),
-        ("role revoke-permission app c d", "", "role app may do nothing with c up to d"),
+        ("role grant-permission app read c e", "", "role app may read c up to e"),
+        ("role get app", "", "role app\n  readwrite app/*\n  read c up to e"),
+        ("role revoke-permission app c e", "", "role app may do nothing with c up to e"),
         ("user add alice --password-stdin", "a long password\n", "user alice added"),
         ("user grant-role alice app", "", "user alice has role app"),
         ("user get alice", "", "user alice: roles app"),

@@ -1,6 +1,5 @@
 //! Who may do what: the one place that says it, which the request door alone asks. `caller.rs` is who calls,
-//! `proofs.rs` whom
-//! that proves, `rights.rs` what a request needs and what a user may do, `ranges.rs` sets of keys.
+//! `proofs.rs` whom that proves, `rights.rs` what a request needs and what a user may do, `ranges.rs` sets of keys.
 
 mod caller;
 mod proofs;
