@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = ["kv/v1/kv.proto", "admin/v1/admin.proto", "peer/v1/peer.proto"];
+const FILES: [&str; 4] =
+    ["kv/v1/kv.proto", "auth/v1/auth.proto", "admin/v1/admin.proto", "peer/v1/peer.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");

@@ -1,9 +1,11 @@
 //! The command line.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use kvorum_client::auth::Access;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 error, 2 usage, 3 key not found, 4 condition failed.";
@@ -50,6 +52,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 
+    #[command(flatten)]
+    pub(crate) who: WhoArgs,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -70,6 +75,39 @@ pub(crate) struct TlsArgs {
     /// The key of the certificate, PEM.
     #[arg(long = "key", global = true, id = "tls_key", env = "KVORUM_KEY", value_name = "FILE", requires_all = ["tls_cert", "tls_cacert"])]
     pub(crate) key: Option<PathBuf>,
+}
+
+/// Who you are, where rights count. Without these your certificate says it.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct WhoArgs {
+    /// A user and his password. It goes over TLS only; better in the environment than in the list of processes.
+    #[arg(long = "user", global = true, id = "who_user", env = "KVORUM_USER", hide_env_values = true,
+          value_name = "NAME:PASSWORD", value_parser = user_and_password, conflicts_with = "who_token_file")]
+    pub(crate) user: Option<UserAndPassword>,
+
+    /// A file with a token, such as that of a ServiceAccount. It goes over TLS only.
+    #[arg(
+        long = "token-file",
+        global = true,
+        id = "who_token_file",
+        env = "KVORUM_TOKEN_FILE",
+        value_name = "FILE"
+    )]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// A user and his password, which nothing prints.
+#[derive(Clone)]
+pub(crate) struct UserAndPassword {
+    pub(crate) name: String,
+    pub(crate) password: String,
+}
+
+impl fmt::Debug for UserAndPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:***", self.name)
+    }
 }
 
 /// How results are printed.
@@ -146,6 +184,21 @@ pub(crate) enum Command {
     Snapshot {
         #[command(subcommand)]
         command: SnapshotCommand,
+    },
+    /// Add, change, show and delete users.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Add, change, show and delete roles: what they may do with which keys.
+    Role {
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
+    /// Say whether rights count.
+    Auth {
+        #[command(subcommand)]
+        command: AuthCommand,
     },
     /// Make a CA, and certificates of members and users, where no operator does.
     Cert {
@@ -316,6 +369,117 @@ pub(crate) enum SnapshotCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add a user. Without a password he shows a certificate.
+    Add {
+        /// His name.
+        name: String,
+        /// Read his password, a line, from the standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Delete a user.
+    Delete {
+        /// His name.
+        name: String,
+    },
+    /// Print a user's roles.
+    Get {
+        /// His name.
+        name: String,
+    },
+    /// Print the names of all users.
+    List,
+    /// Give a user another password, or none. His sessions end.
+    Passwd {
+        /// His name.
+        name: String,
+        /// Read his password, a line, from the standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Give a role to a user. The role root may do everything.
+    GrantRole {
+        /// The user's name.
+        user: String,
+        /// The role's name.
+        role: String,
+    },
+    /// Take a role from a user.
+    RevokeRole {
+        /// The user's name.
+        user: String,
+        /// The role's name.
+        role: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Add a role that may do nothing.
+    Add {
+        /// Its name.
+        name: String,
+    },
+    /// Delete a role, from all who have it too.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+    /// Print what a role may do.
+    Get {
+        /// Its name.
+        name: String,
+    },
+    /// Print the names of all roles.
+    List,
+    /// Let a role read or write keys, in place of what it might do with exactly these.
+    GrantPermission {
+        /// The role's name.
+        role: String,
+        /// read, write or readwrite.
+        #[arg(value_parser = access)]
+        access: Access,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Take exactly these keys from a role, as they were granted.
+    RevokePermission {
+        /// The role's name.
+        role: String,
+        #[command(flatten)]
+        keys: Keys,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    /// Have rights count. It needs a user root with the role root, and TLS.
+    Enable,
+    /// Let everybody do everything again. Users and roles stay.
+    Disable,
+    /// Print whether rights count.
+    Status,
+}
+
+/// One key, or several.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Keys {
+    /// The key.
+    pub(crate) key: String,
+    /// Every key from KEY on that is smaller than this.
+    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    pub(crate) end: Option<String>,
+    /// Every key that begins with KEY; with an empty one, all keys.
+    #[arg(long, conflicts_with = "from_key")]
+    pub(crate) prefix: bool,
+    /// Every key from KEY on.
+    #[arg(long)]
+    pub(crate) from_key: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum CertCommand {
     /// Make a CA: ca.crt, which everybody gets, and ca.key, which nobody does.
     Ca {
@@ -369,6 +533,24 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+fn user_and_password(text: &str) -> Result<UserAndPassword, String> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() && !password.is_empty() => {
+            Ok(UserAndPassword { name: name.to_owned(), password: password.to_owned() })
+        }
+        _ => Err("write NAME:PASSWORD".to_owned()),
+    }
+}
+
+fn access(text: &str) -> Result<Access, String> {
+    match text {
+        "read" => Ok(Access::Read),
+        "write" => Ok(Access::Write),
+        "readwrite" => Ok(Access::ReadWrite),
+        _ => Err("write read, write or readwrite".to_owned()),
+    }
+}
+
 fn node_id(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     match u64::from_str_radix(digits, 16) {
@@ -395,6 +577,13 @@ mod tests {
         assert_eq!(node_id("00000000000000ff"), Ok(255));
         assert_eq!(node_id("0xff"), Ok(255));
         assert!(node_id("0").is_err() && node_id("xyz").is_err() && node_id("").is_err());
+    }
+
+    #[test]
+    fn a_user_comes_with_a_password_that_nothing_prints() {
+        let user = user_and_password("alice:a:b").unwrap();
+        assert_eq!((&*user.name, &*user.password, &*format!("{user:?}")), ("alice", "a:b", "alice:***"));
+        assert!(["alice", "alice:", ":secret", ""].iter().all(|text| user_and_password(text).is_err()));
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn advice(error: &Error) -> &'static str {
     match error {
         Error::Unanswered { .. } => "; check that the nodes run, and --endpoints or KVORUM_ENDPOINTS",
         Error::InvalidEndpoint { .. } => " (--endpoints or KVORUM_ENDPOINTS)",
+        Error::Denied { .. } => " (who you are: --cert with --key, --user or --token-file)",
         Error::Tls(_) => " (--cacert, --cert, --key, or KVORUM_CACERT, KVORUM_CERT, KVORUM_KEY)",
         _ => "",
     }

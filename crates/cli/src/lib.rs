@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod auth;
 mod batch;
 mod cert;
 pub mod failure;
@@ -20,7 +21,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use kvorum_client::{Client, ConnectOptions, Tls};
 
-use crate::args::{Args, ClusterCommand, Command, LeaderCommand, SnapshotCommand, TlsArgs};
+use crate::args::{
+    Args, ClusterCommand, Command, LeaderCommand, SnapshotCommand, TlsArgs, UserAndPassword, WhoArgs,
+};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -56,7 +59,7 @@ async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
     // A command makes few calls, so that the way to the leader is not worth a question of its own.
     let client = || -> Result<Client, Failure> {
         let builder = Client::builder(&args.endpoints).timeout(args.timeout).without_leader_search();
-        Ok(builder.connect_options(connect_options(&args.tls)?).connect_lazy()?)
+        Ok(builder.connect_options(connect_options(&args.tls, &args.who)?).connect_lazy()?)
     };
     match args.command {
         Command::Get(get) => keys::get(&client()?, get, output).await,
@@ -71,7 +74,7 @@ async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Batch { file } => batch::batch(&client()?, &file, output).await,
         Command::Status => status::status(&client()?, output).await,
         Command::Cluster { command: ClusterCommand::Init { members } } => {
-            member::init(&members, args.timeout, connect_options(&args.tls)?, output).await
+            member::init(&members, args.timeout, connect_options(&args.tls, &args.who)?, output).await
         }
         Command::Member { command } => member::member(&client()?, args.timeout, command, output).await,
         Command::Leader { command: LeaderCommand::Transfer { id } } => {
@@ -83,6 +86,9 @@ async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Snapshot { command: SnapshotCommand::Restore { file, data_dir } } => {
             snapshot::restore(&file, &data_dir, output)
         }
+        Command::User { command } => auth::user(&client()?, command, output).await,
+        Command::Role { command } => auth::role(&client()?, command, output).await,
+        Command::Auth { command } => auth::auth(&client()?, command, output).await,
         Command::Cert { command } => cert::cert(command, output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "kvorum", output.stdout());
@@ -91,9 +97,17 @@ async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
     }
 }
 
-/// TLS as the flags say, or else as the library finds it.
-fn connect_options(args: &TlsArgs) -> Result<ConnectOptions, Failure> {
-    let options = ConnectOptions::new();
-    let Some(ca) = &args.cacert else { return Ok(options) };
-    Ok(options.tls(Tls::files(ca, args.cert.as_ref().zip(args.key.as_ref()))?))
+/// TLS as the flags say, or else as the library finds it; and who calls.
+fn connect_options(tls: &TlsArgs, who: &WhoArgs) -> Result<ConnectOptions, Failure> {
+    let mut options = ConnectOptions::new();
+    if let Some(ca) = &tls.cacert {
+        options = options.tls(Tls::files(ca, tls.cert.as_ref().zip(tls.key.as_ref()))?);
+    }
+    if let Some(UserAndPassword { name, password }) = &who.user {
+        options = options.user(name, password);
+    }
+    if let Some(file) = &who.token_file {
+        options = options.token_file(file);
+    }
+    Ok(options)
 }

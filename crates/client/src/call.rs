@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::channel::Channel;
-use crate::judge::{Fate, Next, Setback};
+use crate::judge::{Fate, Next, Setback, judge};
 use crate::node::{Connected, Node};
 use crate::options::{CallOptions, Repeat, Route};
 use crate::pool::Pool;
@@ -46,6 +46,7 @@ impl Pool {
     ) -> Result<(R::Answer, Arc<Node>), Error> {
         let mut node = self.first(options.route);
         let mut rounds: Option<Rounds> = None;
+        let mut renewed = false;
         loop {
             let setback = match self.attempt(&node, request, &options).await {
                 Ok(answer) => return Ok((answer, node)),
@@ -53,6 +54,13 @@ impl Pool {
             };
             let next = match setback.fate {
                 Fate::Answered(error) => return Err(error),
+                Fate::BadToken(error) => {
+                    // Once: a token that is fresh and not taken either will not be better in a moment.
+                    if std::mem::replace(&mut renewed, true) || !self.renew_token(&node, &options).await? {
+                        return Err(error);
+                    }
+                    continue;
+                }
                 Fate::Behind(error) if !options.revision_exists => return Err(error),
                 Fate::Unknown if options.repeat == Repeat::IfNotApplied => {
                     self.avoid(&node);
@@ -114,6 +122,16 @@ impl Pool {
         node.connected(until, &self.settings().connect, check).await
     }
 
+    /// Gets another token in the place of one that was not taken. Whether there is one.
+    async fn renew_token(self: &Arc<Self>, node: &Arc<Node>, options: &CallOptions) -> Result<bool, Error> {
+        let Ok(connected) = self.connected(node, options.deadline).await else { return Ok(false) };
+        let renewed = connected.channel.credentials().renew(&connected.channel).await;
+        renewed.or_else(|status| match judge(&status, node.address().as_str()).fate {
+            Fate::Answered(error) => Err(error),
+            _ => Ok(false),
+        })
+    }
+
     /// Makes sure that a new connection leads to the cluster this client knows, and to a node that is not
     /// about to leave, before anything is written there.
     async fn verify(
@@ -122,6 +140,11 @@ impl Pool {
         channel: Channel,
         until: Instant,
     ) -> Result<(), Setback> {
+        let begun = channel.credentials().begin(&channel).await;
+        begun.map_err(|status| match judge(&status, node.address().as_str()) {
+            denied if denied.is_denied() => denied,
+            setback => setback.of_probe(),
+        })?;
         if self.cluster_id() == 0 {
             return Ok(());
         }
@@ -129,6 +152,8 @@ impl Pool {
         let probe = wire::GetRequest { key: Bytes::from_static(b"\0"), revision: 0, serializable: true };
         match send(&channel, &probe, until, Instant::now(), node).await {
             Ok(answer) => self.learn(node, &answer.header.unwrap_or_default()).map_err(Setback::answered),
+            // Who may not read that key was heard all the same. Rights want TLS, and each cluster has a CA of its own.
+            Err(setback) if setback.is_denied() => Ok(()),
             Err(setback) => Err(setback.of_probe()),
         }
     }

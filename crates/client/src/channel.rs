@@ -26,6 +26,7 @@ use tonic::codegen::http::{Request, Response};
 use crate::Error;
 use crate::address::Address;
 use crate::connect::{ByteStream, ConnectOptions};
+use crate::credentials::{Credentials, TOKEN};
 use crate::tls::Tls;
 
 /// How much of one stream a server may send before the caller has taken it: a few chunks of a scan.
@@ -51,6 +52,8 @@ pub(crate) struct Channel {
     requests: SendRequest<Body>,
     authority: Authority,
     scheme: Scheme,
+    /// What goes with each call; nothing on a connection without TLS.
+    credentials: Credentials,
 }
 
 /// Connects to an endpoint. The caller bounds the time.
@@ -77,7 +80,11 @@ pub(crate) async fn connect(address: &Address, options: &ConnectOptions) -> io::
     tokio::spawn(async move {
         let _ = connection.await;
     });
-    Ok(Channel { requests, authority: address.authority(), scheme })
+    let credentials = match scheme == Scheme::HTTPS {
+        true => options.credentials.clone(),
+        false => Credentials::None,
+    };
+    Ok(Channel { requests, authority: address.authority(), scheme, credentials })
 }
 
 /// What an endpoint is spoken to with: what its address says, or else what this client has.
@@ -93,6 +100,16 @@ fn security(address: &Address, options: &ConnectOptions) -> Result<Option<Tls>, 
 }
 
 impl Channel {
+    /// The same connection for calls without a token.
+    pub(crate) fn without_token(&self) -> Channel {
+        Channel { credentials: Credentials::None, ..self.clone() }
+    }
+
+    /// Who its calls say they are from.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// Nothing can be sent any more, because the other end has left or is about to.
     pub(crate) fn is_closed(&self) -> bool {
         self.requests.is_closed()
@@ -116,6 +133,9 @@ impl Service<Request<Body>> for Channel {
         *request.uri_mut() =
             Uri::from_parts(uri).expect("a scheme, an authority and a method's path make a URI");
         request.headers_mut().insert(USER_AGENT, AGENT);
+        if let Some(token) = self.credentials.token() {
+            request.headers_mut().insert(TOKEN, token);
+        }
         let sent = self.requests.try_send_request(request);
         Box::pin(async move {
             sent.await.map_err(|mut error| {

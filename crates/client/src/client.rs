@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::address::Address;
 use crate::connect::ConnectOptions;
 use crate::pool::{ENDPOINTS_MAX, Pool, Settings};
 use crate::{
-    Batch, Compact, Delete, Error, Expire, Get, KeyRange, MembersCall, Persist, Scan, Set, Tls, Ttl, Watch,
+    Auth, Batch, Compact, Delete, Error, Expire, Get, KeyRange, MembersCall, Persist, Scan, Set, Tls, Ttl,
+    Watch,
 };
 
 /// How long a call may take, retries included, unless it says otherwise.
@@ -136,6 +138,11 @@ impl Client {
         Compact::new(self.pool(), revision)
     }
 
+    /// Users, roles and rights.
+    pub fn auth(&self) -> Auth {
+        Auth::new(self.pool())
+    }
+
     /// Asks what the cluster looks like.
     pub fn members(&self) -> MembersCall {
         MembersCall::new(self.pool())
@@ -177,6 +184,18 @@ impl ClientBuilder {
     /// Speaks TLS with what is given here, as [`ConnectOptions::tls`] does.
     pub fn tls(mut self, tls: Tls) -> ClientBuilder {
         self.settings.connect = self.settings.connect.tls(tls);
+        self
+    }
+
+    /// Sends the token in a file with every call, as [`ConnectOptions::token_file`] does.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> ClientBuilder {
+        self.settings.connect = self.settings.connect.token_file(path);
+        self
+    }
+
+    /// Is this user, by his password, as [`ConnectOptions::user`] does.
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> ClientBuilder {
+        self.settings.connect = self.settings.connect.user(name, password);
         self
     }
 

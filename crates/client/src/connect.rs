@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::credentials::Credentials;
 use crate::tls::{Security, Tls};
 
 /// How long a connection may take to be made, so that a machine that is gone costs a call little.
@@ -36,6 +38,7 @@ pub struct ConnectOptions {
     pub(crate) timeout: Duration,
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) security: Security,
+    pub(crate) credentials: Credentials,
 }
 
 impl ConnectOptions {
@@ -45,12 +48,27 @@ impl ConnectOptions {
             timeout: CONNECT_TIMEOUT,
             connector: Arc::new(Tcp),
             security: Security::looked_for(),
+            credentials: Credentials::None,
         }
     }
 
     /// Speaks TLS, with what is given here.
     pub fn tls(mut self, tls: Tls) -> ConnectOptions {
         self.security = Security::Told(tls);
+        self
+    }
+
+    /// Sends the token in this file with every call, such as that of a ServiceAccount, and reads it again every ten
+    /// seconds. A token goes over TLS only, and before a certificate.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> ConnectOptions {
+        self.credentials = Credentials::file(path.into());
+        self
+    }
+
+    /// Is this user, by a token that is asked for with his password, once for all connections, and again when it is
+    /// not taken any more. Password and token go over TLS only.
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> ConnectOptions {
+        self.credentials = Credentials::password(name.into(), password.into());
         self
     }
 

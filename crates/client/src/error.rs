@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// # Any call
 /// can end with [`Unanswered`](Error::Unanswered), [`NoCluster`](Error::NoCluster),
 /// [`ClusterChanged`](Error::ClusterChanged), [`IncarnationWentBack`](Error::IncarnationWentBack),
-/// [`Invalid`](Error::Invalid) or [`Rpc`](Error::Rpc). It changed nothing then.
+/// [`Invalid`](Error::Invalid), [`Denied`](Error::Denied) or [`Rpc`](Error::Rpc). It changed nothing then.
 ///
 /// # Any write
 /// can end with [`OutcomeUnknown`](Error::OutcomeUnknown) too, the only one after which something may have
@@ -131,6 +131,12 @@ pub enum Error {
         known: u64,
         /// The incarnation that answered.
         found: u64,
+    },
+    /// Rights count, and nothing was done: who calls may not do this, does not say who he is, or does not prove it.
+    #[error("{message}")]
+    Denied {
+        /// What the node says, and what to do about it.
+        message: String,
     },
     /// A node answered with an error that has no variant of its own.
     #[error("{endpoint} answered {code}: {message}")]

@@ -32,6 +32,8 @@ pub(crate) enum Fate {
     NotApplied(Next),
     /// Nobody knows. A read can be repeated, a write cannot.
     Unknown,
+    /// The token proves nothing, though another may: surely nothing was done.
+    BadToken(Error),
     /// The revision is one the node does not have yet, though others may.
     Behind(Error),
 }
@@ -62,6 +64,11 @@ impl Setback {
             _ => Fate::NotApplied(Next::Anywhere),
         };
         Setback { fate, broken: true, ..self }
+    }
+
+    /// The node was reached, and does not do this for this client.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self.fate, Fate::BadToken(_) | Fate::Answered(Error::Denied { .. }))
     }
 
     /// The request was sent, and the time for an answer is over.
@@ -110,7 +117,8 @@ fn of_reason(reason: &str, metadata: &HashMap<String, String>, status: &Status, 
         }
         // DEADLINE says that the time was over before anything was done.
         "NO_LEADER" | "SHUTTING_DOWN" | "DEADLINE" => Fate::NotApplied(Next::Anywhere),
-        "BUSY" => Fate::NotApplied(Next::Here),
+        // Rights changed while it was on its way.
+        "BUSY" | "AUTH_MOVED" => Fate::NotApplied(Next::Here),
         // A disk that belongs to no cluster, or that its cluster no longer counts on.
         "UNJOINED" | "STATUS_ONLY" => Fate::NotApplied(Next::Elsewhere),
         "OUTCOME_UNKNOWN" => Fate::Unknown,
@@ -130,6 +138,16 @@ fn of_reason(reason: &str, metadata: &HashMap<String, String>, status: &Status, 
         }),
         "TOO_LARGE" => Fate::Answered(Error::TooLarge { message }),
         "NO_SPACE" => Fate::Answered(Error::NoSpace { message }),
+        "INVALID_TOKEN" => {
+            let why = metadata.get("why").map(|why| format!(": {why}")).unwrap_or_default();
+            Fate::BadToken(Error::Denied { message: format!("{message}{why}") })
+        }
+        "PERMISSION_DENIED" | "AUTH_FAILED" | "AUTH_PLAIN" => Fate::Answered(Error::Denied { message }),
+        "USER_EMPTY" => Fate::Answered(Error::Denied {
+            message: format!(
+                "{message}: rights count here; show a certificate, or send a token or a password"
+            ),
+        }),
         "INVALID" => Fate::Answered(Error::Invalid { message }),
         other => Fate::Answered(rpc_error(endpoint, other, &message)),
     }
@@ -229,7 +247,14 @@ mod tests {
         for name in ["UNJOINED", "STATUS_ONLY", "CORRUPT"] {
             assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Elsewhere), "{name}");
         }
-        assert_eq!(reason("BUSY", &[]), Fate::NotApplied(Next::Here));
+        for name in ["BUSY", "AUTH_MOVED"] {
+            assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Here), "{name}");
+        }
+        let bad = reason("INVALID_TOKEN", &[("why", "it has expired")]);
+        assert_eq!(bad, Fate::BadToken(Error::Denied { message: "message: it has expired".to_owned() }));
+        for name in ["PERMISSION_DENIED", "USER_EMPTY", "AUTH_FAILED", "AUTH_PLAIN"] {
+            assert!(matches!(reason(name, &[]), Fate::Answered(Error::Denied { .. })), "{name}");
+        }
         let leader = reason("NOT_LEADER", &[("leader", "b:2")]);
         assert_eq!(leader, Fate::NotApplied(Next::Leader("b:2".to_owned())));
         assert_eq!(reason("OUTCOME_UNKNOWN", &[]), Fate::Unknown);

@@ -34,6 +34,7 @@
 
 mod address;
 pub mod admin;
+pub mod auth;
 mod batch;
 mod call;
 mod channel;
@@ -41,6 +42,7 @@ mod client;
 mod cluster;
 mod compact;
 mod connect;
+mod credentials;
 mod error;
 mod expire;
 mod judge;
@@ -58,6 +60,7 @@ mod types;
 mod watch;
 mod writes;
 
+pub use auth::Auth;
 pub use batch::{Batch, BatchResponse};
 pub use client::{Client, ClientBuilder};
 pub use cluster::{Member, Members, MembersCall, OtherDisk, Role};

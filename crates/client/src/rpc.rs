@@ -1,8 +1,10 @@
-//! The calls of `kv.v1` as requests that know their method, and the one place that sends a request.
+//! The calls of `kv.v1` and `auth.v1` as requests that know their method, and the one place that sends a request.
 
 use std::future::Future;
 use std::time::Duration;
 
+use kvorum_proto::auth::v1 as auth;
+use kvorum_proto::auth::v1::auth_client::AuthClient;
 use kvorum_proto::kv::v1 as wire;
 use kvorum_proto::kv::v1::cluster_client::ClusterClient;
 use kvorum_proto::kv::v1::kv_client::KvClient;
@@ -50,6 +52,26 @@ macro_rules! unary {
     )+};
 }
 
+/// Answers of these say neither who answered nor at which revision.
+macro_rules! without_header {
+    ($($method:ident($request:ident) -> $answer:ident),+ $(,)?) => {$(
+        impl Rpc for auth::$request {
+            type Answer = auth::$answer;
+
+            async fn send(
+                channel: Channel,
+                request: Request<Self>,
+            ) -> Result<Response<Self::Answer>, Status> {
+                AuthClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).$method(request).await
+            }
+
+            fn header(_: &Self::Answer) -> Option<&wire::Header> {
+                None
+            }
+        }
+    )+};
+}
+
 macro_rules! streaming {
     ($($method:ident($request:ident) -> $answer:ident),+ $(,)?) => {$(
         impl Rpc for wire::$request {
@@ -81,6 +103,24 @@ unary!(KvClient:
     batch(BatchRequest) -> BatchResponse,
 );
 unary!(ClusterClient: members(MembersRequest) -> MembersResponse);
+without_header!(
+    auth_enable(AuthEnableRequest) -> AuthEnableResponse,
+    auth_disable(AuthDisableRequest) -> AuthDisableResponse,
+    auth_status(AuthStatusRequest) -> AuthStatusResponse,
+    user_add(UserAddRequest) -> UserAddResponse,
+    user_delete(UserDeleteRequest) -> UserDeleteResponse,
+    user_get(UserGetRequest) -> UserGetResponse,
+    user_list(UserListRequest) -> UserListResponse,
+    user_change_password(UserChangePasswordRequest) -> UserChangePasswordResponse,
+    user_grant_role(UserGrantRoleRequest) -> UserGrantRoleResponse,
+    user_revoke_role(UserRevokeRoleRequest) -> UserRevokeRoleResponse,
+    role_add(RoleAddRequest) -> RoleAddResponse,
+    role_delete(RoleDeleteRequest) -> RoleDeleteResponse,
+    role_get(RoleGetRequest) -> RoleGetResponse,
+    role_list(RoleListRequest) -> RoleListResponse,
+    role_grant_permission(RoleGrantPermissionRequest) -> RoleGrantPermissionResponse,
+    role_revoke_permission(RoleRevokePermissionRequest) -> RoleRevokePermissionResponse,
+);
 streaming!(scan(ScanRequest) -> ScanResponse, watch(WatchRequest) -> WatchResponse);
 
 /// Sends a request on a channel.

@@ -209,6 +209,14 @@ impl KeyRange {
         Some(KeyRange { start: self.start.clone(), end: End::Before(key.clone()) })
     }
 
+    /// The first key behind the range; `None` where it is one key, or goes on to the last one.
+    pub fn end(&self) -> Option<&Bytes> {
+        match &self.end {
+            End::Before(end) => Some(end),
+            End::Same | End::Unbounded => None,
+        }
+    }
+
     pub(crate) fn into_wire(self) -> wire::KeyRange {
         let (end, unbounded) = match self.end {
             End::Same => (Bytes::new(), false),
@@ -216,6 +224,18 @@ impl KeyRange {
             End::Unbounded => (Bytes::new(), true),
         };
         wire::KeyRange { start: self.start, end, unbounded }
+    }
+}
+
+impl From<wire::KeyRange> for KeyRange {
+    fn from(range: wire::KeyRange) -> KeyRange {
+        let wire::KeyRange { start, end, unbounded } = range;
+        let end = match (unbounded, end.is_empty()) {
+            (true, _) => End::Unbounded,
+            (false, true) => End::Same,
+            (false, false) => End::Before(end),
+        };
+        KeyRange { start, end }
     }
 }
 

@@ -270,6 +270,13 @@ impl Cluster {
         }
         let equal = hashes.iter().all(|(_, hash)| *hash == hashes[0].1 && *hash != 0);
         ensure!(equal, "the stores differ at revision {revision}: {hashes:x?}");
+        let mut rights = Vec::new();
+        for node in nodes {
+            let status = node.status().await?;
+            rights.push((status.auth_revision, status.auth_hash));
+        }
+        let differ = |(a, b): ((u64, u64), (u64, u64))| a.0 == b.0 && a.1 != b.1;
+        ensure!(!rights.iter().any(|one| differ((*one, rights[0]))), "users and roles differ: {rights:x?}");
         Ok(revision)
     }
 

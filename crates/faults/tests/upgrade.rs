@@ -31,7 +31,7 @@ static MACHINE: Mutex<()> = Mutex::const_new(());
 async fn a_node_that_is_held_down_keeps_the_level_down() -> Result<()> {
     let _alone = MACHINE.lock().await;
     let old = Release { binary: None, flags: vec!["--feature-level-max".into(), "1".into()] };
-    upgrade(&old, &["feature level 2", "knows up to level 1"]).await
+    upgrade(&old, &["feature level 3", "knows up to level 1"]).await
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn the_first_release_is_upgraded_node_by_node_and_back() -> Result<()> {
     let _alone = MACHINE.lock().await;
     match binary::release(FIRST_RELEASE)? {
         Ok(binary) => {
-            upgrade(&Release { binary: Some(binary), flags: Vec::new() }, &["format 2", "upgrade this node"])
+            upgrade(&Release { binary: Some(binary), flags: Vec::new() }, &["format 3", "upgrade this node"])
                 .await
         }
         Err(reason) => {
@@ -49,7 +49,7 @@ async fn the_first_release_is_upgraded_node_by_node_and_back() -> Result<()> {
     }
 }
 
-/// Upgrades from the older release; `refusal` is what that says of a disk of level 2.
+/// Upgrades from the older release; `refusal` is what that says of a disk of level 3.
 async fn upgrade(old: &Release, refusal: &[&str]) -> Result<()> {
     let new = Release::default();
     let layout = Layout { release: old.clone(), ..Layout::default() };
@@ -70,7 +70,7 @@ async fn upgrade(old: &Release, refusal: &[&str]) -> Result<()> {
     }
     wait::until("the rise of the feature level", RISE_LIMIT, async || {
         let levels = levels(nodes).await?;
-        ensure!(levels == [2, 2, 2], "the levels are {levels:?}");
+        ensure!(levels == [3, 3, 3], "the levels are {levels:?}");
         Ok(())
     })
     .await?;
@@ -91,7 +91,7 @@ async fn upgrade(old: &Release, refusal: &[&str]) -> Result<()> {
         node.spawn()?;
         let status = node.wait_ended(REFUSE_LIMIT).await?;
         let said = node.log_tail();
-        ensure!(!status.success(), "{} started over a disk of level 2", node.name());
+        ensure!(!status.success(), "{} started over a disk of level 3", node.name());
         ensure!(
             refusal.iter().all(|words| said.contains(words)),
             "{} was to say {refusal:?}:\n{said}",
@@ -117,7 +117,7 @@ async fn refuses_to_add(cluster: &Cluster, stranger: &Node) -> Result<()> {
     let request = admin::AddLearnerRequest { node: Some(node), expected: None };
     let answer = cluster.leader().await?.admin().add_learner(request).await;
     let said = answer.err().map(|status| status.message().to_owned()).unwrap_or_default();
-    ensure!(said.contains("feature level 2") && said.contains("knows up to 1"), "it was added, or: {said}");
+    ensure!(said.contains("feature level 3") && said.contains("knows up to 1"), "it was added, or: {said}");
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvorum_proto::admin::v1::admin_server::{Admin, AdminServer};
 use kvorum_proto::admin::v1::{
-    AddLearnerRequest, ChangeMembershipRequest, InitializeRequest, InitializeResponse, LogId, Membership,
-    MembershipResponse, Node, Progress, RecoverRequest, RecoverResponse, RemoveLearnerRequest, SnapshotChunk,
-    SnapshotRequest, State, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoterSet,
+    AddLearnerRequest, ApplyAccessRequest, ApplyAccessResponse, ChangeMembershipRequest, InitializeRequest,
+    InitializeResponse, LogId, Membership, MembershipResponse, Node, Progress, RecoverRequest,
+    RecoverResponse, RemoveLearnerRequest, SnapshotChunk, SnapshotRequest, State, StatusRequest,
+    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, VoterSet,
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -241,6 +241,13 @@ impl Admin for Service {
 
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
         Err(Status::unimplemented("there is nothing to save"))
+    }
+
+    async fn apply_access(
+        &self,
+        _: Request<ApplyAccessRequest>,
+    ) -> Result<Response<ApplyAccessResponse>, Status> {
+        Err(Status::unimplemented("nobody has rights here"))
     }
 
     async fn recover(&self, _: Request<RecoverRequest>) -> Result<Response<RecoverResponse>, Status> {

@@ -62,6 +62,11 @@ impl Blocking {
         async { result.await.map_err(|_| GivenUp) }
     }
 
+    /// Begins the work at once; nobody waits for it.
+    pub fn begin(&self, work: Work) {
+        self.0.begin(work);
+    }
+
     /// Drops something there whose end may wait for the disk.
     pub fn discard(&self, content: impl Send + 'static) {
         self.0.begin(Box::new(move || drop(content)));

@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use kvorum_store::command::{
-    Answer, Command, Compact, CompactStep, CorruptAlarm, ExpireDue, Kind, SetQuota, SpaceAlarm, Tick,
+    Answer, Command, Compact, CompactStep, CorruptAlarm, ExpireDue, Kind, Reason, SetQuota, SpaceAlarm, Tick,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::error::RequestError;
+use crate::error::{AuthError, RequestError};
 use crate::raft::Raft;
 use crate::raft::gather::Applied;
 
@@ -84,7 +84,15 @@ where
 }
 
 async fn propose(raft: &Raft, kind: Kind) -> Result<Applied, RequestError> {
-    raft.propose_here(Command::from(kind).encoded(), Instant::now() + COMMAND_TIMEOUT).await
+    // What only root may ask for, a compaction say, the leader does by itself; others are not asked whether they may.
+    let command = Command { auth_revision: raft.store().auth_fence(), ..Command::from(kind) };
+    let applied = raft.propose_here(command.encoded(), Instant::now() + COMMAND_TIMEOUT).await?;
+    match &applied.outcome.answer {
+        Some(Answer::Refused(refused)) if refused.reason() == Reason::AuthMoved => {
+            Err(AuthError::Moved.into())
+        }
+        _ => Ok(applied),
+    }
 }
 
 fn leads(raft: &Raft) -> bool {

@@ -1,5 +1,7 @@
 //! Why a request could not be answered, or a change of the cluster not be made.
 
+mod auth;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use kvorum_store::command::{Reason, Refused};
 use kvorum_store::fatal::stop_process;
 use kvorum_store::{ReadError, StoreError};
 
+pub use self::auth::AuthError;
 use crate::place::StatusOnly;
 
 /// Why a request could not be answered. `net::status` says how each case looks on the wire; a
@@ -110,6 +113,9 @@ pub enum RequestError {
         /// The quota in bytes when that is used up; 0: a node's disk is nearly full.
         limit: u64,
     },
+    /// Users, roles and rights. Nothing was done.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -127,6 +133,7 @@ impl RequestError {
                 | RequestError::Busy
                 | RequestError::NoRoom { .. }
                 | RequestError::ShuttingDown
+                | RequestError::Auth(AuthError::Moved)
         )
     }
 
@@ -134,7 +141,11 @@ impl RequestError {
     /// compaction.
     pub fn refused(refused: Refused, requested: u64) -> Self {
         let Refused { key, actual, .. } = &refused;
-        match refused.reason() {
+        let reason = refused.reason();
+        if let Some(error) = AuthError::refused(reason, *actual) {
+            return error.into();
+        }
+        match reason {
             Reason::ConditionFailed => RequestError::ConditionFailed { key: key.clone(), actual: *actual },
             Reason::NoSpace => RequestError::NoSpace { limit: *actual },
             Reason::Compacted => RequestError::Compacted { requested, compacted: *actual },
@@ -144,10 +155,11 @@ impl RequestError {
                 key.escape_ascii()
             )),
             Reason::TooLarge => RequestError::RangeTooLarge { limit: *actual },
-            Reason::Invalid => RequestError::Invalid("the store refused the request as invalid".into()),
             Reason::Unknown => RequestError::Invalid(
                 "the cluster does not know this kind of request; upgrade all members first".into(),
             ),
+            // The others have to do with rights, and are told above.
+            _ => RequestError::Invalid("the store refused the request as invalid".into()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! at [`api`]; nothing here knows RocksDB. A request's path is `api::kv` -> `requests`, the door -> `raft` -> the store and back.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod api;
 pub mod blocking;
 pub mod boot;

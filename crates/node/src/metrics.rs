@@ -3,6 +3,7 @@
 //!
 //! Cardinality is bounded: the only labels are gRPC methods, gRPC codes, peers' node ids, and a few words of ours.
 
+mod auth;
 mod groups;
 mod make;
 mod tls;
@@ -23,6 +24,7 @@ use crate::place::Overview;
 use groups::{ProcessMetrics, StoreMetrics};
 use make::{Make, call_buckets, disk_buckets, size_buckets};
 
+pub use auth::AuthMetrics;
 pub use tls::{Held, TlsMetrics};
 
 pub use groups::{LogMetrics, RaftMetrics, SnapshotMetrics, WatchMetrics};
@@ -72,6 +74,8 @@ pub struct Metrics {
     /// How long the store has made no progress with a run.
     pub apply_stall_seconds: Gauge,
     expired: IntCounter,
+    /// Users and rights.
+    pub auth: AuthMetrics,
     /// TLS, and connections.
     pub tls: TlsMetrics,
     process: ProcessMetrics,
@@ -168,6 +172,7 @@ impl Metrics {
                 "kvorum_expired_keys_total",
                 "Keys deleted because their TTL had passed, on the word of this node.",
             ),
+            auth: AuthMetrics::new(&make),
             tls: TlsMetrics::new(&make),
             process: ProcessMetrics::new(&make),
             registry: make.0,
@@ -229,6 +234,7 @@ impl Metrics {
         self.raft.observe_peers(status);
         self.log.bytes.set(status.log_bytes as i64);
         self.store.observe(store, status);
+        self.auth.observe(store);
         self.process.observe();
     }
 

@@ -1,22 +1,26 @@
 //! The door: every request of an API passes here once, whichever API it came by. A write's size and the room
 //! for it are looked at, it is proposed, and its outcome told; a read waits until this node may answer it, and
-//! then reads, off the thread that serves where the disk may have to be waited for. Rights have their place
-//! here, before all that.
+//! then reads, off the thread that serves where the disk may have to be waited for. Before all
+//! that it is asked whether the caller may do what he asks for.
 //!
 //! Two things do not come by here: what members ask of each other as members, which is raft's own business
 //! (a write that a member forwards has passed its own door), and what a leader does by itself, see `duties`.
 
+mod auth;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kvorum_auth::Passwords;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_store::command::{Answer, Command, KeyRange, Kind, TtlSet, Written};
 use kvorum_store::{Get, Store};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::access::{Authorizer, Caller, Checked, Grant, Needs};
 use crate::blocking::Blocking;
-use crate::error::{MembershipError, RequestError, answered};
+use crate::error::{AuthError, MembershipError, RequestError, answered};
 use crate::key_reads::{self, KeyReads, Read};
 use crate::metrics::Metrics;
 use crate::net::budget::Account;
@@ -29,6 +33,9 @@ use crate::watch::{WatchHub, Watcher};
 /// Reads of scans that may be under way at a time: each is a blocking thread, with a page in memory.
 const BLOCKING_READS_MAX: usize = 8;
 
+/// How often a write is checked: each time, rights changed between the check and its being applied.
+const CHECKS_MAX: usize = 3;
+
 /// The door of a node. Clones are the same one.
 #[derive(Clone)]
 pub struct Requests(Arc<Inner>);
@@ -36,6 +43,8 @@ pub struct Requests(Arc<Inner>);
 struct Inner {
     raft: Raft,
     hub: Arc<WatchHub>,
+    authorizer: Authorizer,
+    passwords: Passwords,
     request_bytes_max: usize,
     scans: Reads,
     /// Of watches that fell behind. Apart from those of scans, so that neither holds up the other.
@@ -135,13 +144,34 @@ impl Reads {
     }
 }
 
+/// Who asks for a write.
+#[derive(Clone, Copy)]
+enum Asker<'a> {
+    /// Somebody on the client port, who may or may not.
+    Caller(&'a Caller),
+    /// An administrator, whom the peer port has let in.
+    Administrator,
+}
+
 impl Requests {
     /// The door of a node that takes requests of so many bytes.
     pub fn new(raft: Raft, hub: Arc<WatchHub>, request_bytes_max: usize) -> Requests {
         let scans = Reads::new(raft.store().clone(), raft.blocking().clone(), BLOCKING_READS_MAX);
         let keys = KeyReads::new(raft.store().clone(), raft.blocking().clone());
         let changes = SharedReads::new(raft.store().clone(), raft.blocking().clone());
-        Requests(Arc::new(Inner { raft, hub, request_bytes_max, scans, changes, keys }))
+        let authorizer = Authorizer::new(raft.clone());
+        let blocking = raft.blocking().clone();
+        let passwords = Passwords::new(move |work| blocking.begin(work));
+        Requests(Arc::new(Inner {
+            raft,
+            hub,
+            authorizer,
+            passwords,
+            request_bytes_max,
+            scans,
+            changes,
+            keys,
+        }))
     }
 
     /// The largest request, in bytes.
@@ -161,8 +191,51 @@ impl Requests {
         Head { cluster_id, incarnation, node_id, term, revision }
     }
 
-    /// Proposes a command, and answers what it did.
-    pub async fn write(&self, command: Command, deadline: Instant) -> Result<Done, RequestError> {
+    /// Whether a caller may do something. He is refused only by what the cluster knows now: a right that he has just
+    /// been given may not have come here yet.
+    pub async fn may(
+        &self,
+        caller: &Caller,
+        needs: Needs<'_>,
+        deadline: Instant,
+    ) -> Result<Checked, RequestError> {
+        let authorizer = &self.0.authorizer;
+        let mut look = authorizer.look(caller, needs);
+        if look.is_denied() {
+            self.0.raft.read_barrier(deadline).await?;
+            look = authorizer.look(caller, needs);
+        }
+        Ok(authorizer.count(look)?)
+    }
+
+    /// Proposes what a caller may do, and answers what it did.
+    pub async fn write(&self, caller: &Caller, kind: Kind, deadline: Instant) -> Result<Done, RequestError> {
+        self.write_for(Asker::Caller(caller), kind, deadline).await
+    }
+
+    /// Where rights changed before the command was applied, nothing was done, and who asks is checked anew.
+    async fn write_for(&self, asker: Asker<'_>, kind: Kind, deadline: Instant) -> Result<Done, RequestError> {
+        let mut command = Command::from(kind);
+        for _ in 0..CHECKS_MAX {
+            command.auth_revision = match (asker, &command.kind) {
+                (Asker::Caller(caller), Some(kind)) => {
+                    self.may(caller, Needs::Command(kind), deadline).await?.fence
+                }
+                _ => self.store().auth_fence(),
+            };
+            match self.write_checked(&command, deadline).await {
+                Err(RequestError::Auth(AuthError::Moved)) => {
+                    self.metrics().auth.moved();
+                    // The change may not have come here yet.
+                    self.0.raft.read_barrier(deadline).await?;
+                }
+                done => return done,
+            }
+        }
+        Err(AuthError::Moved.into())
+    }
+
+    async fn write_checked(&self, command: &Command, deadline: Instant) -> Result<Done, RequestError> {
         let requested = match &command.kind {
             Some(Kind::Compact(compact)) => compact.revision,
             _ => 0,
@@ -187,8 +260,23 @@ impl Requests {
         }
     }
 
-    /// Returns when a read may be answered from this node's state.
-    pub async fn may_read(&self, consistency: Consistency, deadline: Instant) -> Result<(), RequestError> {
+    /// Returns when a caller's read may be answered from this node's state. What is read then may be shown once the
+    /// grant [holds](Grant::holds).
+    pub async fn may_read(
+        &self,
+        caller: Caller,
+        range: KeyRange,
+        consistency: Consistency,
+        deadline: Instant,
+    ) -> Result<Grant, RequestError> {
+        self.is_current(consistency, deadline).await?;
+        let authorizer = self.0.authorizer.clone();
+        let checked = authorizer.check(&caller, Needs::Read(&range))?;
+        Ok(Grant::new(authorizer, caller, range, checked))
+    }
+
+    /// Returns when this node's state is new enough.
+    async fn is_current(&self, consistency: Consistency, deadline: Instant) -> Result<(), RequestError> {
         if self.0.raft.is_corrupt() {
             return Err(RequestError::Corrupt);
         }
@@ -245,14 +333,17 @@ impl Requests {
         &self.0.scans
     }
 
-    /// A new watcher of a range, and where it reads when it is behind.
+    /// A new watcher of a range, where it reads when it is behind, and the grant that must hold before each event.
     pub async fn watch(
         &self,
+        caller: Caller,
         range: KeyRange,
         deadline: Instant,
-    ) -> Result<(Watcher, Arc<SharedReads>), RequestError> {
-        self.may_read(Consistency::Serializable, deadline).await?;
-        Ok((self.0.hub.watch(range), self.0.changes.clone()))
+    ) -> Result<(Watcher, Arc<SharedReads>, Grant), RequestError> {
+        self.is_current(Consistency::Serializable, deadline).await?;
+        let checked = self.may(&caller, Needs::Read(&range), deadline).await?;
+        let grant = Grant::new(self.0.authorizer.clone(), caller, range.clone(), checked);
+        Ok((self.0.hub.watch(range), self.0.changes.clone(), grant))
     }
 
     /// This node's place in its cluster; an error where it has none.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic_health::server::health_reporter;
 
 use crate::api::admin::AdminService;
+use crate::api::auth::AuthService;
 use crate::api::client_port::{report_health, with_reflection};
 use crate::api::kv::cluster::ClusterService;
 use crate::api::kv::service::KvService;
@@ -253,6 +254,7 @@ impl Node {
                 .status_only(raft.status_only())
                 .with(KvService::server(requests.clone()))
                 .with(ClusterService::server(requests.clone()))
+                .with(AuthService::server(requests.clone()))
                 .with(health_service);
         let router = with_reflection(router).build();
         let (client_door, peer_door) = doors(&raft, &metrics, &peers_stop);

@@ -39,6 +39,8 @@ pub struct WatchHub {
     published: Notify,
     /// Every change up to this revision was matched against the index.
     dispatched: AtomicU64,
+    /// As of when watchers were last told that rights have changed.
+    auth_fence: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -68,6 +70,7 @@ impl WatchHub {
             watchers: AtomicUsize::new(0),
             published: Notify::new(),
             dispatched: AtomicU64::new(revision),
+            auth_fence: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         })
     }
@@ -118,6 +121,13 @@ impl WatchHub {
     /// Looks for changes of the range from a revision on.
     pub fn look(&self, from: u64, range: &KeyRange) -> Look {
         self.read_ring().look(from, range)
+    }
+
+    /// Wakes all watchers if rights have changed: one who may not watch any more ends, though nothing happens there.
+    pub fn rights(&self, auth_fence: u64) {
+        if self.auth_fence.swap(auth_fence, Ordering::AcqRel) != auth_fence {
+            self.lock_index().wake_all(u64::MAX);
+        }
     }
 
     /// Ends all watches.

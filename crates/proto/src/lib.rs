@@ -8,6 +8,13 @@ pub mod kv {
     }
 }
 
+/// Users, roles and rights.
+pub mod auth {
+    pub mod v1 {
+        tonic::include_proto!("auth.v1");
+    }
+}
+
 /// Status and membership, on the peer port.
 pub mod admin {
     pub mod v1 {

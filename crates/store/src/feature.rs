@@ -10,6 +10,7 @@
 //! |---|---|
 //! | 1 | All of the first release; what is meant where nothing is said. |
 //! | 2 | The command `RaiseFeatureLevel`; the level as the first byte of the state's head and of every batch. A change of a TTL does not copy the value to history, and is refused where there is no room. The command `CorruptAlarm`. |
+//! | 3 | The command `AuthChange`, the rows of users and roles, and the auth revision of a command, which apply compares once rights count. |
 
 use crate::command::Kind;
 
@@ -17,7 +18,7 @@ use crate::command::Kind;
 pub const FEATURE_LEVEL_MIN: u32 = 1;
 
 /// The highest level that this release knows.
-pub const FEATURE_LEVEL_MAX: u32 = 2;
+pub const FEATURE_LEVEL_MAX: u32 = 3;
 
 // On disk and in the log the level takes one byte.
 const _: () = assert!(FEATURE_LEVEL_MAX <= u8::MAX as u32);
@@ -27,6 +28,9 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 /// The level from which on a member can be marked as corrupt.
 pub const CORRUPT_ALARM: u32 = 2;
+
+/// The level from which on there can be users and roles.
+pub const AUTH: u32 = 3;
 
 /// The level from which on a command may be in the log. Below it the command is refused by every
 /// release alike: an older one cannot read it, and a newer one must not do more than that.
@@ -44,6 +48,7 @@ pub(crate) fn required(kind: &Kind) -> u32 {
         // It needs the level that it raises the cluster to, and its entry says so.
         Kind::RaiseFeatureLevel(raise) => raise.level,
         Kind::CorruptAlarm(_) => CORRUPT_ALARM,
+        Kind::Auth(_) => AUTH,
     }
 }
 

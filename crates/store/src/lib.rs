@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+pub mod auth;
 pub mod command;
 pub mod data_dir;
 mod db;
@@ -26,8 +27,10 @@ pub mod threads;
 mod verify;
 
 pub use apply::{Applying, Attempt, Event, EventKind, RevisionEvents, Run};
+pub use auth::Auth;
 pub use db::StoreOptions;
 pub use error::{OpenError, ReadError, StoreError};
+pub use layout::{Role, User};
 pub use limits::Limits;
 pub use machine::Machine;
 pub use read::{Digest, Get, Page, Place, ReadBytes, Reader, Scan, SharedChanges, Slice};

@@ -25,6 +25,14 @@ pub struct Limits {
     /// Outcomes, as it counts in the store's size: of so many versions of a record that only differ in
     /// their TTL, one has its value to itself in `history`. A read in the past walks past the others.
     pub shared_values_max: u64,
+    /// Outcomes: so many users there may be.
+    pub users_max: usize,
+    /// Outcomes: so many roles.
+    pub roles_max: usize,
+    /// Outcomes: so many ranges a role may have.
+    pub permissions_max: usize,
+    /// Outcomes: so many logical bytes users and roles may take, all of which every member has in memory.
+    pub auth_bytes_max: u64,
     /// Work: what a run has gathered is written when it has grown to so many bytes, in the middle of an
     /// entry if need be: range deletes can make far more of an entry than its own bytes.
     pub batch_bytes_max: usize,
@@ -60,6 +68,10 @@ impl Default for Limits {
             previous_bytes_max: 3 << 20,
             step_changes_max: 10_000,
             shared_values_max: 256,
+            users_max: 10_000,
+            roles_max: 1_000,
+            permissions_max: 1_000,
+            auth_bytes_max: 64 << 20,
             batch_bytes_max: 32 << 20,
             recent_bytes_max: u64::MAX,
             recent_value_bytes_max: 4096,

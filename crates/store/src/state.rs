@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rocksdb::DB;
 
+use crate::auth::Auth;
 use crate::db::{self, Caches, Recent};
 use crate::entry::LogId;
 use crate::error::{OpenError, StoreError};
@@ -31,6 +32,10 @@ pub(crate) struct State {
     revision_writing: AtomicU64,
     compacted: AtomicU64,
     cluster_time_ms: AtomicU64,
+    /// Who may do what: known before what was written under it can be read, see [`State::publish_auth`].
+    auth: Mutex<Arc<Auth>>,
+    /// [`Auth::fence`] of that.
+    auth_fence: AtomicU64,
     /// No row of `deadlines` is below this one: where the search for due keys begins.
     pub(crate) due_from_ms: AtomicU64,
     pub(crate) installed: Option<LogId>,
@@ -47,6 +52,7 @@ pub(crate) struct Published {
     pub(crate) membership: Option<(LogId, Bytes)>,
     pub(crate) space_alarms: BTreeSet<u64>,
     pub(crate) corrupt_alarms: BTreeSet<u64>,
+    pub(crate) auth: Arc<Auth>,
 }
 
 impl State {
@@ -83,6 +89,8 @@ impl State {
             revision_writing: published.head.revision.into(),
             compacted: published.head.compacted.into(),
             cluster_time_ms: published.head.cluster_time_ms.into(),
+            auth_fence: published.auth.fence().into(),
+            auth: Mutex::new(published.auth.clone()),
             published: Mutex::new(published),
             due_from_ms: AtomicU64::new(0),
             installed,
@@ -137,6 +145,25 @@ impl State {
         self.revision_writing.store(head.revision, Ordering::Release);
     }
 
+    /// Makes known who may do what from the write on that begins now. Whoever has read something of that write finds
+    /// rights that are no older than it: what was written once a right was taken is not read by it.
+    pub(crate) fn publish_auth(&self, auth: &Arc<Auth>) {
+        let mut place = lock(&self.auth);
+        if !Arc::ptr_eq(&place, auth) {
+            assert!(auth.revision() >= place.revision(), "rights never go back");
+            *place = auth.clone();
+            self.auth_fence.store(auth.fence(), Ordering::Release);
+        }
+    }
+
+    pub(crate) fn auth(&self) -> Arc<Auth> {
+        lock(&self.auth).clone()
+    }
+
+    pub(crate) fn auth_fence(&self) -> u64 {
+        self.auth_fence.load(Ordering::Acquire)
+    }
+
     /// Makes known what a write that is in the database has changed.
     pub(crate) fn publish(&self, published: Published) {
         let head = published.head;
@@ -182,7 +209,8 @@ pub(crate) fn read_meta(db: &DB, feature_level_max: u32) -> Result<Published, Op
     };
     let space_alarms = read_alarms(db, meta::SPACE_ALARMS)?;
     let corrupt_alarms = read_alarms(db, meta::CORRUPT_ALARMS)?;
-    Ok(Published { head, membership, space_alarms, corrupt_alarms })
+    let auth = Arc::new(Auth::read(db)?);
+    Ok(Published { head, membership, space_alarms, corrupt_alarms, auth })
 }
 
 fn read_alarms(db: &DB, key: &[u8]) -> Result<BTreeSet<u64>, StoreError> {

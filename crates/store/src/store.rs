@@ -8,12 +8,13 @@ use bytes::Bytes;
 use rocksdb::{ReadOptions, ReadTier};
 
 use crate::apply::{self, Applying, Attempt, Run};
+use crate::auth::Auth;
 use crate::command::{Kind, Refused};
 use crate::db::{self, Caches, StoreOptions};
 use crate::entry::{Entry, LogId};
 use crate::error::{OpenError, StoreError};
 use crate::files::Files;
-use crate::layout::{self, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
+use crate::layout::{self, AUTH, CHANGES, CURRENT, DEADLINES, HISTORY, Head, meta};
 use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::places::{CHECKPOINTS, INCOMING, state_numbers, state_path};
@@ -172,6 +173,16 @@ impl Store {
         self.state().published().corrupt_alarms.contains(&node_id)
     }
 
+    /// Who may do what. What was read before this was read under rights no newer.
+    pub fn auth(&self) -> Arc<Auth> {
+        self.state().auth()
+    }
+
+    /// [`Auth::fence`] of that: 0 where rights do not count.
+    pub fn auth_fence(&self) -> u64 {
+        self.state().auth_fence()
+    }
+
     /// Why a command would be refused for lack of space, were it applied now and changed something.
     pub fn refuse_growth(&self, command: &Kind) -> Option<Refused> {
         apply::refuse_growth(command, &self.state().published())
@@ -213,8 +224,9 @@ impl Store {
 
     /// Makes the state of a restored snapshot that of a new cluster: `membership` becomes the last
     /// applied one, as of the last applied entry, and what only concerned the old cluster's members
-    /// is forgotten. Durable when it returns.
-    pub fn found_from(&self, membership: &[u8]) -> Result<(), StoreError> {
+    /// is forgotten: sessions too, as `session_key`, 32 bytes that were just drawn, takes the place of the key that
+    /// they were signed with. Durable when it returns.
+    pub fn found_from(&self, membership: &[u8], session_key: &[u8]) -> Result<(), StoreError> {
         let state = self.state();
         let _writer = lock(&state.writer);
         let mut published = state.published().clone();
@@ -224,15 +236,20 @@ impl Store {
         published.membership = Some((log_id, Bytes::copy_from_slice(membership)));
         published.space_alarms.clear();
         published.corrupt_alarms.clear();
+        published.auth = Arc::new(published.auth.with_session_key(session_key));
         let mut batch = rocksdb::WriteBatch::default();
         batch.put(meta::HEAD, published.head.encode());
         batch.put(meta::MEMBERSHIP, layout::encode_position(log_id, membership));
         batch.put(meta::SPACE_ALARMS, layout::encode_alarms([].iter()));
         batch.delete(meta::CORRUPT_ALARMS);
+        if published.auth.revision() > 0 {
+            batch.put(AUTH, layout::encode_auth(published.auth.head()));
+        }
         state
             .db
             .write_opt(batch, &db::write_options())
             .map_err(StoreError::database("write membership", state.path()))?;
+        state.publish_auth(&published.auth);
         state.publish(published);
         db::flush(&state.db)
     }

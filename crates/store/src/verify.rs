@@ -10,8 +10,8 @@ use crate::db::{self, Caches, StoreOptions};
 use crate::error::{OpenError, StoreError};
 use crate::feature::FEATURE_LEVEL_MAX;
 use crate::layout::{
-    self, CHANGES, CURRENT, Change, DEADLINES, HISTORY, Head, META, Malformed, RecordHead, Superseded,
-    record_bytes,
+    self, AuthRow, CHANGES, CURRENT, Change, DEADLINES, HISTORY, Head, META, Malformed, RecordHead, Role,
+    Superseded, User, record_bytes,
 };
 use crate::machine::Machine;
 use crate::places::{state_numbers, state_path};
@@ -167,7 +167,15 @@ fn count(db: &DB, head: &Head) -> Result<Option<Finding>, StoreError> {
         counts.deadlines += 1;
         Ok(())
     })?;
-    each_row(db, META, |_, _| Ok(()))?;
+    each_row(db, META, |key, row| {
+        match AuthRow::of(key)? {
+            Some(AuthRow::User(_)) => drop(layout::decode_auth::<User>(row)?),
+            Some(AuthRow::Role(_)) => drop(layout::decode_auth::<Role>(row)?),
+            None => return Ok(()),
+        }
+        counts.logical_bytes += record_bytes(key.len(), row.len());
+        Ok(())
+    })?;
     let kept = Counts { keys: head.keys, deadlines: head.deadlines, logical_bytes: head.logical_bytes };
     let detail = || format!("its rows count {counts:?}, its head says {kept:?}");
     Ok((counts != kept).then(|| Finding { file: db.path().to_owned(), detail: detail() }))

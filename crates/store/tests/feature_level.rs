@@ -31,7 +31,7 @@ fn the_level_rises_and_stays() {
     drop(store);
     let store = open(dir.path(), FEATURE_LEVEL_MAX).unwrap();
     assert_eq!(store.feature_level(), 2);
-    store.found_from(b"membership").unwrap();
+    store.found_from(b"membership", &[7; 32]).unwrap();
     assert_eq!(store.feature_level(), 2);
 }
 

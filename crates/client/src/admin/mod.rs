@@ -261,7 +261,7 @@ impl AdminClient {
     fn error(&self, setback: Setback) -> Error {
         let endpoint = self.address().to_owned();
         match setback.fate {
-            Fate::Answered(error) | Fate::Behind(error) => error,
+            Fate::Answered(error) | Fate::Behind(error) | Fate::BadToken(error) => error,
             Fate::NotApplied { .. } => {
                 let tried = vec![Tried { endpoint, problem: setback.problem }];
                 Error::Unanswered { within: self.timeout, tried }

@@ -5,10 +5,13 @@ use std::pin::Pin;
 use futures_util::Stream;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::admin::v1::admin_server::Admin;
+use kvorum_store::command::{DeclaredRole, DeclaredUser, ReplaceAccess, TokenIssuer};
 use tonic::{Request, Response, Status};
 
+use super::auth::permission;
 use crate::error::{MembershipError, RequestError};
-use crate::net::deadline::deadline_if_any;
+use crate::net::deadline::{deadline, deadline_if_any};
+use crate::net::remote::Remote;
 use crate::raft::Raft;
 use crate::requests::{Requests, within};
 
@@ -21,6 +24,10 @@ impl AdminService {
     /// Serves what passes the door.
     pub fn new(requests: Requests) -> Self {
         AdminService { requests }
+    }
+
+    fn administers<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        Ok(self.requests.administers(Remote::of(request.extensions())?).map_err(RequestError::from)?)
     }
 }
 
@@ -59,6 +66,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::InitializeRequest>,
     ) -> Result<Response<admin::InitializeResponse>, Status> {
+        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::InitializeRequest { cluster_id, node_id: wanted } = request.into_inner();
         let found = self.requests.change(deadline, move |raft| async move {
@@ -76,6 +84,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::AddLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
+        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::AddLearnerRequest { node, expected } = request.into_inner();
         let add = move |raft: Raft| async move { raft.add_learner(node.unwrap_or_default(), expected).await };
@@ -86,6 +95,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RemoveLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
+        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::RemoveLearnerRequest { node_id, expected } = request.into_inner();
         let remove = move |raft: Raft| async move { raft.remove_learner(node_id, expected).await };
@@ -96,6 +106,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ChangeMembershipRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
+        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::ChangeMembershipRequest { voter_ids, expected, retain } = request.into_inner();
         let voter_ids = voter_ids.into_iter().collect();
@@ -107,6 +118,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::TransferLeaderRequest>,
     ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
+        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let to = request.into_inner().to;
         let transfer = move |raft: Raft| async move { raft.transfer_leader(to).await };
@@ -118,6 +130,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RecoverRequest>,
     ) -> Result<Response<admin::RecoverResponse>, Status> {
+        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let wanted = request.into_inner();
         let recover = move |raft: Raft| async move { raft.recover(wanted).await };
@@ -129,9 +142,39 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.administers(&request)?;
         let opened =
             within(deadline_if_any(request.metadata()), self.requests.raft().stream_snapshot()).await;
         let chunks = opened.ok_or(RequestError::Deadline { outcome_unknown: false })??;
         Ok(Response::new(Box::pin(chunks)))
     }
+
+    async fn apply_access(
+        &self,
+        request: Request<admin::ApplyAccessRequest>,
+    ) -> Result<Response<admin::ApplyAccessResponse>, Status> {
+        self.administers(&request)?;
+        let deadline = deadline(request.metadata());
+        self.requests.declare(declared(request.into_inner())?, deadline).await?;
+        Ok(Response::new(admin::ApplyAccessResponse {}))
+    }
+}
+
+/// The wanted users, roles and rights as the store takes them.
+fn declared(request: admin::ApplyAccessRequest) -> Result<ReplaceAccess, RequestError> {
+    let admin::ApplyAccessRequest { users, roles, issuer, enabled } = request;
+    let user = |admin::DeclaredUser { name, roles }| DeclaredUser { name, roles };
+    let role = |admin::DeclaredRole { name, permissions }| {
+        let permissions = permissions.into_iter().map(|it| permission(Some(it))).collect::<Result<_, _>>()?;
+        Ok(DeclaredRole { name, permissions })
+    };
+    let issuer =
+        issuer.map(|admin::TokenIssuer { issuer, audience, jwks }| TokenIssuer { issuer, audience, jwks });
+    Ok(ReplaceAccess {
+        users: users.into_iter().map(user).collect(),
+        roles: roles.into_iter().map(role).collect::<Result<_, RequestError>>()?,
+        issuer,
+        enabled,
+        enable: None,
+    })
 }

@@ -14,7 +14,7 @@ use crate::net::router::RouterBuilder;
 const HEALTH_PERIOD: Duration = Duration::from_millis(500);
 
 /// The services of the client port, as health and reflection name them.
-const CLIENT_SERVICES: [&str; 2] = ["kv.v1.Kv", "kv.v1.Cluster"];
+const CLIENT_SERVICES: [&str; 3] = ["kv.v1.Kv", "kv.v1.Cluster", "auth.v1.Auth"];
 /// What else reflection names on the client port.
 const OTHER_SERVICES: [&str; 3] = [
     "grpc.health.v1.Health",

@@ -84,7 +84,7 @@ async fn append(log: &Log, store: &Store, order: Order, advertise: (&str, &str),
     let LogId { term, index } = end(order);
     let (peer, client) = advertise;
     let membership = encode_membership(&founding_membership(node_id, peer, client));
-    let history = Command { kind: Some(Kind::NewHistory(NewHistory { revisions: REVISIONS })) };
+    let history = Command::from(Kind::NewHistory(NewHistory { revisions: REVISIONS }));
     let history = encode_batch(store.cluster_time_ms(), [Bytes::from(history.encode_to_vec())].iter());
     let entries = vec![
         Entry { log_id: LogId { term, index: index - 1 }, payload: membership },

@@ -87,7 +87,10 @@ pub async fn found(
     let vote = Vote { term: applied.term, node_id: identity.node_id, committed: false };
     durably(|done| log.save_vote(vote, done)).await;
     let (peer, client) = advertise;
-    store.found_from(&founding_membership(identity.node_id, peer, client))?;
+    // Whoever holds the snapshot's file could sign sessions with the key in it.
+    let mut session_key = [0; 32];
+    rand::rng().fill_bytes(&mut session_key);
+    store.found_from(&founding_membership(identity.node_id, peer, client), &session_key)?;
     if identity.cluster_id == 0 {
         let cluster_id = config.cluster_id.unwrap_or_else(|| rand::rng().next_u64().max(1));
         data_dir.set_cluster(cluster_id, 1)?;

@@ -82,7 +82,7 @@ struct Queue {
 impl Outbox {
     /// An outbox on the connection of a request, by its extensions.
     pub fn of(extensions: &Extensions) -> Result<Outbox, Status> {
-        Remote::of(extensions).map(|remote| Outbox::on(&remote))
+        Remote::of(extensions).map(Outbox::on)
     }
 
     /// An outbox on a connection.

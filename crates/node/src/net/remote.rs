@@ -8,6 +8,7 @@ use tonic::{Extensions, Status};
 
 use super::budget::Account;
 use super::open_calls::ConnectionCalls;
+use crate::access::LastToken;
 
 /// The connection that a request came over: an extension of each.
 #[derive(Clone)]
@@ -20,14 +21,17 @@ pub struct Remote {
     pub received: Account,
     /// Its calls that are open.
     pub calls: ConnectionCalls,
+    /// Whether it is one with TLS.
+    pub secured: bool,
     /// Who it is, where a certificate says it.
     pub peer: Option<Arc<Peer>>,
+    /// The last token that came over it.
+    pub last_token: LastToken,
 }
 
 impl Remote {
     /// The connection of a request, by its extensions.
-    pub fn of(extensions: &Extensions) -> Result<Remote, Status> {
-        let remote: Option<&Remote> = extensions.get();
-        remote.cloned().ok_or_else(|| Status::internal("the request came over no connection"))
+    pub fn of(extensions: &Extensions) -> Result<&Remote, Status> {
+        extensions.get().ok_or_else(|| Status::internal("the request came over no connection"))
     }
 }

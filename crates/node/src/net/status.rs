@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::RequestError;
+use crate::error::{AuthError, RequestError};
 
 /// The domain of every `ErrorInfo` we send.
 pub const DOMAIN: &str = "kvorum.io";
@@ -65,7 +65,36 @@ fn code_and_reason(error: &RequestError) -> (Code, &'static str) {
         RequestError::FutureRevision { .. } => (Code::OutOfRange, FUTURE_REVISION),
         RequestError::ConditionFailed { .. } => (Code::FailedPrecondition, CONDITION_FAILED),
         RequestError::NoSpace { .. } => (Code::ResourceExhausted, NO_SPACE),
+        RequestError::Auth(error) => auth_code_and_reason(error),
         RequestError::Invalid(_) => (Code::InvalidArgument, INVALID),
+    }
+}
+
+/// As in etcd's `rpctypes`, where it has them. Another member never answers so: who asks is checked where he asks.
+fn auth_code_and_reason(error: &AuthError) -> (Code, &'static str) {
+    match error {
+        AuthError::UserEmpty => (Code::InvalidArgument, "USER_EMPTY"),
+        AuthError::RoleEmpty => (Code::InvalidArgument, "ROLE_EMPTY"),
+        AuthError::PermissionNotGiven => (Code::InvalidArgument, "PERMISSION_NOT_GIVEN"),
+        AuthError::PermissionDenied => (Code::PermissionDenied, "PERMISSION_DENIED"),
+        AuthError::InvalidToken(_) | AuthError::InvalidServiceAccount(_) => {
+            (Code::Unauthenticated, "INVALID_TOKEN")
+        }
+        AuthError::Failed => (Code::InvalidArgument, "AUTH_FAILED"),
+        AuthError::NotEnabled => (Code::FailedPrecondition, "AUTH_NOT_ENABLED"),
+        AuthError::Plain => (Code::FailedPrecondition, "AUTH_PLAIN"),
+        AuthError::OldMembers => (Code::FailedPrecondition, "AUTH_OLD_MEMBERS"),
+        AuthError::Moved => (Code::Unavailable, "AUTH_MOVED"),
+        AuthError::UserExists => (Code::FailedPrecondition, "USER_EXISTS"),
+        AuthError::NoSuchUser => (Code::FailedPrecondition, "NO_SUCH_USER"),
+        AuthError::RoleExists => (Code::FailedPrecondition, "ROLE_EXISTS"),
+        AuthError::NoSuchRole => (Code::FailedPrecondition, "NO_SUCH_ROLE"),
+        AuthError::RoleNotGranted => (Code::FailedPrecondition, "ROLE_NOT_GRANTED"),
+        AuthError::PermissionNotGranted => (Code::FailedPrecondition, "PERMISSION_NOT_GRANTED"),
+        AuthError::NoRootUser => (Code::FailedPrecondition, "NO_ROOT_USER"),
+        AuthError::NoRootRole => (Code::FailedPrecondition, "NO_ROOT_ROLE"),
+        AuthError::Management => (Code::InvalidArgument, "AUTH_MANAGEMENT"),
+        AuthError::Limit(_) => (Code::ResourceExhausted, "AUTH_LIMIT"),
     }
 }
 
@@ -90,6 +119,9 @@ fn metadata(error: &RequestError) -> Vec<(String, String)> {
         RequestError::ConditionFailed { key, actual } => {
             vec![pair("key_hex", hex(key)), pair("actual", actual.to_string())]
         }
+        RequestError::Auth(AuthError::InvalidToken(why)) => vec![pair("why", (*why).to_owned())],
+        RequestError::Auth(AuthError::InvalidServiceAccount(why)) => vec![pair("why", why.clone())],
+        RequestError::Auth(AuthError::Limit(limit)) => vec![pair("limit", limit.to_string())],
         _ => Vec::new(),
     }
 }
@@ -215,6 +247,37 @@ mod tests {
             assert_eq!(status.message(), error.to_string());
             let back = RequestError::from_peer(status);
             assert_eq!(format!("{back:?}"), format!("{error:?}"));
+        }
+    }
+
+    /// What is said of rights is what etcd's clients know, code and text alike.
+    #[test]
+    fn errors_of_rights_are_as_in_etcd() {
+        for (error, code, reason, message) in [
+            (AuthError::UserEmpty, Code::InvalidArgument, "USER_EMPTY", "user name is empty"),
+            (AuthError::PermissionDenied, Code::PermissionDenied, "PERMISSION_DENIED", "permission denied"),
+            (AuthError::InvalidToken("x"), Code::Unauthenticated, "INVALID_TOKEN", "invalid auth token"),
+            (
+                AuthError::Failed,
+                Code::InvalidArgument,
+                "AUTH_FAILED",
+                "authentication failed, invalid user ID or password",
+            ),
+            (
+                AuthError::NotEnabled,
+                Code::FailedPrecondition,
+                "AUTH_NOT_ENABLED",
+                "authentication is not enabled",
+            ),
+            (AuthError::UserExists, Code::FailedPrecondition, "USER_EXISTS", "user name already exists"),
+            (AuthError::NoSuchUser, Code::FailedPrecondition, "NO_SUCH_USER", "user name not found"),
+            (AuthError::NoRootUser, Code::FailedPrecondition, "NO_ROOT_USER", "root user does not exist"),
+            (AuthError::Management, Code::InvalidArgument, "AUTH_MANAGEMENT", "invalid auth management"),
+        ] {
+            let status = Status::from(RequestError::from(error));
+            let details = status.get_error_details();
+            let info = details.error_info().expect("every status has an ErrorInfo");
+            assert_eq!((status.code(), &*info.reason, status.message()), (code, reason, message));
         }
     }
 

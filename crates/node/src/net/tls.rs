@@ -48,10 +48,12 @@ struct Inner {
 pub struct Admitted {
     /// Its bytes, without TLS.
     pub io: Box<dyn Bytes>,
+    /// Whether it was taken out of TLS.
+    pub secured: bool,
     /// Who is at the other end, where a certificate says it.
     pub peer: Option<Arc<Peer>>,
     /// Its place among those that are counted.
-    held: Held,
+    pub held: Held,
 }
 
 impl Door {
@@ -77,17 +79,15 @@ impl Door {
     pub async fn admit(&self, stream: Stream, from: IpAddr) -> Option<Admitted> {
         let Inner { name, tls, metrics, .. } = &*self.0;
         let Some(tls) = tls else {
-            return Some(Admitted { io: stream, peer: None, held: metrics.plain(name) });
+            return Some(Admitted::plain(stream, metrics.plain(name)));
         };
         match tls.accept(stream, from).await {
-            Ok(Accepted::Plain(stream)) => {
-                Some(Admitted { io: Box::new(stream), peer: None, held: metrics.plain(name) })
-            }
+            Ok(Accepted::Plain(stream)) => Some(Admitted::plain(Box::new(stream), metrics.plain(name))),
             Ok(Accepted::Tls(stream, peer, took)) => {
                 metrics.handshake(name, took);
                 let held =
                     metrics.secured(name, peer.as_ref().map(|peer| tls.tls().current().by_current_ca(peer)));
-                Some(Admitted { io: stream, peer: peer.map(Arc::new), held })
+                Some(Admitted { io: stream, secured: true, peer: peer.map(Arc::new), held })
             }
             Err(fault) => {
                 metrics.failed(name, fault.reason);
@@ -133,9 +133,8 @@ impl Door {
 }
 
 impl Admitted {
-    /// Its parts: bytes, who is there, and its place among those that are counted.
-    pub fn into_parts(self) -> (Box<dyn Bytes>, Option<Arc<Peer>>, Held) {
-        (self.io, self.peer, self.held)
+    fn plain(io: Box<dyn Bytes>, held: Held) -> Admitted {
+        Admitted { io, secured: false, peer: None, held }
     }
 }
 

@@ -30,6 +30,7 @@ use super::remote::Remote;
 use super::router::Router;
 use super::sizes::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use super::tls::{Admitted, Door, FAREWELL_MAX};
+use crate::access::LastToken;
 
 /// Calls and streams in flight on a connection. A client that multiplexes a thousand watches over
 /// one connection fits; one that opens streams without end waits.
@@ -120,10 +121,11 @@ async fn serve_connection(
         // Whoever is not in yet has asked for nothing.
         () = stopping => return,
     };
-    let Some((io, peer, mut held)) = admitted.map(Admitted::into_parts) else { return };
+    let Some(Admitted { io, secured, peer, mut held }) = admitted else { return };
     let (account, received) = (router.budget().account(), router.receive_budget().account());
     let calls = router.calls().connection();
-    let remote = Remote { address: from, account, received, calls, peer: peer.clone() };
+    let last_token = LastToken::default();
+    let remote = Remote { address: from, account, received, calls, secured, peer: peer.clone(), last_token };
     let io = Greeted::new(io);
     let overdue = io.overdue(GREETING_MAX);
     let served = http2::Builder::new(Answering)

@@ -30,6 +30,7 @@ impl Raft {
     /// Everything this node knows of itself, for `admin.v1.Status`; the space on disk is that of the last look.
     pub fn status(&self) -> admin::StatusResponse {
         let inner = &self.inner;
+        let auth = inner.store.auth();
         let (overview, store, log) = (self.overview(), inner.store.stats(), inner.log.state());
         let metrics = inner.core.get().map(|core| core.raft.metrics().borrow_watched().clone());
         let space = *inner.disk.borrow();
@@ -77,6 +78,8 @@ impl Raft {
             founding: self.founding(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
             disk_went_back: matches!(overview.status_only, Some(StatusOnly::WentBack { .. })),
+            auth_revision: auth.revision(),
+            auth_hash: auth.hash(),
             tls: inner.dialer.tls().map(tls_status),
         }
     }

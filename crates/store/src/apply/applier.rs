@@ -80,6 +80,7 @@ impl<'db> Applier<'db> {
         let index = |head: &Head| head.applied.map(|applied| applied.index);
         assert!(index(&head) >= index(before), "entries are applied in order");
         self.state.announce(&head);
+        self.state.publish_auth(&self.published.auth);
         self.state.admit_write()?;
         db::write(&self.state.db, self.rows.take(), &self.write_options)?;
         self.published.head = head;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::auth;
 use crate::command::{Kind, OpKind, Reason, Refused, Write};
 use crate::feature;
 use crate::layout::Head;
@@ -13,6 +14,7 @@ use crate::state::Published;
 pub(crate) fn refuse_growth(command: &Kind, published: &Published) -> Option<Refused> {
     let grows = match command {
         Kind::Write(write) => puts(write),
+        Kind::Auth(change) => auth::grows(change),
         Kind::SetTtl(_) => feature::ttl_grows_store(published.head.feature_level),
         _ => false,
     };

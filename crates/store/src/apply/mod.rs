@@ -7,6 +7,7 @@
 mod alarms;
 mod applier;
 mod applying;
+mod auth;
 mod compact;
 mod deadline;
 mod event;

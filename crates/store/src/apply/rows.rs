@@ -163,6 +163,14 @@ impl<'db> Rows<'db> {
         self.batch.put_cf(self.families.meta, key, value);
     }
 
+    /// Writes a row of `default`, or removes it.
+    pub(crate) fn set_meta(&mut self, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.put_meta(key, value),
+            None => self.batch.delete_cf(self.families.meta, key),
+        }
+    }
+
     pub(crate) fn batch_bytes(&self) -> usize {
         self.batch.size_in_bytes() + self.current_bytes
     }

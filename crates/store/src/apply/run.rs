@@ -76,12 +76,12 @@ fn check_order(applied: Option<LogId>, run: &[Entry]) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// An entry with its commands decoded. A command that cannot be decoded is `None`: it is refused,
+/// An entry with its commands decoded. A command that cannot be decoded has no kind: it is refused,
 /// the same on all members.
 enum Decoded {
     Blank,
     Membership(Bytes),
-    Batch { level: u32, stamp_ms: u64, commands: Vec<Option<Kind>> },
+    Batch { level: u32, stamp_ms: u64, commands: Vec<Command> },
 }
 
 fn decode(entry: &Entry) -> Result<Decoded, StoreError> {
@@ -90,8 +90,8 @@ fn decode(entry: &Entry) -> Result<Decoded, StoreError> {
         Payload::Blank => Decoded::Blank,
         Payload::Membership(bytes) => Decoded::Membership(bytes),
         Payload::Batch(Batch { level, stamp_ms, commands }) => {
-            let kind = |bytes: Bytes| Command::decode(bytes).ok().and_then(|command| command.kind);
-            Decoded::Batch { level, stamp_ms, commands: commands.into_iter().map(kind).collect() }
+            let command = |bytes: Bytes| Command::decode(bytes).unwrap_or_default();
+            Decoded::Batch { level, stamp_ms, commands: commands.into_iter().map(command).collect() }
         }
     })
 }
@@ -112,7 +112,8 @@ impl Applier<'_> {
         let mut keys = Vec::new();
         for payload in payloads {
             let Decoded::Batch { commands, .. } = payload else { continue };
-            commands.iter().flatten().for_each(|command| named_keys(command, &mut keys));
+            let kinds = commands.iter().filter_map(|command| command.kind.as_ref());
+            kinds.for_each(|kind| named_keys(kind, &mut keys));
         }
         self.overlay.load(keys)
     }
@@ -130,7 +131,7 @@ impl Applier<'_> {
                 let count = commands.len();
                 self.of_entry().reserve(count);
                 for (number, command) in (0..).zip(commands) {
-                    if let Some(Kind::RaiseFeatureLevel(raise)) = &command
+                    if let Some(Kind::RaiseFeatureLevel(raise)) = &command.kind
                         && raise.level <= level
                     {
                         self.raise_feature_level(log_id, raise)?;
@@ -151,7 +152,7 @@ impl Applier<'_> {
         self.outcomes.last_mut().expect("each entry has a place for its outcomes")
     }
 
-    fn command(&mut self, number: u32, now_ms: u64, command: Option<Kind>) -> Result<Outcome, StoreError> {
+    fn command(&mut self, number: u32, now_ms: u64, command: Command) -> Result<Outcome, StoreError> {
         if number < self.rows.head.commands_applied {
             // It was applied before a crash, in a batch that ended inside this entry.
             return Ok(self.outcome(Answer::Done(Done {})));
@@ -159,7 +160,11 @@ impl Applier<'_> {
         // Should the command write what has gathered before it, this is where that ends.
         self.rows.head.commands_applied = number;
         let known = |kind: &Kind| feature::required(kind) <= self.feature_level();
-        let answer = match command.filter(known) {
+        let Command { kind, auth_revision } = command;
+        let kind = kind.filter(known);
+        let moved = kind.as_ref().and_then(|kind| self.refuse_moved(kind, auth_revision));
+        let answer = match kind.filter(|_| moved.is_none()) {
+            None if moved.is_some() => Answer::Refused(moved.unwrap_or_default()),
             None => Answer::Refused(Refused::because(Reason::Unknown)),
             Some(Kind::Write(write)) => self.write(write, now_ms)?,
             Some(Kind::SetTtl(set)) => self.set_ttl(set, now_ms)?,
@@ -171,6 +176,7 @@ impl Applier<'_> {
             Some(Kind::CorruptAlarm(alarm)) => self.corrupt_alarm(&alarm),
             Some(Kind::NewHistory(new)) => self.new_history(&new),
             Some(Kind::SetQuota(quota)) => self.set_quota(&quota),
+            Some(Kind::Auth(change)) => self.change_auth(change),
         };
         let outcome = self.outcome(answer);
         if self.rows.batch_bytes() >= self.state.limits.batch_bytes_max {

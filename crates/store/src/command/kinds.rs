@@ -3,14 +3,20 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::auth::AuthChange;
 use super::range::KeyRange;
 
 /// One change of the store.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Command {
     /// What is to be done; absent only in a command from a release that this one does not know.
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: Option<Kind>,
+    /// The auth revision as of which it was checked that the caller may do this; 0: rights did not count. Where
+    /// they do, apply refuses what was checked as of another one, if it is of a [kind](Kind::is_asked_for) that
+    /// somebody asks for.
+    #[prost(uint64, tag = "16")]
+    pub auth_revision: u64,
 }
 
 /// The kinds of commands.
@@ -49,6 +55,27 @@ pub enum Kind {
     /// Raises or clears a node's alarm for data that differs from the other members'.
     #[prost(message, tag = "11")]
     CorruptAlarm(CorruptAlarm),
+    /// Changes who may do what.
+    #[prost(message, tag = "12")]
+    Auth(AuthChange),
+}
+
+impl Kind {
+    /// Whether somebody asks for it, who may or may not be allowed to. The others are what members do by
+    /// themselves: they must go on whatever becomes of rights.
+    pub fn is_asked_for(&self) -> bool {
+        match self {
+            Kind::Write(_) | Kind::SetTtl(_) | Kind::Compact(_) | Kind::Auth(_) => true,
+            Kind::CompactStep(_)
+            | Kind::ExpireDue(_)
+            | Kind::Tick(_)
+            | Kind::SpaceAlarm(_)
+            | Kind::SetQuota(_)
+            | Kind::NewHistory(_)
+            | Kind::RaiseFeatureLevel(_)
+            | Kind::CorruptAlarm(_) => false,
+        }
+    }
 }
 
 /// Conditions and operations, all or nothing.
@@ -224,6 +251,6 @@ impl Command {
 
 impl From<Kind> for Command {
     fn from(kind: Kind) -> Self {
-        Command { kind: Some(kind) }
+        Command { kind: Some(kind), auth_revision: 0 }
     }
 }

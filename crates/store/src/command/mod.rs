@@ -5,10 +5,15 @@
 //! A command is encoded once, where the request comes in. Nothing in it depends on a clock or on
 //! chance: apply takes the time from the batch's stamp.
 
+mod auth;
 mod kinds;
 mod outcome;
 mod range;
 
+pub use self::auth::{
+    Access, AuthChange, AuthKind, DeclaredRole, DeclaredUser, Disable, Enable, Permission, ReplaceAccess,
+    RolePermission, TokenIssuer, UserPassword, UserRole,
+};
 pub use self::kinds::{
     Command, Compact, CompactStep, Condition, CorruptAlarm, DueKey, ExpireDue, Kind, NewHistory, Op, OpKind,
     Put, RaiseFeatureLevel, SetQuota, SetTtl, SpaceAlarm, Tick, Write,

@@ -62,11 +62,12 @@ pub struct Refused {
     /// The reason.
     #[prost(enumeration = "Reason", tag = "1")]
     pub reason: i32,
-    /// The key in question, where there is one.
+    /// The key in question, or the name of a user or role, where there is one.
     #[prost(bytes = "bytes", tag = "2")]
     pub key: Bytes,
     /// `ConditionFailed`: the key's mod revision (0: no such key); `Compacted`: the compacted
-    /// revision; `FutureRevision`: the current one; `TooLarge`, `NoSpace`: the limit in bytes or keys.
+    /// revision; `FutureRevision`: the current one; `TooLarge`, `NoSpace`: the limit in bytes or keys;
+    /// `AuthLimit`: the limit; `AuthMoved`: the auth revision.
     #[prost(uint64, tag = "3")]
     pub actual: u64,
 }
@@ -91,6 +92,28 @@ pub enum Reason {
     TooLarge = 6,
     /// The command does not make sense, an empty key say.
     Invalid = 7,
+    /// Rights have changed since it was checked whether the caller may do this.
+    AuthMoved = 8,
+    /// There is a user of this name.
+    UserExists = 9,
+    /// There is no user of this name.
+    NoSuchUser = 10,
+    /// There is a role of this name.
+    RoleExists = 11,
+    /// There is no role of this name.
+    NoSuchRole = 12,
+    /// The user does not have the role.
+    RoleNotGranted = 13,
+    /// The role may do nothing with exactly this range.
+    PermissionNotGranted = 14,
+    /// Rights cannot count without the user `root`.
+    NoRootUser = 15,
+    /// Rights cannot count without a user `root` who has the role `root`.
+    NoRootRole = 16,
+    /// While rights count, `root` stays; and what the operator declares is the operator's.
+    AuthManagement = 17,
+    /// Users, roles or permissions are as many, or as large, as they may be.
+    AuthLimit = 18,
 }
 
 /// One key with its value and history, as it stands at some revision. The revisions mean what

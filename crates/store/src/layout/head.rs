@@ -30,7 +30,8 @@ pub(crate) struct Head {
     pub(crate) keys: u64,
     /// Rows of `deadlines`.
     pub(crate) deadlines: u64,
-    /// The sum of [`record_bytes`](super::record_bytes) over `current`, `history` and `changes` (whose values count as empty).
+    /// The sum of [`record_bytes`](super::record_bytes) over `current`, `history`, `changes` (whose values count as empty), and
+    /// the rows of users and roles.
     pub(crate) logical_bytes: u64,
     /// 0: no quota.
     pub(crate) quota_bytes: u64,

@@ -12,9 +12,11 @@
 //! | `changes` | revision, number within it | kind, previous mod revision, length of the previous value, user key | apply: for every key that a revision changes |
 //! | `deadlines` | deadline, user key | mod revision | apply: for every record that has a deadline |
 //! | `default` | a name of [`meta`] | see there | apply, install, restore |
+//! | | a name of [`auth`] | see there | apply, from feature level 3 on; restore |
 //!
 //! How records of `history` are visible, and share values, is told in [`history`].
 
+pub(crate) mod auth;
 mod changes;
 mod codec;
 mod current;
@@ -26,6 +28,10 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::auth::{
+    AUTH, AUTH_ROLE, AUTH_USER, AuthHead, AuthRow, auth_value_bytes, decode_auth, encode_auth,
+};
+pub use self::auth::{Role, User};
 pub(crate) use self::changes::{CHANGES, Change, ChangeKind, change_key, decode_change_key};
 pub(crate) use self::codec::Malformed;
 pub(crate) use self::current::{CURRENT, RecordHead};

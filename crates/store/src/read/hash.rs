@@ -62,7 +62,7 @@ impl Store {
             bytes_max: PAGE_BYTES.min(slice.bytes_max),
             ..Scan::default()
         };
-        let (mut hash, mut keys, mut bytes) = (Hash(0), 0, 0);
+        let (mut hash, mut keys, mut bytes) = (Hash::default(), 0, 0);
         loop {
             let page = self.scan_page(&scan)?;
             page.records.iter().for_each(|record| hash.record(record));
@@ -81,7 +81,8 @@ impl Store {
 
 /// Words of eight bytes, each mixed in by a multiplication that no bit escapes. Not for adversaries:
 /// it is to find bugs and bad memory.
-struct Hash(u64);
+#[derive(Default)]
+pub(crate) struct Hash(u64);
 
 impl Hash {
     fn record(&mut self, record: &Record) {
@@ -93,13 +94,18 @@ impl Hash {
         self.word(record.deadline_ms);
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.word(bytes.len() as u64);
         let (words, rest) = bytes.as_chunks::<8>();
         words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
         self.word(u64::from_le_bytes(last));
+    }
+
+    /// Over all that was hashed so far.
+    pub(crate) fn value(&self) -> u64 {
+        self.0
     }
 
     fn word(&mut self, word: u64) {

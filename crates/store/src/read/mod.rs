@@ -10,6 +10,7 @@ mod view;
 
 pub use self::changes::{ReadBytes, SharedChanges};
 pub use self::get::Get;
+pub(crate) use self::hash::Hash;
 pub use self::hash::{Digest, Slice};
 pub use self::interests::{Place, Reader};
 pub use self::scan::{Page, Scan};

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use kvorum_store::Limits;
 use kvorum_store::command::{
-    Compact, CompactStep, Condition, CorruptAlarm, KeyRange, Op, OpKind, Put, SetQuota, SetTtl, SpaceAlarm,
-    Tick, Write,
+    AuthKind, Compact, CompactStep, Condition, CorruptAlarm, KeyRange, Op, OpKind, Put, SetQuota, SetTtl,
+    SpaceAlarm, Tick, Write,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,8 +16,8 @@ pub enum Step {
     Batch(i64, Vec<Draft>),
     Blank,
     Membership(u8),
-    /// From here on what is new on level 2 is done.
-    RaiseLevel,
+    /// From here on what is new up to this level is done.
+    RaiseLevel(u32),
     /// Everything so far is applied, in runs of at most so many entries.
     Apply(usize),
     Flush,
@@ -47,6 +47,8 @@ pub enum Draft {
     Tick,
     SpaceAlarm(SpaceAlarm),
     CorruptAlarm(CorruptAlarm),
+    /// A role is made, or removed.
+    Role(&'static str, bool),
     /// In per cent of the present size; 0: none.
     SetQuota(u64),
 }
@@ -129,6 +131,8 @@ fn draft() -> impl Strategy<Value = Draft> {
             .prop_map(|(node_id, raised)| Draft::SpaceAlarm(SpaceAlarm { node_id, raised })),
         1 => (1..3_u64, any::<bool>())
             .prop_map(|(node_id, raised)| Draft::CorruptAlarm(CorruptAlarm { node_id, raised })),
+        1 => (prop::sample::select(&["r", "rr", "s"][..]), any::<bool>())
+            .prop_map(|(name, made)| Draft::Role(name, made)),
         1 => prop_oneof![Just(0), 90..200_u64].prop_map(Draft::SetQuota),
     ]
 }
@@ -174,7 +178,7 @@ pub fn history() -> impl Strategy<Value = Vec<Step>> {
         24 => batch().prop_map(|(ms, drafts)| Step::Batch(ms, drafts)),
         1 => Just(Step::Blank),
         1 => any::<u8>().prop_map(Step::Membership),
-        1 => Just(Step::RaiseLevel),
+        1 => (2..4_u32).prop_map(Step::RaiseLevel),
         6 => (1..5_usize).prop_map(Step::Apply),
         2 => Just(Step::Flush),
         1 => Just(Step::Restart),
@@ -219,6 +223,8 @@ impl Draft {
             Draft::Tick => Kind::Tick(Tick {}),
             Draft::SpaceAlarm(alarm) => Kind::SpaceAlarm(alarm.clone()),
             Draft::CorruptAlarm(alarm) => Kind::CorruptAlarm(alarm.clone()),
+            Draft::Role(name, true) => Kind::Auth(AuthKind::RoleAdd((*name).into()).into()),
+            Draft::Role(name, false) => Kind::Auth(AuthKind::RoleDelete((*name).into()).into()),
             Draft::SetQuota(percent) => {
                 Kind::SetQuota(SetQuota { bytes: model.logical_bytes * percent / 100 })
             }

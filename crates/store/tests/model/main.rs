@@ -119,11 +119,12 @@ impl Run {
                 let payload = encode_batch_of_level(self.model.level, self.stamp_ms, encoded.iter());
                 self.append(payload, outcomes);
             }
-            Step::RaiseLevel => {
-                let raise = Kind::RaiseFeatureLevel(RaiseFeatureLevel { level: 2, release: String::new() });
+            Step::RaiseLevel(level) => {
+                let level = self.model.level.max(*level);
+                let raise = Kind::RaiseFeatureLevel(RaiseFeatureLevel { level, release: String::new() });
                 let outcomes = self.model.batch(self.stamp_ms, std::slice::from_ref(&raise));
                 let command = Command::from(raise).encoded();
-                self.append(encode_batch_of_level(2, self.stamp_ms, [command].iter()), outcomes);
+                self.append(encode_batch_of_level(level, self.stamp_ms, [command].iter()), outcomes);
             }
             Step::Blank => self.append(encode_blank(), Vec::new()),
             Step::Membership(byte) => {
@@ -226,6 +227,9 @@ impl Run {
         prop_assert_eq!(store.quota_bytes(), model.quota);
         prop_assert_eq!(store.space_alarms(), model.alarms.iter().copied().collect::<Vec<_>>());
         prop_assert_eq!(store.corrupt_alarms(), model.corrupt.iter().copied().collect::<Vec<_>>());
+        let auth = store.auth();
+        prop_assert_eq!(auth.revision(), model.auth_revision);
+        prop_assert!(auth.roles().map(|(name, _)| name).eq(&model.roles));
         prop_assert_eq!(store.membership(), self.membership.clone());
         prop_assert_eq!(store.applied(), self.log.last().map(|entry| entry.log_id));
         prop_assert!(store.compaction_backlog() || !model.backlog());

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use kvorum_store::command::{
-    Answer, Done, KeyRange, Kind, OpKind, Outcome, Reason, Record, Refused, TtlSet, Write, Written,
+    Answer, AuthChange, AuthKind, Done, KeyRange, Kind, OpKind, Outcome, Reason, Record, Refused, TtlSet,
+    Write, Written,
 };
 use kvorum_store::{Event, EventKind, Limits, RevisionEvents};
 
@@ -21,6 +22,8 @@ pub struct Model {
     pub alarms: BTreeSet<u64>,
     /// Members whose data is said to differ.
     pub corrupt: BTreeSet<u64>,
+    pub roles: BTreeSet<String>,
+    pub auth_revision: u64,
     pub quota: u64,
     pub logical_bytes: u64,
     limits: Limits,
@@ -46,6 +49,8 @@ impl Model {
             time_ms: 0,
             alarms: BTreeSet::new(),
             corrupt: BTreeSet::new(),
+            roles: BTreeSet::new(),
+            auth_revision: 0,
             quota: 0,
             logical_bytes: 0,
             limits,
@@ -162,6 +167,8 @@ impl Model {
                 };
                 Answer::Done(Done {})
             }
+            Kind::Auth(_) if self.level < 3 => refuse(Reason::Unknown, "", 0),
+            Kind::Auth(change) => self.change_role(change),
             // The histories have none: it has a test of its own.
             Kind::NewHistory(_) => Answer::Done(Done {}),
             Kind::RaiseFeatureLevel(raise) => {
@@ -173,6 +180,25 @@ impl Model {
                 Answer::Done(Done {})
             }
         }
+    }
+
+    /// The histories make and remove roles that may do nothing. All else has a test of its own.
+    fn change_role(&mut self, change: &AuthChange) -> Answer {
+        let bytes = |name: &String| ("auth-role/".len() + name.len() + 1) as u64 + OVERHEAD;
+        match change.kind.as_ref().unwrap() {
+            AuthKind::RoleAdd(_) if self.has_no_room() => return refuse(Reason::NoSpace, "", self.quota),
+            AuthKind::RoleAdd(name) if !self.roles.insert(name.clone()) => {
+                return refuse(Reason::RoleExists, name.clone(), 0);
+            }
+            AuthKind::RoleAdd(name) => self.logical_bytes += bytes(name),
+            AuthKind::RoleDelete(name) if !self.roles.remove(name) => {
+                return refuse(Reason::NoSuchRole, name.clone(), 0);
+            }
+            AuthKind::RoleDelete(name) => self.logical_bytes -= bytes(name),
+            other => unreachable!("the histories have no {other:?}"),
+        }
+        self.auth_revision += 1;
+        Answer::Done(Done {})
     }
 
     fn write(&mut self, write: &Write) -> Answer {

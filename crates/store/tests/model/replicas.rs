@@ -28,7 +28,7 @@ enum Incident {
     None,
     Flush,
     /// It stops before a command of the run's last entry, and keeps what it has written by then. On
-    /// level 2 nothing stops it there, and it loses what it has not flushed.
+    /// other levels nothing stops it there, and it loses what it has not flushed.
     Stop(usize),
     /// It loses what it has not flushed.
     Lose,
@@ -47,7 +47,7 @@ fn runs() -> impl Strategy<Value = Vec<(usize, Incident)>> {
 #[test]
 fn replicas_do_the_same() {
     let full = any::<u64>().prop_filter("it has room at times", |pattern| *pattern != u64::MAX);
-    let inputs = (1..3_u32, vec(batch(), 1..40), limits(), runs(), runs(), work(), work(), full);
+    let inputs = (1..4_u32, vec(batch(), 1..40), limits(), runs(), runs(), work(), work(), full);
     proptest!(config(CASES), |((level, batches, limits, b_runs, c_runs, b_work, c_work, full) in inputs)| {
         let dir = temp_dir();
         let (log, model, outcomes) = make_log(level, &batches, limits);
@@ -274,6 +274,7 @@ struct Seen {
     quota_bytes: u64,
     space_alarms: Vec<u64>,
     corrupt_alarms: Vec<u64>,
+    auth: (u64, u64),
     /// By revision.
     hashes: Vec<u64>,
 }
@@ -294,6 +295,7 @@ impl Seen {
             quota_bytes: store.quota_bytes(),
             space_alarms: store.space_alarms(),
             corrupt_alarms: store.corrupt_alarms(),
+            auth: (store.auth().revision(), store.auth().hash()),
             hashes: (oldest..=store.revision()).map(|at| store.hash(at).unwrap()).collect(),
         }
     }

@@ -11,6 +11,9 @@ use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
 
 use super::convert::header;
+use crate::access::{Caller, Needs};
+use crate::net::deadline::deadline;
+use crate::net::remote::Remote;
 use crate::net::way::Way;
 use crate::place::Member;
 use crate::requests::Requests;
@@ -135,7 +138,12 @@ fn role(status: &admin::StatusResponse) -> pb::member::Role {
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
-    async fn members(&self, _: Request<pb::MembersRequest>) -> Result<Response<pb::MembersResponse>, Status> {
+    async fn members(
+        &self,
+        request: Request<pb::MembersRequest>,
+    ) -> Result<Response<pb::MembersResponse>, Status> {
+        let caller = Caller::of(request.metadata(), Remote::of(request.extensions())?);
+        self.requests.may(&caller, Needs::User, deadline(request.metadata())).await?;
         let overview = self.requests.overview()?;
         let own = self.requests.status();
         let mut members = overview.members.clone();

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use kvorum_proto::kv::v1 as pb;
-use kvorum_store::command::{Command, Condition, KeyRange, Kind, Op, OpKind, Put, Record, SetTtl, Write};
+use kvorum_store::command::{Condition, KeyRange, Kind, Op, OpKind, Put, Record, SetTtl, Write};
 
 use crate::error::RequestError;
 use crate::requests::Head;
@@ -17,7 +17,7 @@ pub const KEY_BYTES_MAX: usize = 64 * 1024;
 pub const BATCH_OPS_MAX: usize = 10_000;
 
 /// The command of a `Set`.
-pub fn set(request: pb::SetRequest) -> Result<Command, RequestError> {
+pub fn set(request: pb::SetRequest) -> Result<Kind, RequestError> {
     let pb::SetRequest { key, value, ttl_ms, condition, return_previous } = request;
     check_key(&key)?;
     let conditions = match condition {
@@ -25,22 +25,22 @@ pub fn set(request: pb::SetRequest) -> Result<Command, RequestError> {
         None => Vec::new(),
     };
     let put = Op { kind: Some(OpKind::Put(Put { key, value, ttl_ms })) };
-    Ok(Kind::Write(Write { conditions, ops: vec![put], return_previous }).into())
+    Ok(Kind::Write(Write { conditions, ops: vec![put], return_previous }))
 }
 
 /// The command of a `Delete`.
-pub fn delete(request: pb::DeleteRequest) -> Result<Command, RequestError> {
+pub fn delete(request: pb::DeleteRequest) -> Result<Kind, RequestError> {
     let range = key_range(request.range)?;
     let conditions = match request.condition {
         Some(it) => vec![condition_of(it, range.is_key().then_some(&range.start))?],
         None => Vec::new(),
     };
     let ops = vec![Op { kind: Some(OpKind::Delete(range)) }];
-    Ok(Kind::Write(Write { conditions, ops, return_previous: request.return_previous }).into())
+    Ok(Kind::Write(Write { conditions, ops, return_previous: request.return_previous }))
 }
 
 /// The command of a `Batch`.
-pub fn batch(request: pb::BatchRequest) -> Result<Command, RequestError> {
+pub fn batch(request: pb::BatchRequest) -> Result<Kind, RequestError> {
     if request.ops.is_empty() {
         return Err(invalid("the batch holds no operation"));
     }
@@ -52,22 +52,22 @@ pub fn batch(request: pb::BatchRequest) -> Result<Command, RequestError> {
     let conditions =
         request.conditions.into_iter().map(|it| condition_of(it, None)).collect::<Result<_, _>>()?;
     let ops = request.ops.into_iter().map(operation).collect::<Result<_, _>>()?;
-    Ok(Kind::Write(Write { conditions, ops, return_previous: false }).into())
+    Ok(Kind::Write(Write { conditions, ops, return_previous: false }))
 }
 
 /// The command of an `Expire` (`ttl_ms` at least 1).
-pub fn expire(request: pb::ExpireRequest) -> Result<Command, RequestError> {
+pub fn expire(request: pb::ExpireRequest) -> Result<Kind, RequestError> {
     check_key(&request.key)?;
     if request.ttl_ms == 0 {
         return Err(invalid("ttl_ms must be at least 1; Persist drops a TTL"));
     }
-    Ok(Kind::SetTtl(SetTtl { key: request.key, ttl_ms: request.ttl_ms }).into())
+    Ok(Kind::SetTtl(SetTtl { key: request.key, ttl_ms: request.ttl_ms }))
 }
 
 /// The command of a `Persist`.
-pub fn persist(request: pb::PersistRequest) -> Result<Command, RequestError> {
+pub fn persist(request: pb::PersistRequest) -> Result<Kind, RequestError> {
     check_key(&request.key)?;
-    Ok(Kind::SetTtl(SetTtl { key: request.key, ttl_ms: 0 }).into())
+    Ok(Kind::SetTtl(SetTtl { key: request.key, ttl_ms: 0 }))
 }
 
 /// A range as the store takes it. One that ends before it starts is an empty one, as in etcd.
@@ -159,9 +159,9 @@ mod tests {
     use super::*;
     use pb::condition::Expect;
 
-    fn write(command: Command) -> Write {
-        match command.kind {
-            Some(Kind::Write(write)) => write,
+    fn write(kind: Kind) -> Write {
+        match kind {
+            Kind::Write(write) => write,
             other => panic!("not a write: {other:?}"),
         }
     }

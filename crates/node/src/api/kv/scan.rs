@@ -12,6 +12,7 @@ use kvorum_store::{Scan, Store};
 use tonic::Status;
 
 use super::convert::key_value;
+use crate::access::Grant;
 use crate::error::{RequestError, answered};
 use crate::net::outbox::{Frame, Outbox};
 use crate::net::sizes::REQUEST_OVERHEAD_BYTES;
@@ -64,6 +65,8 @@ impl Reader {
 /// Where a scan stands.
 struct Progress {
     reader: Reader,
+    /// It must hold for each page.
+    grant: Grant,
     scan: Scan,
     /// Read before the stream was opened, so that a refusal is an error of the call.
     first: Option<Read>,
@@ -75,6 +78,7 @@ struct Progress {
 /// The responses of a scan; even an empty range has one, for its revision.
 pub async fn pages(
     reader: Reader,
+    mut grant: Grant,
     range: KeyRange,
     request: &pb::ScanRequest,
 ) -> Result<impl Stream<Item = Result<Frame, Status>> + use<>, RequestError> {
@@ -89,8 +93,9 @@ pub async fn pages(
         bytes_max: PAGE_BYTES_MAX,
     };
     let first = reader.read(scan.clone()).await?;
+    grant.holds()?;
     let scan = Scan { revision: first.revision, ..scan };
-    let progress = Progress { reader, scan, first: Some(first), left, done: false };
+    let progress = Progress { reader, grant, scan, first: Some(first), left, done: false };
     Ok(try_unfold(progress, next))
 }
 
@@ -102,6 +107,7 @@ async fn next(mut at: Progress) -> Result<Option<(Frame, Progress)>, Status> {
         Some(page) => page,
         None => at.reader.read(at.scan.clone()).await?,
     };
+    at.grant.holds()?;
     at.left = at.left.map(|left| left.saturating_sub(page.records));
     at.advance(page.next);
     Ok(Some((page.frame, at)))

@@ -2,12 +2,13 @@
 
 use kvorum_proto::kv::v1 as pb;
 use kvorum_proto::kv::v1::kv_server::{Kv, KvServer};
-use kvorum_store::command::{Compact, Kind, TtlSet, Written};
+use kvorum_store::command::{Compact, KeyRange, Kind, TtlSet, Written};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, check_key, header, key_value};
 use super::{scan, watch};
+use crate::access::Caller;
 use crate::error::RequestError;
 use crate::net::deadline::deadline;
 use crate::net::outbox::{Outbox, SMALL_BYTES_MAX};
@@ -35,6 +36,11 @@ fn respond<T>(remote: &Remote, bytes: usize, answer: T) -> Response<T> {
     if bytes > SMALL_BYTES_MAX { Outbox::on(remote).answer(bytes, answer) } else { Response::new(answer) }
 }
 
+/// Who makes a call.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    Ok(Caller::of(request.metadata(), Remote::of(request.extensions())?))
+}
+
 #[tonic::async_trait]
 impl Kv for KvService {
     type ScanStream = BoxStream<pb::ScanResponse>;
@@ -42,13 +48,16 @@ impl Kv for KvService {
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let remote = Remote::of(request.extensions())?;
+        let remote = Remote::of(request.extensions())?.clone();
+        let caller = Caller::of(request.metadata(), &remote);
         let pb::GetRequest { key, revision, serializable } = request.into_inner();
         check_key(&key)?;
-        self.requests.may_read(Consistency::of(serializable), deadline).await?;
+        let (range, consistency) = (KeyRange::key(key.clone()), Consistency::of(serializable));
+        let mut grant = self.requests.may_read(caller, range, consistency, deadline).await?;
         let read = self.requests.get(key, revision, Some(&remote.account), deadline);
         // Nothing waits from here until a large answer is counted, so that each sees those before it.
         let (got, _place) = read.await?;
+        grant.holds()?;
         let header = Some(header(self.requests.head(got.revision)));
         let bytes = got.record.as_ref().map_or(0, |record| record.value.len());
         let kv = got.record.map(key_value);
@@ -57,9 +66,10 @@ impl Kv for KvService {
 
     async fn set(&self, request: Request<pb::SetRequest>) -> Result<Response<pb::SetResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let remote = Remote::of(request.extensions())?;
+        let remote = Remote::of(request.extensions())?.clone();
+        let caller = Caller::of(request.metadata(), &remote);
         let command = convert::set(request.into_inner())?;
-        let done = self.requests.write(command, deadline).await?;
+        let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
         let previous = done.written()?.previous.into_iter().next();
         let bytes = previous.as_ref().map_or(0, |record| record.value.len());
@@ -71,9 +81,10 @@ impl Kv for KvService {
         request: Request<pb::DeleteRequest>,
     ) -> Result<Response<pb::DeleteResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let remote = Remote::of(request.extensions())?;
+        let remote = Remote::of(request.extensions())?.clone();
+        let caller = Caller::of(request.metadata(), &remote);
         let command = convert::delete(request.into_inner())?;
-        let done = self.requests.write(command, deadline).await?;
+        let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
         let Written { deleted, previous } = done.written()?;
         let bytes = previous.iter().map(|record| record.key.len() + record.value.len()).sum();
@@ -83,10 +94,13 @@ impl Kv for KvService {
 
     async fn ttl(&self, request: Request<pb::TtlRequest>) -> Result<Response<pb::TtlResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let caller = caller(&request)?;
         let pb::TtlRequest { key, serializable } = request.into_inner();
         check_key(&key)?;
-        self.requests.may_read(Consistency::of(serializable), deadline).await?;
+        let (range, consistency) = (KeyRange::key(key.clone()), Consistency::of(serializable));
+        let mut grant = self.requests.may_read(caller, range, consistency, deadline).await?;
         let (got, _) = self.requests.get(key, 0, None, deadline).await?;
+        grant.holds()?;
         let expires = got.record.as_ref().map_or(0, |record| record.deadline_ms);
         Ok(Response::new(pb::TtlResponse {
             header: Some(header(self.requests.head(got.revision))),
@@ -101,8 +115,9 @@ impl Kv for KvService {
         request: Request<pb::ExpireRequest>,
     ) -> Result<Response<pb::ExpireResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let caller = caller(&request)?;
         let command = convert::expire(request.into_inner())?;
-        let done = self.requests.write(command, deadline).await?;
+        let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
         Ok(Response::new(pb::ExpireResponse { header, found: done.ttl_set()?.found }))
     }
@@ -112,8 +127,9 @@ impl Kv for KvService {
         request: Request<pb::PersistRequest>,
     ) -> Result<Response<pb::PersistResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let caller = caller(&request)?;
         let command = convert::persist(request.into_inner())?;
-        let done = self.requests.write(command, deadline).await?;
+        let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
         let TtlSet { found, had_ttl } = done.ttl_set()?;
         Ok(Response::new(pb::PersistResponse { header, found, had_ttl }))
@@ -124,18 +140,20 @@ impl Kv for KvService {
         request: Request<pb::CompactRequest>,
     ) -> Result<Response<pb::CompactResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let caller = caller(&request)?;
         let revision = request.into_inner().revision;
         if revision == 0 {
             return Err(RequestError::Invalid("the revision to compact is missing".into()).into());
         }
-        let done = self.requests.write(Kind::Compact(Compact { revision }).into(), deadline).await?;
+        let done = self.requests.write(&caller, Kind::Compact(Compact { revision }), deadline).await?;
         Ok(Response::new(pb::CompactResponse { header: Some(header(done.head)) }))
     }
 
     async fn batch(&self, request: Request<pb::BatchRequest>) -> Result<Response<pb::BatchResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let caller = caller(&request)?;
         let command = convert::batch(request.into_inner())?;
-        let done = self.requests.write(command, deadline).await?;
+        let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
         Ok(Response::new(pb::BatchResponse { header, deleted: done.written()?.deleted }))
     }
@@ -143,26 +161,31 @@ impl Kv for KvService {
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let deadline = deadline(request.metadata());
         let outbox = Outbox::of(request.extensions())?;
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let range = convert::key_range(request.range.clone())?;
-        self.requests.may_read(Consistency::of(request.serializable), deadline).await?;
+        let consistency = Consistency::of(request.serializable);
+        let grant = self.requests.may_read(caller, range.clone(), consistency, deadline).await?;
         let reader = scan::Reader {
             reads: self.requests.scans().clone(),
             header: header(self.requests.head(0)),
             outbox: outbox.clone(),
             record_bytes_max: self.requests.bytes_max(),
         };
-        let pages = scan::pages(reader, range, &request).await?;
+        let pages = scan::pages(reader, grant, range, &request).await?;
         Ok(outbox.respond(pages))
     }
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let deadline = deadline(request.metadata());
         let outbox = Outbox::of(request.extensions())?;
+        let caller = caller(&request)?;
         let pb::WatchRequest { range, from_revision, previous } = request.into_inner();
-        let (watcher, reads) = self.requests.watch(convert::key_range(range)?, deadline).await?;
+        let (watcher, reads, grant) =
+            self.requests.watch(caller, convert::key_range(range)?, deadline).await?;
         let source = watch::Source {
             reads,
+            grant,
             metrics: self.requests.metrics().clone(),
             header: header(self.requests.head(0)),
             previous,

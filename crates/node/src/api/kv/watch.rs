@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use super::convert::key_value;
+use crate::access::Grant;
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::net::budget::Permit;
@@ -37,6 +38,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a watch is answered from.
 pub struct Source {
+    /// It must hold before each response: rights change before what is written after that can be read.
+    pub grant: Grant,
     /// The store's record of changes serves those who are behind.
     pub reads: Arc<SharedReads>,
     /// Counts watchers and events.
@@ -118,6 +121,7 @@ impl Stream {
             return self.mark().await;
         }
         loop {
+            self.source.grant.holds()?;
             let position = self.pending.position();
             if let Some(response) = self.pending.response(self.watcher.range()) {
                 match self.frame(response) {
