@@ -243,13 +243,16 @@ impl Passwords {
         if self.0.verified.knows(&proof) {
             return Ok(());
         }
-        let compared = hash.clone();
-        let fits = self.run(turn, move || compared.fits(&password)).await?;
-        if !fits || stored.is_none() {
-            return Err(VerifyError::Wrong);
-        }
-        self.0.verified.remember(proof);
-        Ok(())
+        let (inner, hash, exists) = (self.0.clone(), hash.clone(), stored.is_some());
+        let is_right = self.run(turn, move || {
+            let is_right = hash.fits(&password)? && exists;
+            if is_right {
+                // Before the next has his turn, who may say the same.
+                inner.verified.remember(proof);
+            }
+            Ok(is_right)
+        });
+        if is_right.await? { Ok(()) } else { Err(VerifyError::Wrong) }
     }
 
     /// Waits for its turn, if there is a place.
