@@ -1,4 +1,4 @@
-//! Disks that hang, or take long for each sync, beneath a node that runs: strace holds up that system call
+//! Disks that hang, fail, or take long for each sync, beneath a node that runs: strace holds up that system call
 //! of the one thread that writes the log, and of nothing else. When it lets go, the sync is carried out.
 
 use std::fs;
@@ -42,11 +42,20 @@ impl SlowDisk {
 
     /// From now on each sync of the node's log takes longer by this.
     pub fn delay(node: &Node, delay: Duration) -> Result<SlowDisk> {
+        SlowDisk::inject(node, &format!("delay_enter={}", delay.as_micros()))
+    }
+
+    /// From now on each sync of the node's log fails.
+    pub fn fail(node: &Node) -> Result<SlowDisk> {
+        SlowDisk::inject(node, "error=EIO")
+    }
+
+    fn inject(node: &Node, what: &str) -> Result<SlowDisk> {
         let process = node.process_id().context(format!("{} does not run", node.name()))?;
         let thread = log_thread(process)?;
         let mut strace = Command::new("strace");
         strace.args(["-p", &thread, "-o", "/dev/null", "-e", "trace=fdatasync", "-e"]);
-        strace.arg(format!("inject=fdatasync:delay_enter={}", delay.as_micros()));
+        strace.arg(format!("inject=fdatasync:{what}"));
         strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut strace = strace.spawn().context("run strace")?;
         let said = strace.stderr.take().context("what strace says is piped")?;

@@ -12,7 +12,7 @@ use super::Raft;
 use super::types::{wire_log_id, wire_membership};
 use crate::error::RequestError;
 use crate::net::tls::NodeTls;
-use crate::place::{Positions, Stall};
+use crate::place::{Positions, Stall, StatusOnly};
 
 impl Raft {
     /// Positions in this node's log, now.
@@ -76,6 +76,7 @@ impl Raft {
             cluster_time_ms: self.cluster_now_ms(),
             founding: self.founding(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
+            disk_went_back: matches!(overview.status_only, Some(StatusOnly::WentBack { .. })),
             tls: inner.dialer.tls().map(tls_status),
         }
     }
