@@ -133,6 +133,21 @@ fn a_token_is_this_clusters() {
 }
 
 #[test]
+fn an_api_server_is_called_by_its_issuers_name() {
+    let issuer = "https://oidc.eks.eu-central-1.amazonaws.com/id/5B6C";
+    let verifier = TokenVerifier::new(issuer, AUDIENCE, &KEYS.jwks()).unwrap();
+    let verify = |audiences: Value| {
+        let token = KEYS.sign(&header("RS256", "rsa"), &with(json!({"iss": issuer, "aud": audiences})));
+        verifier.verify(&token, NOW * 1000)
+    };
+    assert!(verify(json!([AUDIENCE])).is_ok());
+    let server = JwtError::ApiServer { wanted: AUDIENCE.into() };
+    for audiences in [json!([AUDIENCE, issuer]), json!([issuer, AUDIENCE]), json!(issuer)] {
+        assert_eq!(verify(audiences.clone()), Err(server.clone()), "{audiences}");
+    }
+}
+
+#[test]
 fn a_token_has_its_time() {
     let at = |iat: u64, nbf: u64, exp: u64| claimed(json!({"iat": iat, "nbf": nbf, "exp": exp}));
     let life = LIFE_SECONDS_MAX;

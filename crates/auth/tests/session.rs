@@ -2,6 +2,7 @@
 //! anything. Method: every bit of a token is turned, and random sessions, keys and texts are tried.
 #![allow(clippy::unwrap_used)]
 
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kvorum_auth::{Session, SessionError, SessionKey, USER_BYTES_MAX, fingerprint, is_jwt};
@@ -21,15 +22,17 @@ fn session() -> Session {
 #[test]
 fn a_token_is_what_it_always_was() {
     // Members of several releases open each other's tokens.
-    let said = [&[1][..], &7_u64.to_be_bytes(), &(NOW + HOUR).to_be_bytes(), "änn 中".as_bytes()].concat();
-    let tag = aws_lc_rs::hmac::sign(
-        &aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[1; 32]),
-        said.as_slice(),
-    );
-    let token = URL_SAFE_NO_PAD.encode([said.as_slice(), tag.as_ref()].concat());
+    let signed = |version: u8| {
+        let head = [&[version][..], &7_u64.to_be_bytes(), &(NOW + HOUR).to_be_bytes()].concat();
+        let said = [&head, "änn 中".as_bytes()].concat();
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[1; 32]), &said);
+        URL_SAFE_NO_PAD.encode([&said, tag.as_ref()].concat())
+    };
+    let token = signed(1);
     assert_eq!(key(1).issue(&session()).unwrap(), token);
     assert_eq!(key(1).open(&token, NOW).unwrap(), session());
     assert!(!is_jwt(&token));
+    assert_eq!(key(1).open(&signed(2), NOW), Err(SessionError::Malformed), "nobody knows what that is");
 }
 
 #[test]
