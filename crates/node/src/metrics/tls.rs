@@ -25,6 +25,14 @@ pub struct Held {
     gauge: IntGauge,
 }
 
+/// Connections of a port that matter to whoever changes how a cluster speaks TLS.
+pub struct Open {
+    /// Without TLS.
+    pub plain: u32,
+    /// Whose certificate is of another CA than this node's own.
+    pub old_ca: u32,
+}
+
 impl TlsMetrics {
     pub(super) fn new(make: &Make) -> TlsMetrics {
         TlsMetrics {
@@ -65,6 +73,15 @@ impl TlsMetrics {
     /// A connection with TLS, and whether its certificate is of the current CA, if it has one.
     pub fn secured(&self, port: &'static str, by_current_ca: Option<bool>) -> Held {
         self.held(port, "yes", by_current_ca.map_or("none", ca))
+    }
+
+    /// The connections of a port that are open now.
+    pub fn open(&self, port: &str) -> Open {
+        let count = |tls, ca| {
+            let count = self.connections.with_label_values(&[port, tls, ca]).get();
+            u32::try_from(count).unwrap_or_default()
+        };
+        Open { plain: count("no", "none"), old_ca: count("yes", "old") }
     }
 
     fn held(&self, port: &'static str, tls: &'static str, ca: &'static str) -> Held {

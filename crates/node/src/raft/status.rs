@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Raft;
 use super::types::{wire_log_id, wire_membership};
 use crate::error::RequestError;
+use crate::metrics::TlsMetrics;
 use crate::net::tls::NodeTls;
 use crate::place::{Positions, Stall};
 
@@ -76,7 +77,7 @@ impl Raft {
             cluster_time_ms: self.cluster_now_ms(),
             founding: self.founding(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
-            tls: inner.dialer.tls().map(tls_status),
+            tls: inner.dialer.tls().map(|tls| tls_status(tls, &inner.metrics.tls)),
         }
     }
 
@@ -114,7 +115,8 @@ impl Raft {
     }
 }
 
-fn tls_status(tls: &NodeTls) -> admin::Tls {
+fn tls_status(tls: &NodeTls, metrics: &TlsMetrics) -> admin::Tls {
+    let (clients, peers) = (metrics.open("client"), metrics.open("peer"));
     let loaded = tls.member.current();
     let mode = match tls.mode {
         Mode::Optional => admin::tls::Mode::Optional,
@@ -125,5 +127,9 @@ fn tls_status(tls: &NodeTls) -> admin::Tls {
         bundle_sha256: loaded.bundle_fingerprint().to_vec().into(),
         leaf_sha256: loaded.leaf_fingerprint().to_vec().into(),
         not_after: loaded.facts().not_after,
+        plain_clients: clients.plain,
+        plain_peers: peers.plain,
+        old_ca_clients: clients.old_ca,
+        old_ca_peers: peers.old_ca,
     }
 }
