@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kvorum_faults::process::Node;
-use kvorum_faults::rpc::RawClient;
+use kvorum_faults::rpc::{self, RawClient};
 use kvorum_faults::writers::{self, Style, Writers};
 use kvorum_faults::{Cluster, Layout, Result, timeline};
+use kvorum_proto::peer::v1 as peer;
+use kvorum_proto::peer::v1::peer_client::PeerClient;
 use tokio::time::{Instant, sleep};
 
 /// Writers at work all the time.
@@ -88,4 +90,36 @@ async fn complete(cluster: &Cluster, voters: &[Arc<Node>]) -> Result<()> {
     cluster.wait_healthy().await?;
     eprintln!("membership: {} voters are well {:?} after the change", voters.len(), begun.elapsed());
     Ok(())
+}
+
+/// Goal: a leader that is killed after it had a node join, and before the members know of it, costs nothing: whoever
+/// asks again adds the node, whether it was restarted meanwhile or not. Method: the leader's call is made in its place,
+/// since no kill hits that moment.
+#[tokio::test]
+async fn a_node_that_joined_and_was_not_added_is_added_when_asked_again() -> Result<()> {
+    let mut cluster = Cluster::found(1, Layout::default()).await?;
+    let founder = cluster.leader().await?;
+    cluster.client().await?.set("k", "v").await?;
+    for restarted in [false, true] {
+        let node = cluster.add_node().await?;
+        let (own, theirs) = (node.status().await?, founder.status().await?);
+        let join = peer::JoinRequest {
+            cluster_id: theirs.cluster_id,
+            node_id: own.node_id,
+            incarnation: theirs.incarnation,
+            feature_level: theirs.feature_level,
+        };
+        PeerClient::new(rpc::channel(node.peer_address())?).join(join).await?;
+        founder.kill()?;
+        if restarted {
+            node.kill()?;
+            node.start().await?;
+        }
+        founder.start().await?;
+        cluster.add_voter(&node).await?;
+    }
+    let voters = cluster.nodes().to_vec();
+    complete(&cluster, &voters).await?;
+    cluster.compare_stores(&voters).await?;
+    cluster.close()
 }

@@ -1,10 +1,13 @@
 //! Goal: a leader whose disk hangs does not lead on. Writes go on within 5 s, the member says that it is
 //! not ready and why, and takes part again once its disk does. A follower whose disk hangs disturbs nobody,
-//! and a disk that only stutters, 300 ms a sync, every sync, costs no election.
+//! and a disk that only stutters, 300 ms a sync, every sync, costs no election. So it is with a leader whose apply
+//! thread stands still.
 //!
-//! Method: three nodes under load; strace holds up the syncs of one node's log thread. The time counts from
-//! the hang until the first acknowledgement of a write that was begun after it, by any client.
+//! Method: three nodes under load; strace holds up the syncs of one node's log thread, or the waits of its apply
+//! thread. The time counts from the hang until the first acknowledgement of a write that was begun after it, by any
+//! client.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kvorum_faults::process::Node;
@@ -12,6 +15,7 @@ use kvorum_faults::slow_disk::SlowDisk;
 use kvorum_faults::writers::{self, Style, Writers};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 use kvorum_proto::admin::v1::State;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 /// What the product promises.
@@ -24,8 +28,12 @@ const SAID_LIMIT: Duration = Duration::from_secs(10);
 const STUTTER: Duration = Duration::from_millis(300);
 const STUTTERING: Duration = Duration::from_secs(4);
 
+/// One cluster at a time has the machine.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test]
 async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
+    let _alone = MACHINE.lock().await;
     if let Some(reason) = SlowDisk::missing() {
         eprintln!("SKIPPED stall: {reason}");
         return Ok(());
@@ -53,7 +61,7 @@ async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
     // A follower's hangs.
     let follower = cluster.follower().await?;
     let hangs = SlowDisk::hang(&follower)?;
-    expect_stalled(&follower).await?;
+    expect_stalled(&follower, DISK).await?;
     let status = cluster.leader().await?.status().await?;
     ensure!(status.term == term, "a follower's disk hangs, and the term rose to {}", status.term);
     drop(hangs);
@@ -64,13 +72,8 @@ async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
     let leader = cluster.leader().await?;
     let hung = epoch.elapsed();
     let hangs = SlowDisk::hang(&leader)?;
-    expect_stalled(&leader).await?;
-    let next = wait::until("another leader", SAID_LIMIT, async || {
-        let next = cluster.leader().await?;
-        ensure!(next.name() != leader.name(), "{} still leads", leader.name());
-        Ok(next)
-    });
-    let next = next.await?;
+    expect_stalled(&leader, DISK).await?;
+    let next = other_leader(&cluster, &leader).await?;
     let status = next.status().await?;
     ensure!(status.term > term, "{} leads in term {}", next.name(), status.term);
     let seen = leader.status().await?;
@@ -80,12 +83,51 @@ async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
     expect_ready(&leader).await?;
     cluster.wait_healthy().await?;
 
+    check_load(cluster, load, hung, &leader).await
+}
+
+#[tokio::test]
+async fn a_leader_whose_apply_thread_stands_still_does_not_lead_on() -> Result<()> {
+    let _alone = MACHINE.lock().await;
+    if let Some(reason) = SlowDisk::missing() {
+        eprintln!("SKIPPED stall: {reason}");
+        return Ok(());
+    }
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    let epoch = Instant::now();
+    let load = Writers::start(&cluster.endpoints(), 0, WRITERS, Style::default(), epoch).await?;
+    sleep(Duration::from_millis(500)).await;
+
+    let leader = cluster.leader().await?;
+    let hung = epoch.elapsed();
+    let hangs = SlowDisk::hang_apply(&leader)?;
+    expect_stalled(&leader, APPLY).await?;
+    other_leader(&cluster, &leader).await?;
+    sleep(Duration::from_secs(1)).await;
+    drop(hangs);
+    expect_ready(&leader).await?;
+    cluster.wait_healthy().await?;
+    check_load(cluster, load, hung, &leader).await
+}
+
+/// Waits until another member leads.
+async fn other_leader(cluster: &Cluster, than: &Node) -> Result<Arc<Node>> {
+    let next = wait::until("another leader", SAID_LIMIT, async || {
+        let next = cluster.leader().await?;
+        ensure!(next.name() != than.name(), "{} still leads", than.name());
+        Ok(next)
+    });
+    next.await
+}
+
+/// Writes went on soon after the leader hung, and nothing that was acknowledged is lost.
+async fn check_load(cluster: Cluster, load: Writers, hung: Duration, leader: &Node) -> Result<()> {
     let ledgers = load.finish().await?;
     let mut marks: Vec<_> = ledgers.iter().flat_map(|ledger| ledger.marks()).collect();
     marks.sort_by_key(|mark| mark.returned);
     let first = marks.iter().find(|mark| mark.called >= hung).context("no write went on")?;
     let gap = first.returned.saturating_sub(hung);
-    eprintln!("stall: writes went on {gap:?} after the leader's disk hung");
+    eprintln!("stall: writes went on {gap:?} after the leader hung");
     ensure!(gap < WRITES_LIMIT, "writes went on after {gap:?}, the limit is {WRITES_LIMIT:?}");
     cluster.compare_stores(cluster.nodes()).await?;
     let kvs = rpc::RawClient::new(leader.client_address())?.scan(0).await?;
@@ -93,16 +135,21 @@ async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
     cluster.close()
 }
 
-/// Waits until the member says, wherever one may ask, that its disk hangs.
-async fn expect_stalled(node: &Node) -> Result<()> {
+/// What stands still: its alarm, a word of what the member says of itself, and its metric.
+type Standstill = [&'static str; 3];
+const DISK: Standstill = ["DISK_STALLED", "disk", "kvorum_log_stall_seconds"];
+const APPLY: Standstill = ["APPLY_STALLED", "store", "kvorum_apply_stall_seconds"];
+
+/// Waits until the member says, wherever one may ask, what stands still.
+async fn expect_stalled(node: &Node, [alarm, word, metric]: Standstill) -> Result<()> {
     let what = format!("the alarm of {}", node.name());
     wait::until(&what, SAID_LIMIT, async || {
         let alarms = node.status().await?.alarms;
-        ensure!(alarms == ["DISK_STALLED"], "its disk hangs, and its alarms are {alarms:?}");
+        ensure!(alarms == [alarm], "it stands still, and its alarms are {alarms:?}");
         let ready = rpc::health(node.http_address(), "/readyz").await?;
-        ensure!(ready.is_err_and(|reason| reason.contains("disk")), "its disk hangs, and it is ready");
-        let seconds = rpc::metric(node.http_address(), "kvorum_log_stall_seconds").await?;
-        ensure!(seconds >= 2.0, "its log waits for {seconds} s only");
+        ensure!(ready.is_err_and(|reason| reason.contains(word)), "it stands still, and it is ready");
+        let seconds = rpc::metric(node.http_address(), metric).await?;
+        ensure!(seconds >= 2.0, "it waits for {seconds} s only");
         Ok(())
     })
     .await

@@ -45,7 +45,7 @@ async fn a_disk_that_was_put_back_takes_no_part() -> Result<()> {
 
     member.start().await?;
     let status = member.status().await?;
-    ensure!(status.status_only.contains("went back"), "it takes part: {status:?}");
+    ensure!(status.status_only.contains("went back") && status.disk_went_back, "it takes part: {status:?}");
     set("last").await?;
     let third =
         cluster.nodes().iter().find(|node| node.name() != leader.name() && node.name() != member.name());

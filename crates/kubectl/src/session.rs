@@ -136,6 +136,12 @@ pub(crate) fn of_members(failure: Failure) -> Failure {
             "{error}; `kubectl kvorum status` says how the members are, and port-forwards to them need the right to \
              create pods/portforward"
         )),
+        // What a node says to whoever founds clusters by hand is the operator's business here.
+        Failure::Client(Error::NoCluster { .. }) => Failure::Other(
+            "no member that answers belongs to the cluster yet; the operator founds it and brings its members back: \
+             `kubectl kvorum status` says what it waits for"
+                .into(),
+        ),
         other => other,
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -13,9 +14,11 @@ use kvorum_node::machine::Machine;
 use kvorum_node::net::listen::FILES_WANTED;
 use kvorum_node::server::{self, Closing};
 use kvorum_store::data_dir::{DataDir, DataDirError};
+use kvorum_store::fatal::end_process;
 use kvorum_store::log::{self, Log};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -29,6 +32,9 @@ const CLOSE_MAX: Duration = Duration::from_millis(500);
 /// Between two looks whether the store is closed.
 const CLOSE_POLL: Duration = Duration::from_millis(1);
 
+/// Lines of the log that wait to be written.
+const LOG_LINES_MAX: usize = 4_096;
+
 /// The exit code for a command line that cannot work, as clap has it.
 const EXIT_USAGE: u8 = 2;
 
@@ -37,9 +43,11 @@ fn main() -> ExitCode {
     if let Some(Task::Verify { data_dir }) = cli.task {
         return verify(&data_dir);
     }
-    if let Err(error) = log_to_stderr(cli.flags.log_format, &cli.flags.log_level) {
-        return fail(EXIT_USAGE, format!("--log-level: {error}"));
-    }
+    let _lines = match log_to_stderr(cli.flags.log_format, &cli.flags.log_level) {
+        Ok(lines) => lines,
+        Err(error) => return fail(EXIT_USAGE, format!("--log-level: {error}")),
+    };
+    end_on_panic();
     let config = match cli.flags.validate() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_USAGE, error),
@@ -96,20 +104,36 @@ async fn run(config: Config) -> Result<Closing, Box<dyn std::error::Error>> {
 }
 
 fn fail(code: u8, error: impl Display) -> ExitCode {
-    eprintln!("kvorum-node: {error}");
+    // Nothing can be done about a standard error that is closed.
+    let _ = writeln!(io::stderr(), "kvorum-node: {error}");
     ExitCode::from(code)
 }
 
+/// A thread that panics ends the process, even where nobody reads what it says of that.
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        end_process(format_args!("{panic}\n{}", std::backtrace::Backtrace::capture()))
+    }));
+}
+
+/// Lines are written by a thread of their own: who reads the standard error may be slow, or gone, and nobody else waits
+/// for that. At most [`LOG_LINES_MAX`] wait; what comes then is lost. What still waits is written when the guard goes,
+/// within a second.
+///
 /// openraft, hyper and h2 say at `info` what only their developers need; openraft at `warn` what the
 /// network says once, several times a second while a member is down.
-fn log_to_stderr(format: LogFormat, level: &str) -> Result<(), impl Display> {
+fn log_to_stderr(format: LogFormat, level: &str) -> Result<WorkerGuard, impl Display> {
     let filter = EnvFilter::try_new(format!("openraft=error,hyper=warn,h2=warn,tower=warn,{level}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES_MAX)
+        .thread_name("log-lines")
+        .finish(io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
-    Ok::<(), tracing_subscriber::filter::ParseError>(())
+    Ok::<WorkerGuard, tracing_subscriber::filter::ParseError>(guard)
 }
 
 /// Reads identity, log and state, and prints what is wrong with each. The directory is held

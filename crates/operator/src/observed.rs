@@ -322,6 +322,8 @@ pub struct Node {
     pub alarms: Vec<String>,
     /// Why it answers its status and nothing else, and what to do; empty where it serves.
     pub status_only: String,
+    /// Its disk lacks what it has acknowledged.
+    pub went_back: bool,
 }
 
 /// A membership.

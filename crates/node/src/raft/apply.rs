@@ -37,30 +37,34 @@ pub struct Applier {
     runs: mpsc::Sender<Run>,
     applied: watch::Receiver<u64>,
     work: Arc<Work>,
+    log: Log,
     running: Arc<dyn Running>,
 }
 
-/// What the worker is at, for whoever watches over it.
+/// What the worker has to do, for whoever watches over it. What it was given counts, and not what it has taken up: a
+/// thread that stands still takes up nothing.
 #[derive(Debug, Default)]
 struct Work {
-    /// Runs that the store was given, and those of them that it has applied.
-    begun: AtomicU64,
+    /// Runs that the worker was given, and those of them that it is done with.
+    given: AtomicU64,
     ended: AtomicU64,
+    /// The index of the last entry that it was given.
+    last: AtomicU64,
 }
 
-/// A run that the store is applying, and how much CPU time the worker has used. One run may take long, a
-/// delete of a million keys for example; a worker that neither ends a run nor uses any CPU hangs.
+/// How many runs the worker has ended while it has another to apply, and how much CPU time it has used. One run may
+/// take long, a delete of a million keys for example; a worker that neither ends a run nor uses any CPU hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtWork {
-    run: u64,
+    ended: u64,
     /// None where it is not known; then only the end of a run counts.
     cpu_time: Option<Duration>,
 }
 
 #[cfg(test)]
 impl AtWork {
-    pub(super) fn new(run: u64, cpu_ns: u64) -> AtWork {
-        AtWork { run, cpu_time: Some(Duration::from_nanos(cpu_ns)) }
+    pub(super) fn new(ended: u64, cpu_ns: u64) -> AtWork {
+        AtWork { ended, cpu_time: Some(Duration::from_nanos(cpu_ns)) }
     }
 }
 
@@ -85,26 +89,33 @@ impl Applier {
     pub fn start(threads: &dyn Threads, parts: Parts) -> std::io::Result<Applier> {
         let (runs, queue) = mpsc::channel(QUEUE_RUNS_MAX);
         let (publish, applied) = watch::channel(next_index(&parts.store));
-        let work = Arc::new(Work::default());
+        let (work, log) = (Arc::new(Work::default()), parts.log.clone());
         let (applying, begun) = (Applying::default(), None);
         let worker = ApplyWorker { parts, queue, publish, work: work.clone(), run: None, applying, begun };
         let running = Arc::from(threads.start("apply", Box::new(worker))?);
-        Ok(Applier { runs, applied, work, running })
+        Ok(Applier { runs, applied, work, log, running })
     }
 
     /// Applies a run and answers each entry's outcomes.
     pub async fn apply(&self, entries: Vec<Entry>) -> std::io::Result<Vec<Vec<Outcome>>> {
         let (done, outcomes) = oneshot::channel();
         let gone = || std::io::Error::other("the apply worker has ended");
-        self.runs.send(Run { entries, done }).await.map_err(|_| gone())?;
+        // No wait lies between the count and the run.
+        let room = self.runs.reserve().await.map_err(|_| gone())?;
+        if let Some(last) = entries.last() {
+            self.work.last.store(last.log_id.index, Ordering::Release);
+        }
+        self.work.given.fetch_add(1, Ordering::Release);
+        room.send(Run { entries, done });
         outcomes.await.map_err(|_| gone())
     }
 
-    /// What the store is applying. Its wait for the log is no part of that.
+    /// How far it is, where it has a run to apply that the log holds: the wait for the log is no part of that.
     pub fn at_work(&self) -> Option<AtWork> {
-        let (ended, begun) =
-            (self.work.ended.load(Ordering::Acquire), self.work.begun.load(Ordering::Acquire));
-        (ended < begun).then(|| AtWork { run: begun, cpu_time: self.running.cpu_time() })
+        let (ended, given) =
+            (self.work.ended.load(Ordering::Acquire), self.work.given.load(Ordering::Acquire));
+        let held = self.log.durable_index() >= Some(self.work.last.load(Ordering::Acquire));
+        (ended < given && held).then(|| AtWork { ended, cpu_time: self.running.cpu_time() })
     }
 
     /// Changes with the index after the last applied entry.
@@ -163,10 +174,7 @@ impl ApplyWorker {
     /// Applies a run, or a part of it where the disk is full.
     fn apply(&mut self, run: Run) -> Next {
         let Parts { store, clock, hub, metrics, observer, .. } = &self.parts;
-        let begun = *self.begun.get_or_insert_with(|| {
-            self.work.begun.fetch_add(1, Ordering::Release);
-            Instant::now()
-        });
+        let begun = *self.begun.get_or_insert_with(Instant::now);
         let applied = match store.try_apply(&run.entries, &mut self.applying) {
             Ok(Attempt::Done(applied)) => applied,
             Ok(Attempt::Full { wait }) => {
@@ -198,6 +206,7 @@ impl ApplyWorker {
         if let Some(observer) = observer {
             observer.applied(&AppliedRun { entries: &[], outcomes: &[], commands_before: 0, store });
         }
+        self.work.ended.fetch_add(1, Ordering::Release);
         let _ = done.send(Vec::new());
         Next::Again
     }

@@ -13,7 +13,7 @@ use super::types::{wire_log_id, wire_membership};
 use crate::error::RequestError;
 use crate::metrics::TlsMetrics;
 use crate::net::tls::NodeTls;
-use crate::place::{Positions, Stall};
+use crate::place::{Positions, Stall, StatusOnly};
 
 impl Raft {
     /// Positions in this node's log, now.
@@ -78,6 +78,7 @@ impl Raft {
             founding: self.founding(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
             tls: inner.dialer.tls().map(|tls| tls_status(tls, &inner.metrics.tls)),
+            disk_went_back: matches!(overview.status_only, Some(StatusOnly::WentBack { .. })),
         }
     }
 

@@ -230,8 +230,8 @@ mod tests {
         Seen { log: Some(Pending { completed, for_room: false }), ..Seen::default() }
     }
 
-    fn apply(run: u64, cpu_ns: u64) -> Seen {
-        Seen { apply: Some(AtWork::new(run, cpu_ns)), ..Seen::default() }
+    fn apply(ended: u64, cpu_ns: u64) -> Seen {
+        Seen { apply: Some(AtWork::new(ended, cpu_ns)), ..Seen::default() }
     }
 
     /// When something was so first, in seconds, and what.

@@ -109,6 +109,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         corrupt: status.corrupt_node_ids.into_iter().collect(),
         alarms: status.alarms,
         status_only: status.status_only,
+        went_back: status.disk_went_back,
     }
 }
 

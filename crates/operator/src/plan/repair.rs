@@ -102,6 +102,12 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
             "The data on the disk of member {member} differs from what a majority of the members holds (CORRUPT)."
         ));
     }
+    if went_back(view, ordinal, claim) {
+        return Some(format!(
+            "The disk of member {member} lacks what it has acknowledged: it was put back from a copy, or loses what it has \
+             synced."
+        ));
+    }
     let unscheduled = pod.filter(|pod| pod.machine.is_none() && pod.troubled);
     let unscheduled = unscheduled.and_then(|pod| pod.trouble.as_ref());
     if let (true, Some(trouble)) = (view.observed.machines_forbidden, unscheduled) {
@@ -157,6 +163,14 @@ fn lost(view: &View, ordinal: u32, claim: &Claim, notes: &mut Notes) -> Option<S
     };
     notes.add(About::Storage, reason, message);
     None
+}
+
+/// The claim's own disk says so itself: what it lacks the others have, so that it is worth nothing to them.
+fn went_back(view: &View, ordinal: u32, claim: &Claim) -> bool {
+    let node = view.observed.nodes.get(&ordinal).filter(|node| node.went_back);
+    node.is_some_and(|node| {
+        node.cluster_id == view.cluster_id && claim.disk.is_some_and(|disk| disk.node_id == node.node_id)
+    })
 }
 
 #[cfg(test)]
@@ -265,6 +279,26 @@ mod tests {
         assert_eq!(repaired(&seen), (true, vec![]));
         seen.nodes.get_mut(&0).unwrap().corrupt = [2, 4].into();
         assert_eq!(repaired(&seen), (false, vec!["NoQuorumWithout", "NoQuorumWithout"]));
+    }
+
+    /// Goal: a disk that was put back from a copy is replaced, where it is this claim's and this cluster's, while the
+    /// others are a majority. Method: what it says of itself, changed one at a time.
+    #[test]
+    fn a_disk_that_went_back_is_replaced() {
+        let mut seen = four_and_a_lost_one();
+        seen.claims.get_mut(&3).unwrap().machine = Machine::Exists;
+        let aside = Node { node_id: 4, cluster_id: 9, role: Role::StatusOnly, ..Node::default() };
+        seen.nodes.insert(3, aside.clone());
+        assert!(!repaired(&seen).0, "set aside for another reason");
+        seen.nodes.insert(3, Node { went_back: true, ..aside.clone() });
+        assert_eq!(repaired(&seen), (true, vec![]));
+        seen.nodes.insert(3, Node { went_back: true, cluster_id: 8, ..aside.clone() });
+        assert!(!repaired(&seen).0, "another cluster's");
+        seen.nodes.insert(3, Node { went_back: true, node_id: 5, ..aside.clone() });
+        assert!(!repaired(&seen).0, "not the claim's");
+        seen.nodes.insert(3, Node { went_back: true, ..aside });
+        seen.nodes.remove(&2);
+        assert_eq!(repaired(&seen), (false, vec!["NoQuorumWithout"]));
     }
 
     /// Goal: a machine whose Node was deleted and which goes on is not gone.
