@@ -131,6 +131,6 @@ fn tls_status(tls: &NodeTls, metrics: &TlsMetrics) -> admin::Tls {
         plain_clients: clients.plain,
         plain_peers: peers.plain,
         old_ca_clients: clients.old_ca,
-        old_ca_peers: peers.old_ca,
+        old_ca_peers: metrics.old_members(),
     }
 }
