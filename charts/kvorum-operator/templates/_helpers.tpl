@@ -64,8 +64,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- .Values.watchNamespaces | sortAlpha | first | default .Release.Namespace -}}
 {{- end -}}
 
-{{/* What the operator does to the objects of clusters, and no more: it has no right to read Secrets,
-     and none to change what it only looks at. */}}
+{{/* What the operator does to the objects of clusters, and no more: it may not list Secrets, and has no right to
+     change what it only looks at. */}}
 {{- define "kvorum-operator.rules" -}}
 - apiGroups: [kvorum.io]
   resources: [kvclusters]
@@ -100,6 +100,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, patch]
+{{- if .Values.networkPolicy.enabled }}
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create, patch, delete]
+{{- end }}
+{{- if .Values.rbac.secrets }}
+# A cluster's CA and certificates. Their names are yet to come, so that no rule can name them; but without `list` and
+# `watch` only those are read whose names are known.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get, create, patch]
+{{- end }}
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]
   verbs: [get, create, patch, delete]

@@ -8,6 +8,7 @@ use crate::pod::Pod;
 use crate::service::Service;
 use crate::status::KvClusterStatus;
 use crate::storage::Storage;
+use crate::tls::{NetworkPolicy, Tls};
 
 /// A size may be larger than before, or as large as every volume already is.
 const SIZE_GROWS: &str = "!has(self.spec.storage) || !has(oldSelf.spec.storage) || \
@@ -79,6 +80,12 @@ pub struct KvClusterSpec {
     /// How clients reach the members.
     #[serde(default)]
     pub service: Service,
+    /// Whether the members' ports speak TLS.
+    #[serde(default)]
+    pub tls: Tls,
+    /// From where members are reached, on networks that keep to that.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
     /// What scrapes the members.
     #[serde(default)]
     pub metrics: Metrics,

@@ -44,7 +44,7 @@ fn tidy(value: &mut Value, embedded: bool) {
 }
 
 /// Fields whose types are Kubernetes' own.
-const EMBEDDED: [&str; 7] = [
+const EMBEDDED: [&str; 8] = [
     "resources",
     "affinity",
     "tolerations",
@@ -52,4 +52,5 @@ const EMBEDDED: [&str; 7] = [
     "imagePullSecrets",
     "securityContext",
     "env",
+    "from",
 ];

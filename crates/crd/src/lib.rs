@@ -9,6 +9,7 @@ mod pod;
 mod service;
 mod status;
 mod storage;
+mod tls;
 
 pub use self::cluster::{KvCluster, KvClusterSpec, LogFormat, Metrics, Node};
 pub use self::definition::definition;
@@ -16,6 +17,7 @@ pub use self::pod::{AntiAffinity, Pod, RESERVED_ENV};
 pub use self::service::{IpFamilyPolicy, Service, ServiceType, TrafficPolicy};
 pub use self::status::{KvClusterStatus, MemberStatus, StepRecord};
 pub use self::storage::{Keep, Storage};
+pub use self::tls::{NetworkPolicy, Tls, TlsMode, TlsStatus};
 
 /// The group of the resource, and the prefix of its annotations and labels.
 pub const GROUP: &str = "kvorum.io";

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Environment variables by which a node's disk, place and cluster would be other than the operator has them.
-pub const RESERVED_ENV: [&str; 10] = [
+pub const RESERVED_ENV: [&str; 13] = [
     "POD_NAME",
     "KVORUM_DATA_DIR",
     "KVORUM_LISTEN_CLIENT",
@@ -22,6 +22,9 @@ pub const RESERVED_ENV: [&str; 10] = [
     "KVORUM_BOOTSTRAP",
     "KVORUM_CLUSTER_ID",
     "KVORUM_INCARNATION_MIN",
+    "KVORUM_TLS",
+    "KVORUM_TLS_DIR",
+    "KVORUM_TLS_CLIENT_CA",
 ];
 
 /// Everything that is shaped as in a PodSpec.

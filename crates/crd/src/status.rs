@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::tls::TlsStatus;
+
 /// What is, as the operator last saw it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -54,10 +56,14 @@ pub struct KvClusterStatus {
     /// finishes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<StepRecord>,
+    /// What is of TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsStatus>,
     /// Each pod, by ordinal.
     #[schemars(schema_with = "members_schema")]
     pub members: Vec<MemberStatus>,
-    /// Ready, Available, Progressing, Degraded, QuorumLost, StorageProblem, NameTaken, UpdatePending, Paused.
+    /// Ready, Available, Progressing, Degraded, QuorumLost, StorageProblem, NameTaken, CertificateProblem,
+    /// UpdatePending, Paused.
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 }

@@ -108,6 +108,22 @@ fn a_service_that_cannot_be_is_refused() {
     assert_eq!(problems(&balanced(Some("a")), Some(&balanced(Some("a")))), Vec::<String>::new());
 }
 
+/// Goal: a spec without a word on TLS stays without one, since the API server applies a default to what is stored, too.
+#[test]
+fn tls_has_no_default() {
+    let spec: KvClusterSpec = serde_json::from_value(json!({})).unwrap();
+    assert_eq!((spec.tls.mode, spec.network_policy.enabled), (None, None));
+    let definition = serde_json::to_value(definition()).unwrap();
+    let spec =
+        &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    for field in [&spec["tls"], &spec["networkPolicy"]] {
+        assert!(!field.to_string().contains(":\"default\"") && field["properties"].is_object(), "{field}");
+        for (_, inner) in field["properties"].as_object().unwrap() {
+            assert!(inner["default"].is_null(), "{inner}");
+        }
+    }
+}
+
 #[test]
 fn the_cluster_id_is_for_ever() {
     let with = |status: Value| {

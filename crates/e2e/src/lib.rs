@@ -34,6 +34,7 @@ pub mod rollout;
 pub mod settings;
 pub mod stock;
 pub mod test;
+pub mod tls;
 pub mod turns;
 
 pub use cluster::Cluster;

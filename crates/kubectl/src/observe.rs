@@ -17,7 +17,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(8);
 pub(crate) async fn look(session: &Session, name: &str) -> Result<Seen, Failure> {
     // One that nobody has is not taken for a cluster without anything.
     session.cluster(name).await?;
-    let mut memory = Memory::reaching(session.connect_options(), ANSWER_MAX);
+    let mut memory = Memory::reaching(session.connect_options(name).await?, ANSWER_MAX);
     let options = Options::default();
     let machines = Nodes::watch(session.client.clone());
     let (client, namespace) = (&session.client, &session.namespace);

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, Resource};
+use kube::{Api, Client, Config, Resource, ResourceExt as _};
 use kvorum_cli::failure::Failure;
-use kvorum_client::{ConnectOptions, Error};
+use kvorum_client::{ConnectOptions, Error, Tls};
 use kvorum_crd::{KvCluster, MemberStatus};
+use kvorum_operator::certificates::{BUNDLE, CERTIFICATE, KEY};
 use kvorum_operator::names::{self, CLIENT_PORT};
 
 use crate::args::Access;
@@ -64,9 +66,22 @@ impl Session {
         Forward::new(self.api::<Pod>())
     }
 
-    /// Connections to members.
-    pub(crate) fn connect_options(&self) -> ConnectOptions {
-        ConnectOptions::new().timeout(CONNECT_MAX).connector(self.forward())
+    /// Connections to members: with TLS, as root, where all of them speak it. The certificate is read with the rights of
+    /// whoever asks.
+    pub(crate) async fn connect_options(&self, name: &str) -> Result<ConnectOptions, Failure> {
+        let options = ConnectOptions::new().timeout(CONNECT_MAX).connector(self.forward());
+        let selected = ListParams::default().labels(&names::selector_text(name));
+        let pods = self.api::<Pod>().list(&selected).await.map_err(|error| refused("list pods", &error))?;
+        let plain = pods.items.iter().any(|pod| !pod.annotations().contains_key(names::TLS));
+        if plain || pods.items.is_empty() {
+            return Ok(options.plain());
+        }
+        let secret = names::root_tls(name);
+        let found = self.api::<Secret>().get(&secret).await;
+        let found = found.map_err(|error| refused(&format!("read Secret {secret}"), &error))?;
+        let data = found.data.unwrap_or_default();
+        let part = |key: &str| data.get(key).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
+        Ok(options.tls(Tls::pem(part(BUNDLE), Some((part(CERTIFICATE), part(KEY))))?))
     }
 
     /// A client of a KvCluster's keys.
@@ -81,7 +96,7 @@ impl Session {
         }
         let client = kvorum_client::Client::builder(endpoints)
             .timeout(self.timeout)
-            .connect_options(self.connect_options())
+            .connect_options(self.connect_options(name).await?)
             .without_leader_search();
         Ok(client.connect_lazy()?)
     }

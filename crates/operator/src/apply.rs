@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
@@ -13,11 +14,13 @@ use kvorum_client::admin::{AdminClient, v1};
 use kvorum_crd::KvCluster;
 use serde_json::{Value, json};
 
-use crate::build::{Inputs, hash};
+use crate::build::{Inputs, hash, tls_word};
 use crate::fence::{Disk, LogId, Retired, Version};
-use crate::memory::{Memory, peer_address};
+use crate::memory::Memory;
 use crate::names::{self, CLIENT_PORT, FIELD_MANAGER, PEER_PORT};
-use crate::observe::{Applied, DISRUPTION_BUDGET, POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation};
+use crate::observe::{
+    Applied, DISRUPTION_BUDGET, NETWORK_POLICY, POD_MONITOR, PodMonitor, STATEFUL_SET, Seen, generation,
+};
 use crate::plan::View;
 use crate::refusal;
 use crate::step::{Risky, Step};
@@ -57,6 +60,9 @@ pub enum ApplyError {
         /// What it said.
         source: kvorum_client::Error,
     },
+    /// A certificate cannot be made.
+    #[error("cannot make a certificate: {0}")]
+    Certificate(String),
     /// It is not its turn yet: a drain has taken another member, for example.
     #[error("{0}")]
     Held(String),
@@ -79,6 +85,9 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
         Step::ApplyMonitor => effects.apply_monitor(memory).await,
         Step::DeleteMonitor { version } => {
             effects.delete::<PodMonitor>(&seen.name, version, DeleteParams::background()).await
+        }
+        Step::DeletePolicy { version } => {
+            effects.delete::<NetworkPolicy>(&seen.name, version, DeleteParams::background()).await
         }
         Step::AddFinalizer => effects.set_finalizers(&[names::FINALIZER]).await,
         Step::RemoveFinalizer => effects.set_finalizers(&[]).await,
@@ -221,6 +230,10 @@ impl Effects<'_> {
                     .server_side_apply::<PodDisruptionBudget>(name, &over)
                     .await
                     .map(|budget| budget.metadata.generation.map(|generation| generation.to_string())),
+                NETWORK_POLICY => self
+                    .server_side_apply::<NetworkPolicy>(name, &over)
+                    .await
+                    .map(|policy| policy.metadata.generation.map(|generation| generation.to_string())),
                 _ => {
                     let service = self.server_side_apply::<Service>(name, &over).await;
                     service.map(|service| service.resource_version())
@@ -307,6 +320,7 @@ impl Effects<'_> {
             pinned: &self.seen.pinned_image,
             pull_policy: None,
             incarnation: 1,
+            tls: self.seen.tls.mode(),
         };
         inputs.stateful_set(replicas, &self.seen.template, &self.seen.size)
     }
@@ -324,6 +338,7 @@ impl Effects<'_> {
             names::IMAGE: self.seen.pinned_image,
             names::INCARNATION: incarnation.to_string(),
         });
+        self.add_tls(&mut annotations);
         if disk.founder {
             annotations[names::FOUNDER] = json!("true");
         }
@@ -343,10 +358,18 @@ impl Effects<'_> {
             names::IMAGE: self.seen.pinned_image,
             names::RETIRED: retired,
         });
+        self.add_tls(&mut annotations);
         if let Some(claim) = claim.filter(|claim| claim.incarnation > 0) {
             annotations[names::INCARNATION] = json!(claim.incarnation.to_string());
         }
         self.annotate_claim(ordinal, version, annotations).await
+    }
+
+    /// What pods speak is on record with their disks: a KvCluster that is made again over them does not become plain.
+    fn add_tls(&self, annotations: &mut Value) {
+        if let Some(word) = tls_word(self.seen.tls.mode()) {
+            annotations[names::TLS] = json!(word);
+        }
     }
 
     /// Applied as a whole: annotations of ours that are not among these go.
@@ -427,11 +450,12 @@ impl Effects<'_> {
     }
 
     fn node_within(&self, ordinal: u32, patience: Duration) -> Result<AdminClient, ApplyError> {
-        let address = self.seen.addresses.get(&ordinal);
-        let address = address
-            .ok_or_else(|| ApplyError::Outdated(format!("pod {}", names::pod(&self.seen.name, ordinal))))?;
-        let node = AdminClient::new(&peer_address(address), patience);
-        node.map_err(|source| node_error("connect to a node", source))
+        let way = self.seen.ways.get(&ordinal);
+        let way =
+            way.ok_or_else(|| ApplyError::Outdated(format!("pod {}", names::pod(&self.seen.name, ordinal))))?;
+        let node = AdminClient::new(&way.peer_address, patience);
+        let node = node.map_err(|source| node_error("connect to a node", source))?;
+        Ok(node.connect_options(way.options.clone()))
     }
 
     fn leader(&self) -> Result<AdminClient, ApplyError> {

@@ -1,7 +1,7 @@
 //! The objects that belong to a cluster, made of its spec: pure.
 
 use k8s_openapi::api::core::v1::EnvVar;
-use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod, RESERVED_ENV};
+use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod, RESERVED_ENV, TlsMode};
 use serde_json::{Map, Value, json};
 
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
@@ -9,6 +9,12 @@ use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
 /// Where a node keeps its data: below the volume's root, where some file systems keep their own.
 const DATA_DIR: &str = "/var/lib/kvorum/data";
 const VOLUME: &str = "/var/lib/kvorum";
+/// Where a member finds its certificate; and where `kvorum`, run in its pod, finds root's.
+const TLS_DIR: &str = "/etc/kvorum/tls";
+const ROOT_TLS_DIR: &str = "/var/run/secrets/kvorum.io";
+/// The volumes of both.
+const MEMBER_TLS: &str = "member-tls";
+const ROOT_TLS: &str = "root-tls";
 /// distroless' nonroot.
 const USER: i64 = 65532;
 /// For so long a node serves on after SIGTERM, until the Service sends its clients elsewhere.
@@ -45,6 +51,8 @@ pub struct Inputs<'a> {
     pub pull_policy: Option<&'a str>,
     /// The cluster's incarnation; 1 until it was recovered from the loss of its quorum.
     pub incarnation: u64,
+    /// What the members' ports speak.
+    pub tls: TlsMode,
 }
 
 /// The pod template and what it was made of.
@@ -107,6 +115,30 @@ impl Inputs<'_> {
         self.object("policy/v1", "PodDisruptionBudget", self.name, spec)
     }
 
+    /// Who reaches the members, on networks that keep to it: their own port is for them and the operator alone.
+    pub fn network_policy(&self, operator_namespace: &str) -> Value {
+        let port = |port: i32| json!({"port": port, "protocol": "TCP"});
+        let operator = json!({
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}},
+            "podSelector": {"matchLabels": {names::LABEL_NAME: names::FIELD_MANAGER}},
+        });
+        let members = json!({"podSelector": {"matchLabels": names::selector(self.name)}});
+        let mut open = json!({"ports": [port(CLIENT_PORT), port(HTTP_PORT)]});
+        let from = &self.cluster.spec.network_policy.from;
+        if !from.is_empty() {
+            // Members and the operator are clients, too.
+            let mut all = vec![members.clone(), operator.clone()];
+            all.extend(from.iter().map(|peer| json!(peer)));
+            open["from"] = json!(all);
+        }
+        let spec = json!({
+            "podSelector": {"matchLabels": names::selector(self.name)},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [members, operator], "ports": [port(PEER_PORT)]}, open],
+        });
+        self.object("networking.k8s.io/v1", "NetworkPolicy", self.name, spec)
+    }
+
     /// What the Prometheus operator scrapes, labelled as the alerts expect it.
     pub fn pod_monitor(&self) -> Value {
         let spec = json!({
@@ -160,15 +192,22 @@ impl Inputs<'_> {
         let spec = &self.cluster.spec;
         let pod = serde_json::to_value(&spec.pod).expect("a spec is plain data");
         let node = serde_json::to_value(&spec.node).expect("a spec is plain data");
-        let inputs = hash(&json!([pod, node, self.image, self.incarnation]));
+        let mut inputs = json!([pod, node, self.image, self.incarnation]);
+        // Without TLS all is as before there was any: nobody is restarted for nothing.
+        if let Some(tls) = tls_word(self.tls) {
+            inputs.as_array_mut().expect("it is a list").push(json!(tls));
+        }
+        let inputs = hash(&inputs);
         let mut labels: Map<String, Value> =
             spec.pod.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         labels.extend(self.labels());
         if self.incarnation > 1 {
             labels.insert(names::LABEL_INCARNATION.into(), json!(self.incarnation.to_string()));
         }
-        let annotations: Map<String, Value> =
+        let mut annotations: Map<String, Value> =
             spec.pod.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        annotations.remove(names::TLS);
+        annotations.extend(tls_word(self.tls).map(|word| (names::TLS.into(), json!(word))));
         let mut template = json!({
             "metadata": {"labels": labels, "annotations": annotations},
             "spec": self.pod_spec(),
@@ -189,6 +228,13 @@ impl Inputs<'_> {
             "topologySpreadConstraints": self.spread(),
             "containers": [self.container()],
         });
+        if self.tls != TlsMode::Disabled {
+            let volume = |name: &str, secret: String| json!({"name": name, "secret": {"secretName": secret}});
+            spec["volumes"] = json!([
+                volume(MEMBER_TLS, names::member_tls(self.name)),
+                volume(ROOT_TLS, names::root_tls(self.name)),
+            ]);
+        }
         set_unless_empty(&mut spec, "nodeSelector", json!(pod.node_selector));
         set_unless_empty(&mut spec, "tolerations", json!(pod.tolerations));
         set_unless_empty(&mut spec, "priorityClassName", json!(pod.priority_class_name));
@@ -237,12 +283,21 @@ impl Inputs<'_> {
             "startupProbe": probe("/livez", 1, 1, STARTUP_SECONDS),
             "readinessProbe": probe("/readyz", 2, 2, 2),
             "livenessProbe": probe("/livez", 10, 5, 3),
-            "volumeMounts": [{"name": "data", "mountPath": VOLUME}],
+            "volumeMounts": self.mounts(),
         });
         if let Some(policy) = pod.image_pull_policy.as_deref().or(self.pull_policy) {
             container["imagePullPolicy"] = json!(policy);
         }
         container
+    }
+
+    fn mounts(&self) -> Value {
+        let mut mounts = vec![json!({"name": "data", "mountPath": VOLUME})];
+        if self.tls != TlsMode::Disabled {
+            let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+            mounts.extend([mount(MEMBER_TLS, TLS_DIR), mount(ROOT_TLS, ROOT_TLS_DIR)]);
+        }
+        json!(mounts)
     }
 
     fn args(&self) -> Vec<String> {
@@ -257,6 +312,9 @@ impl Inputs<'_> {
         ];
         if self.incarnation > 1 {
             args.push(format!("--incarnation-min={}", self.incarnation));
+        }
+        if let Some(tls) = tls_word(self.tls) {
+            args.extend([format!("--tls={tls}"), format!("--tls-dir={TLS_DIR}")]);
         }
         args.extend(flags(&self.cluster.spec.node));
         args
@@ -301,27 +359,45 @@ impl Inputs<'_> {
     }
 
     fn labels(&self) -> Map<String, Value> {
-        let mut labels: Map<String, Value> =
-            names::selector(self.name).into_iter().map(|(key, value)| (key, json!(value))).collect();
-        labels.insert(names::LABEL_MANAGED_BY.into(), json!(names::FIELD_MANAGER));
-        labels
+        labels(self.name)
     }
 
     fn object(&self, version: &str, kind: &str, name: &str, spec: Value) -> Value {
-        json!({
-            "apiVersion": version,
-            "kind": kind,
-            "metadata": {
-                "name": name,
-                "namespace": self.namespace,
-                "labels": self.labels(),
-                "ownerReferences": [{
-                    "apiVersion": "kvorum.io/v1alpha1", "kind": "KvCluster", "name": self.name, "uid": self.uid,
-                    "controller": true, "blockOwnerDeletion": true,
-                }],
-            },
-            "spec": spec,
-        })
+        let mut object = belongs(self.cluster, self.name, self.namespace, name.to_owned());
+        object["apiVersion"] = json!(version);
+        object["kind"] = json!(kind);
+        object["metadata"]["ownerReferences"][0]["uid"] = json!(self.uid);
+        object["spec"] = spec;
+        object
+    }
+}
+
+/// The metadata of an object that belongs to a cluster.
+pub fn belongs(cluster: &KvCluster, name: &str, namespace: &str, object: String) -> Value {
+    json!({"metadata": {
+        "name": object,
+        "namespace": namespace,
+        "labels": labels(name),
+        "ownerReferences": [{
+            "apiVersion": "kvorum.io/v1alpha1", "kind": "KvCluster", "name": name, "uid": cluster.metadata.uid,
+            "controller": true, "blockOwnerDeletion": true,
+        }],
+    }})
+}
+
+fn labels(name: &str) -> Map<String, Value> {
+    let mut labels: Map<String, Value> =
+        names::selector(name).into_iter().map(|(key, value)| (key, json!(value))).collect();
+    labels.insert(names::LABEL_MANAGED_BY.into(), json!(names::FIELD_MANAGER));
+    labels
+}
+
+/// How an annotation and a flag of the nodes say it.
+pub fn tls_word(mode: TlsMode) -> Option<&'static str> {
+    match mode {
+        TlsMode::Disabled => None,
+        TlsMode::Optional => Some(names::TLS_OPTIONAL),
+        TlsMode::Required => Some(names::TLS_REQUIRED),
     }
 }
 
@@ -464,7 +540,60 @@ mod tests {
             pinned: "kvorum:1",
             pull_policy: None,
             incarnation: 1,
+            tls: TlsMode::Disabled,
         }
+    }
+
+    /// Goal: members show what the operator makes, and `kubectl exec` finds root's certificate; without TLS a template
+    /// is what it was before there was any.
+    #[test]
+    fn tls_is_mounted_where_nodes_and_tools_look() {
+        let cluster = KvCluster::new("demo", KvClusterSpec::default());
+        let plain = inputs(&cluster).template();
+        assert!(plain.template["spec"]["volumes"].is_null() && !plain.template.to_string().contains("tls"));
+        let mut seen = vec![plain];
+        for (tls, word) in [(TlsMode::Optional, "optional"), (TlsMode::Required, "required")] {
+            let made = Inputs { tls, ..inputs(&cluster) }.template();
+            assert_eq!(made.template["metadata"]["annotations"][names::TLS], word);
+            let pod = &made.template["spec"];
+            let secrets: Vec<_> = pod["volumes"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v["secret"]["secretName"].clone())
+                .collect();
+            assert_eq!(secrets, ["demo-member-tls", "demo-root-tls"]);
+            let args = pod["containers"][0]["args"].as_array().unwrap();
+            assert!(
+                args.contains(&json!(format!("--tls={word}")))
+                    && args.contains(&json!("--tls-dir=/etc/kvorum/tls"))
+            );
+            let mounts = pod["containers"][0]["volumeMounts"].to_string();
+            assert!(
+                mounts.contains("/etc/kvorum/tls") && mounts.contains("/var/run/secrets/kvorum.io"),
+                "{mounts}"
+            );
+            assert!(seen.iter().all(|other| other.hash != made.hash && other.inputs != made.inputs));
+            seen.push(made);
+        }
+    }
+
+    /// Goal: the port for members is closed to all but them and the operator, whatever the spec lets in elsewhere.
+    #[test]
+    fn the_port_for_members_is_for_them_and_the_operator() {
+        let mut cluster = KvCluster::new("demo", KvClusterSpec::default());
+        let peer = |policy: &Value| policy["spec"]["ingress"][0].clone();
+        let open = inputs(&cluster).network_policy("system");
+        assert_eq!(peer(&open)["ports"], json!([{"port": 2380, "protocol": "TCP"}]));
+        assert_eq!(peer(&open)["from"].as_array().unwrap().len(), 2);
+        assert!(open["spec"]["ingress"][1]["from"].is_null(), "clients come from anywhere");
+        let shop = json!({"namespaceSelector": {"matchLabels": {"team": "shop"}}});
+        cluster.spec.network_policy.from = vec![serde_json::from_value(shop.clone()).unwrap()];
+        let closed = inputs(&cluster).network_policy("system");
+        assert_eq!(peer(&closed), peer(&open));
+        assert!(closed["spec"]["ingress"][1]["from"].as_array().unwrap().contains(&shop));
+        let ports = closed["spec"]["ingress"][1]["ports"].to_string();
+        assert!(ports.contains("2379") && ports.contains("2381") && !ports.contains("2380"), "{ports}");
     }
 
     /// Goal: pods are replaced when what they are made of changes, and only then.

@@ -20,6 +20,7 @@ use kvorum_crd::{KvCluster, KvClusterStatus};
 use tokio::sync::{Mutex, watch};
 
 use crate::apply::{ApplyError, apply, kubernetes};
+use crate::apply_certificates::{apply_change, done};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names;
@@ -205,6 +206,7 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
         context.forget(&cluster, &namespace, &name);
         return Ok(Action::await_change());
     };
+    let certified = certify(&context, &mut seen, begun).await;
     let plan = plan(&seen.observed);
     context.looked(&key, &seen, &plan);
     seen.stopped_at = context.stopped_at(&key);
@@ -217,7 +219,37 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
     context.metrics.cluster(&seen, &status);
     write(&context.client, &seen, &plan, status).await.map_err(ReconcileError::Status)?;
     context.metrics.reconciled(if outcome.is_ok() { "ok" } else { "step_failed" }, begun.elapsed());
-    Ok(Action::requeue(pause(&plan, &outcome)))
+    Ok(Action::requeue(if certified { AFTER_STEP } else { pause(&plan, &outcome) }))
+}
+
+/// Makes the next change of the certificates, if there is one, and tells of it. Whatever becomes of it, members are looked
+/// after as before.
+async fn certify(context: &Context, seen: &mut Seen, begun: Instant) -> bool {
+    let idle = seen.observed.deleting || seen.observed.wanted.paused || begun.elapsed() >= LOOK_VALID;
+    let (Some(change), Some(secrets)) = (&seen.tls.next.change, &seen.tls.secrets) else { return false };
+    if idle {
+        return false;
+    }
+    let cluster = format!("{}/{}", seen.namespace, seen.name);
+    let kind = "Certificates";
+    let (type_, said) = match apply_change(&context.client, seen, secrets, change).await {
+        Ok(()) => (EventType::Normal, done(change, &seen.name)),
+        // Another operator was first.
+        Err(ApplyError::Outdated(_)) => return true,
+        Err(error) => {
+            tracing::warn!(cluster, %error, "change the certificates");
+            seen.tls.failed = Some(format!("{error}. It is tried again."));
+            return false;
+        }
+    };
+    tracing::info!(cluster, step = kind, "{said}");
+    context.metrics.stepped(kind, "ok");
+    let (reason, action) = (kind.to_owned(), kind.to_owned());
+    let event = Event { type_, reason, note: Some(format!("{said}.")), action, secondary: None };
+    if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
+        tracing::warn!(cluster, %error, "publish an event");
+    }
+    true
 }
 
 fn pause(plan: &Plan, outcome: &Result<(), ApplyError>) -> Duration {

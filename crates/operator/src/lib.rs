@@ -1,11 +1,14 @@
 //! The operator: keeps KvClusters as their specs want them.
 //!
 //! One change of a KvCluster: `controller` -> `observe` (all reads) -> `plan` (pure) -> `apply` (one
-//! effect) -> `status` (pure).
+//! effect) -> `status` (pure). Its certificates have a plan of their own (`certificates`), of which each look makes one
+//! change at most beside the step.
 #![forbid(unsafe_code)]
 
 pub mod apply;
+mod apply_certificates;
 pub mod build;
+pub mod certificates;
 pub mod controller;
 pub mod elect;
 pub mod fence;

@@ -52,6 +52,14 @@ struct Flags {
     )]
     watch_namespaces: Vec<String>,
 
+    /// The domain of the cluster's DNS; members' certificates hold their names with it too
+    #[arg(long, env = "KVORUM_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
+    cluster_domain: String,
+
+    /// Make NetworkPolicies for clusters, which let in the operators that run as pods in this namespace
+    #[arg(long, env = "KVORUM_NETWORK_POLICIES_FOR", value_name = "NAMESPACE")]
+    network_policies_for: Option<String>,
+
     /// The name of the Lease that one of several operators with the same task holds
     #[arg(long, env = "KVORUM_LEASE_NAME", default_value = LEASE)]
     lease_name: String,
@@ -159,6 +167,8 @@ async fn operate(flags: Flags) -> Result<ExitCode, StartError> {
                 image: flags.image,
                 pull_policy: flags.image_pull_policy,
                 namespaces: flags.watch_namespaces,
+                cluster_domain: flags.cluster_domain,
+                policies_for: flags.network_policies_for,
                 upgrade_clusters: flags.upgrade_clusters,
             };
             let (lost, told) = (election.lost(), wait(stopped.clone()));

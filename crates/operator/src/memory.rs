@@ -6,9 +6,10 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use kvorum_client::ConnectOptions;
 use kvorum_client::admin::AdminClient;
+use kvorum_client::{ConnectOptions, Connecting, Connector, Tcp};
 
+use crate::certificates::{Content, Own, own};
 use crate::names::PEER_PORT;
 
 /// How long a node may take to answer.
@@ -24,8 +25,10 @@ const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// See the module.
 #[derive(Debug)]
 pub struct Memory {
-    /// How nodes are connected to.
-    connect: ConnectOptions,
+    /// How nodes are connected to by whoever has another way than their addresses.
+    through: Option<ConnectOptions>,
+    /// What this operator shows, and whom it believes, once there is a CA.
+    own: Option<Own>,
     /// How long a node may take to answer.
     answer_max: Duration,
     /// For each object that was applied, its hash and the version it had then.
@@ -37,7 +40,7 @@ pub struct Memory {
     /// Looks so far.
     looks: u64,
     /// Connections, by pod address.
-    nodes: BTreeMap<String, AdminClient>,
+    nodes: BTreeMap<(String, Security), AdminClient>,
     /// Events that were published, so that a wait is told once.
     pub(crate) told: Option<String>,
 }
@@ -62,15 +65,21 @@ struct Lasting {
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory::reaching(ConnectOptions::new(), ANSWER_MAX)
+        Memory::new(None, ANSWER_MAX)
     }
 }
 
 impl Memory {
-    /// For whoever reaches pods by another way than their addresses, or has to be more patient.
+    /// For whoever reaches pods by another way than their addresses, with TLS by what these options say, and looks after
+    /// no certificates.
     pub fn reaching(connect: ConnectOptions, answer_max: Duration) -> Memory {
+        Memory::new(Some(connect), answer_max)
+    }
+
+    fn new(through: Option<ConnectOptions>, answer_max: Duration) -> Memory {
         Memory {
-            connect,
+            through,
+            own: None,
             answer_max,
             applied: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -81,9 +90,33 @@ impl Memory {
         }
     }
 
-    /// How nodes are connected to.
-    pub fn connect_options(&self) -> ConnectOptions {
-        self.connect.clone()
+    /// Whether certificates are looked after here.
+    pub fn keeps_certificates(&self) -> bool {
+        self.through.is_none()
+    }
+
+    /// Shows and believes from now on what follows from these objects.
+    pub fn renew_own(&mut self, content: &Content, now: i64) {
+        let before = self.own.take();
+        let same = |a: &Own, b: &Own| a.made() == b.made();
+        self.own = own(before.clone(), content, now);
+        if !before.iter().zip(&self.own).any(|(before, now)| same(before, now)) {
+            self.nodes.retain(|(_, security), _| *security == Security::Plain);
+        }
+    }
+
+    /// How the pod at this address is connected to; nothing: not at all, since there is no certificate for that yet.
+    pub fn connect_options(&self, address: &str, security: Security) -> Option<ConnectOptions> {
+        let options = match &self.through {
+            Some(options) => options.clone(),
+            None => ConnectOptions::new().connector(At(address.to_owned())),
+        };
+        match (security, &self.through, &self.own) {
+            (Security::Plain, ..) => Some(options.plain()),
+            (Security::Tls, Some(_), _) => Some(options),
+            (Security::Tls, None, Some(own)) => Some(options.tls(own.tls.clone())),
+            (Security::Tls, None, None) => None,
+        }
     }
 
     /// The object is as it was applied, and nobody has touched it since.
@@ -145,21 +178,47 @@ impl Memory {
         self.since.insert(what.to_owned(), Lasting { since: then, asked: self.looks });
     }
 
-    /// Lets go of connections to pods that are gone.
-    pub fn keep_nodes(&mut self, addresses: &[String]) {
-        self.nodes.retain(|address, _| addresses.contains(address));
-        for address in addresses {
-            if !self.nodes.contains_key(address)
-                && let Ok(node) = AdminClient::new(&peer_address(address), self.answer_max)
+    /// Has connections to these pods, each by its address and the name that its certificate has, and lets go of those to
+    /// pods that are gone.
+    pub fn keep_nodes(&mut self, pods: &[(String, String, Security)]) {
+        let wanted = |(address, security): &(String, Security)| {
+            pods.iter().any(|(known, _, spoken)| known == address && spoken == security)
+        };
+        self.nodes.retain(|key, _| wanted(key));
+        for (address, name, security) in pods {
+            let key = (address.clone(), *security);
+            if !self.nodes.contains_key(&key)
+                && let Some(options) = self.connect_options(address, *security)
+                && let Ok(node) = AdminClient::new(name, self.answer_max)
             {
-                self.nodes.insert(address.clone(), node.connect_options(self.connect.clone()));
+                self.nodes.insert(key, node.connect_options(options));
             }
         }
     }
 
     /// The connection to a pod.
-    pub fn node(&self, address: &str) -> Option<&AdminClient> {
-        self.nodes.get(address)
+    pub fn node(&self, address: &str, security: Security) -> Option<&AdminClient> {
+        self.nodes.get(&(address.to_owned(), security))
+    }
+}
+
+/// How a pod is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Security {
+    /// With TLS.
+    Tls,
+    /// Without.
+    Plain,
+}
+
+/// Connects to a pod's address, whatever name it is called by: that is for its certificate.
+#[derive(Debug)]
+struct At(String);
+
+impl Connector for At {
+    fn connect(&self, address: &str) -> Connecting {
+        let port = address.rsplit_once(':').map_or(address, |(_, port)| port);
+        Tcp.connect(&host_port(&self.0, port))
     }
 }
 

@@ -8,10 +8,14 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::certificates::Stage;
 use crate::observe::Seen;
 
 /// Seconds: a look takes some calls, a change of the membership up to ten seconds.
 const BUCKETS: [f64; 9] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+
+/// The certificates whose end is told.
+const CERTIFICATES: [&str; 3] = ["ca", "member", "root"];
 
 /// The operator's metrics.
 #[derive(Clone, Debug)]
@@ -25,6 +29,9 @@ pub struct Metrics {
     ready: IntGaugeVec,
     conditions: IntGaugeVec,
     leaderless: GaugeVec,
+    expiry: IntGaugeVec,
+    rotation: IntGaugeVec,
+    overdue: IntGaugeVec,
 }
 
 impl Default for Metrics {
@@ -86,6 +93,21 @@ impl Metrics {
                 "1 where the condition is True, -1 where it is Unknown",
                 &["namespace", "name", "condition"],
             ),
+            expiry: gauge(
+                "kvorum_operator_certificate_expiry_timestamp_seconds",
+                "When a certificate ends, in seconds since 1970: ca, member or root",
+                &["namespace", "name", "certificate"],
+            ),
+            rotation: gauge(
+                "kvorum_operator_rotation_phase",
+                "The step in which the whole CA is replaced: 0 none, 1 Trust, 2 Issue, 3 Drop",
+                &cluster,
+            ),
+            overdue: gauge(
+                "kvorum_operator_rotation_overdue_seconds",
+                "For how long that step has waited beyond its overlap",
+                &cluster,
+            ),
             seconds,
             leaderless,
             registry,
@@ -114,6 +136,7 @@ impl Metrics {
         self.members.with_label_values(&labels).set(i64::from(seen.observed.wanted.members));
         self.ready.with_label_values(&labels).set(i64::from(status.ready_members));
         self.leaderless.with_label_values(&labels).set(seen.leaderless.as_secs_f64());
+        self.certificates(&labels, seen);
         for condition in &status.conditions {
             let value = match condition.status.as_str() {
                 "True" => 1,
@@ -124,12 +147,45 @@ impl Metrics {
         }
     }
 
+    fn certificates(&self, labels: &[&str; 2], seen: &Seen) {
+        let Some(secrets) = &seen.tls.secrets else { return self.forget_certificates(labels[0], labels[1]) };
+        let held = &secrets.held;
+        let signer = held.authority.there().and_then(|authority| authority.signer.as_ref());
+        let ends = [
+            (CERTIFICATES[0], signer.map(|ca| ca.not_after)),
+            (CERTIFICATES[1], held.members.there().map(|leaf| leaf.not_after)),
+            (CERTIFICATES[2], held.root.there().map(|leaf| leaf.not_after)),
+        ];
+        for (certificate, end) in ends {
+            if let Some(end) = end {
+                self.expiry.with_label_values(&[labels[0], labels[1], certificate]).set(end);
+            }
+        }
+        let phase = match seen.tls.next.stage {
+            Stage::Trust => 1,
+            Stage::Issue => 2,
+            Stage::Settled if seen.tls.next.drops => 3,
+            Stage::Settled => 0,
+        };
+        self.rotation.with_label_values(labels).set(phase);
+        self.overdue.with_label_values(labels).set(seen.tls.next.overdue);
+    }
+
+    fn forget_certificates(&self, namespace: &str, name: &str) {
+        for certificate in CERTIFICATES {
+            let _ = self.expiry.remove_label_values(&[namespace, name, certificate]);
+        }
+        let _ = self.rotation.remove_label_values(&[namespace, name]);
+        let _ = self.overdue.remove_label_values(&[namespace, name]);
+    }
+
     /// A cluster is gone.
     pub fn forget(&self, namespace: &str, name: &str, conditions: &[String]) {
         // A label that was never set is not an error worth telling.
         let _ = self.members.remove_label_values(&[namespace, name]);
         let _ = self.ready.remove_label_values(&[namespace, name]);
         let _ = self.leaderless.remove_label_values(&[namespace, name]);
+        self.forget_certificates(namespace, name);
         for condition in conditions {
             let _ = self.conditions.remove_label_values(&[namespace, name, condition]);
         }

@@ -50,6 +50,14 @@ pub const DISK_LOST: &str = "kvorum.io/disk-lost";
 /// On an object whose deletion was planned and then given up: it raises the resource version, so that
 /// an operator that is late cannot delete it any more.
 pub const STEP_ABANDONED: &str = "kvorum.io/step-abandoned";
+/// On the pod template, on pods and on claims: how the ports speak TLS, if they do.
+pub const TLS: &str = "kvorum.io/tls";
+/// A value of [`TLS`]: with or without.
+pub const TLS_OPTIONAL: &str = "optional";
+/// A value of [`TLS`]: with TLS only.
+pub const TLS_REQUIRED: &str = "required";
+/// On a KvCluster, by a person: any text that was not there before has the whole CA replaced.
+pub const ROTATE_CA: &str = "kvorum.io/rotate-ca";
 /// On a KvCluster, by a person: the token of a recovery.
 pub const RECOVER_FROM: &str = "kvorum.io/recover-from";
 /// On the StatefulSet's pod template: a hash of it.
@@ -65,6 +73,21 @@ pub const FINALIZER: &str = "kvorum.io/delete-claims";
 /// The headless Service.
 pub fn peers_service(cluster: &str) -> String {
     format!("{cluster}-peers")
+}
+
+/// The Secret with the CA's key; and the ConfigMap with the CAs that are believed.
+pub fn ca(cluster: &str) -> String {
+    format!("{cluster}-ca")
+}
+
+/// The Secret that members mount.
+pub fn member_tls(cluster: &str) -> String {
+    format!("{cluster}-member-tls")
+}
+
+/// The Secret with root's certificate.
+pub fn root_tls(cluster: &str) -> String {
+    format!("{cluster}-root-tls")
 }
 
 /// The pod of an ordinal.

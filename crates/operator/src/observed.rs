@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kvorum_crd::Keep;
+use kvorum_crd::{Keep, TlsMode};
 
+use crate::certificates::Report;
 use crate::fence::{Disk, LogId, Retired, Token, Version};
 use crate::names;
 use crate::step::Risky;
@@ -45,6 +46,8 @@ pub struct Observed {
     pub taken: Vec<Taken>,
     /// Objects that Kubernetes refuses as the spec has them: what, why and what to do, as sentences.
     pub refused: Vec<Refused>,
+    /// The NetworkPolicy, where there is one that is not wanted.
+    pub unwanted_policy: Option<Version>,
     /// The PodMonitor.
     pub monitor: Monitor,
     /// A newer pod template waits until somebody wants pods to be replaced.
@@ -61,6 +64,10 @@ pub struct Observed {
     pub claims: BTreeMap<u32, Claim>,
     /// Whether the volumes can grow, where the spec wants larger ones.
     pub growth: Growth,
+    /// What pods are made to speak.
+    pub tls: TlsMode,
+    /// What must be there before the first pods of a cluster can be made, as part of a sentence.
+    pub tls_waits: Option<String>,
     /// Why the image that the spec wants cannot run what the cluster has.
     pub image_refused: Option<String>,
     /// What the nodes that answered said, by ordinal.
@@ -234,6 +241,8 @@ pub struct Claim {
     pub incarnation: u64,
     /// The image that was written on it: a StatefulSet that is made anew begins with it.
     pub image: String,
+    /// What was written on it that its pod speaks.
+    pub tls: TlsMode,
     /// Its disk takes part no more, and is kept.
     pub retired: Retired,
     /// The size that is asked for.
@@ -318,12 +327,27 @@ pub struct Node {
     pub feature_level: u32,
     /// The members whose data differs from what a majority holds, as its log says.
     pub corrupt: BTreeSet<u64>,
+    /// How it speaks TLS, if it does.
+    pub tls: Option<NodeTls>,
     /// Its alarms.
     pub alarms: Vec<String>,
     /// Why it answers its status and nothing else, and what to do; empty where it serves.
     pub status_only: String,
     /// Its disk lacks what it has acknowledged.
     pub went_back: bool,
+}
+
+/// How a node speaks TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeTls {
+    /// What its ports take.
+    pub mode: TlsMode,
+    /// What it has loaded.
+    pub report: Report,
+    /// Connections of clients without TLS.
+    pub plain_clients: u32,
+    /// Connections to its port for members without TLS.
+    pub plain_peers: u32,
 }
 
 /// A membership.

@@ -9,6 +9,10 @@ pub struct Options {
     pub pull_policy: Option<String>,
     /// Only these namespaces; without any: all.
     pub namespaces: Vec<String>,
+    /// Clusters get NetworkPolicies that let in operators of this namespace.
+    pub policies_for: Option<String>,
+    /// The domain of the cluster's DNS, for the names in certificates.
+    pub cluster_domain: String,
     /// Existing clusters follow the operator's own image and template.
     pub upgrade_clusters: bool,
 }

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAcco
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kvorum_crd::{KvCluster, KvClusterSpec};
+use kvorum_crd::{KvCluster, KvClusterSpec, TlsMode};
 use kvorum_operator::build::Inputs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Serialize};
@@ -133,6 +133,26 @@ fn the_test_cluster_pulls_with_the_operators_secrets() {
     assert_eq!(cluster["spec"]["pod"]["imagePullSecrets"][0]["name"], "mine");
 }
 
+/// Goal: whoever takes the operator over reads no Secret whose name he does not know; and the rights can be withheld.
+#[test]
+fn secrets_cannot_be_listed() {
+    if !at_hand("helm", &["version"]) {
+        return;
+    }
+    let verbs = |rendered: &[Value]| {
+        let roles = rendered
+            .iter()
+            .filter(|object| ["Role", "ClusterRole"].contains(&object["kind"].as_str().unwrap()));
+        let rules: Vec<Value> =
+            roles.flat_map(|role| list(&role["rules"]).cloned().collect::<Vec<_>>()).collect();
+        let of_secrets =
+            rules.into_iter().filter(|rule| list(&rule["resources"]).any(|one| one == "secrets"));
+        of_secrets.flat_map(|rule| list(&rule["verbs"]).cloned().collect::<Vec<_>>()).collect::<Vec<Value>>()
+    };
+    assert_eq!(verbs(&rendered_with("replicas=1")), ["get", "create", "patch"]);
+    assert!(verbs(&rendered_with("rbac.secrets=false")).is_empty());
+}
+
 /// The alerts read one set of labels, whoever has the members scraped.
 #[test]
 fn the_charts_pod_monitor_labels_members_as_the_operators_does() {
@@ -155,6 +175,7 @@ fn the_charts_pod_monitor_labels_members_as_the_operators_does() {
         pinned: image,
         pull_policy: None,
         incarnation: 1,
+        tls: TlsMode::Disabled,
     };
     charts[0].as_object_mut().unwrap().remove("interval");
     assert_eq!(inputs.pod_monitor()["spec"]["podMetricsEndpoints"], charts);

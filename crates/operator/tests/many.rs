@@ -68,12 +68,7 @@ fn many_clusters_and_machines_fit_into_the_operators_memory() {
 /// Runs the operator's loop, and answers what it asked for and what it counted.
 async fn operate(url: &str) -> (Value, String) {
     let client = Client::try_from(Config::new(url.parse().expect("it is a URL"))).expect("it needs no more");
-    let options = Options {
-        image: "kvorum:test".into(),
-        pull_policy: None,
-        namespaces: Vec::new(),
-        upgrade_clusters: false,
-    };
+    let options = Options { image: "kvorum:test".into(), ..Options::default() };
     let metrics = Metrics::new();
     let context = Context::new(client.clone(), options, metrics.clone());
     run(context, sleep(WORKS_FOR)).await;

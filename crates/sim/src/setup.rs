@@ -95,6 +95,11 @@ fn draw_limits(random: &mut StdRng) -> Limits {
         previous_bytes_max: pick(random, [4 * KIB, store.previous_bytes_max]),
         step_changes_max: pick(random, [7, store.step_changes_max]),
         shared_values_max: pick(random, [3, store.shared_values_max]),
+        // No workload has users yet.
+        users_max: store.users_max,
+        roles_max: store.roles_max,
+        permissions_max: store.permissions_max,
+        auth_bytes_max: store.auth_bytes_max,
         batch_bytes_max: pick(random, [200, 4096, store.batch_bytes_max]),
         recent_bytes_max: pick(random, [1000, store.recent_bytes_max]),
         recent_value_bytes_max: pick(random, [100, store.recent_value_bytes_max]),

@@ -1,6 +1,7 @@
 //! What a certificate says: whom it names, who signed it, and when it holds.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::UnixTime;
@@ -58,9 +59,11 @@ pub struct Facts {
     /// Who signed it, written the same way.
     pub issuer: String,
     /// The only common name, if it is one that can be a user's.
-    common_name: Option<String>,
+    pub(crate) common_name: Option<String>,
     /// The URIs of Kvorum's own.
     uris: Vec<String>,
+    /// The DNS names and addresses that it is for, in their own order.
+    pub names: Vec<String>,
     /// From when it holds, in seconds since 1970.
     pub not_before: i64,
     /// Until when it holds, in seconds since 1970.
@@ -79,11 +82,12 @@ impl Facts {
         if !rest.is_empty() {
             return Err(Unreadable);
         }
-        let (mut uris, mut own_key, mut issuer_key) = (Vec::new(), None, None);
+        let (mut uris, mut names, mut own_key, mut issuer_key) = (Vec::new(), Vec::new(), None, None);
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
-                ParsedExtension::SubjectAlternativeName(names) => {
-                    uris.extend(names.general_names.iter().filter_map(own_uri));
+                ParsedExtension::SubjectAlternativeName(alternatives) => {
+                    uris.extend(alternatives.general_names.iter().filter_map(own_uri));
+                    names.extend(alternatives.general_names.iter().filter_map(host));
                 }
                 ParsedExtension::SubjectKeyIdentifier(id) => own_key = Some(key_id(id.0)),
                 ParsedExtension::AuthorityKeyIdentifier(id) => {
@@ -93,14 +97,28 @@ impl Facts {
             }
         }
         let validity = certificate.validity();
+        names.sort_unstable();
         Ok(Facts {
             subject: describe(certificate.subject(), own_key),
             issuer: describe(certificate.issuer(), issuer_key),
             common_name: only_common_name(certificate.subject()),
             uris,
+            names,
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
         })
+    }
+
+    /// The first certificate of a PEM text, see [`Facts::read`].
+    pub fn of_pem(text: &str) -> Result<Facts, Unreadable> {
+        Facts::all_of_pem(text)?.into_iter().next().ok_or(Unreadable)
+    }
+
+    /// All certificates of a PEM text, one at least.
+    pub fn all_of_pem(text: &str) -> Result<Vec<Facts>, Unreadable> {
+        let certificates = Pem::of("the certificates", text.as_bytes()).certificates();
+        let certificates = certificates.map_err(|_| Unreadable)?;
+        certificates.iter().map(|certificate| Facts::read(certificate)).collect()
     }
 
     /// Whom it names, given that the cluster's own CA has signed it. One that claims two things is nobody's.
@@ -132,6 +150,18 @@ impl Facts {
 fn own_uri(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::URI(uri) if uri.starts_with(URI_SCHEME) => Some((*uri).to_owned()),
+        _ => None,
+    }
+}
+
+fn host(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
+            16 => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -181,6 +211,12 @@ pub fn bundle_fingerprint<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) 
 pub fn pem_fingerprint(bundle: &str) -> Result<[u8; 32], FileError> {
     let certificates = Pem::of("the bundle", bundle.as_bytes()).certificates()?;
     Ok(bundle_fingerprint(certificates.iter().map(|certificate| certificate.as_ref())))
+}
+
+/// The SHA-256 of the first certificate of a PEM text, as a member that shows it reports it.
+pub fn pem_leaf_fingerprint(certificates: &str) -> Result<[u8; 32], FileError> {
+    let certificates = Pem::of("the certificate", certificates.as_bytes()).certificates()?;
+    Ok(fingerprint(&certificates[0]))
 }
 
 /// A time as people read it.

@@ -27,10 +27,11 @@ mod trust;
 pub use accept::{Accepted, Mode, Peer, TlsPort, TlsStream};
 pub use certificate::{
     Facts, Identity, Unreadable, bundle_fingerprint, date, fingerprint, hex, pem_fingerprint,
+    pem_leaf_fingerprint,
 };
 pub use dial::{COMPARE_INTERVAL, ClientTls, DIAL_TIMEOUT, Dialed, DialedStream};
 pub use explain::{Fault, Reason};
-pub use material::{MaterialError, Paths};
+pub use material::{MaterialError, Paths, check_member, check_pair};
 pub use member::{Loaded, MemberTls, Reload};
 pub use pem::FileError;
 pub use stream::{Begun, Bytes};

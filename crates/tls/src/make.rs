@@ -1,4 +1,4 @@
-//! Making a CA and certificates of it, for clusters without an operator and for tests.
+//! Making CAs and certificates of them: for the operator, for clusters without one, and for tests.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::certificate::MEMBER_URI;
+use crate::certificate::{Facts, MEMBER_URI};
 use crate::pem::Pem;
 
 /// A CA's life: five years.
@@ -82,15 +82,38 @@ pub fn ca(name: &str, life: Duration) -> Result<Made, MakeError> {
 
 /// Has a CA sign a certificate.
 pub fn leaf(ca: &Made, subject: &Subject, life: Duration) -> Result<Made, MakeError> {
+    let issuer = issuer(ca)?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = params(subject, life)?.signed_by(&key, &issuer)?;
+    Ok(Made { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// Has a CA sign the name and key of another, so that whoever believes the first only believes what the second signs.
+///
+/// It holds as long as both do.
+pub fn cross(ca: &Made, other: &Made) -> Result<String, MakeError> {
+    let refuse = |problem: &dyn std::fmt::Display| MakeError::Ca(problem.to_string());
+    let facts = |made: &Made| Facts::of_pem(&made.certificate).map_err(|error| refuse(&error));
+    let (first, second) = (facts(ca)?, facts(other)?);
+    let name = second.common_name.clone().ok_or_else(|| refuse(&"the other CA has no common name"))?;
+    let mut params = dated(Duration::ZERO);
+    let end = OffsetDateTime::from_unix_timestamp(first.not_after.min(second.not_after));
+    params.not_after = end.map_err(|error| refuse(&error))?;
+    params.distinguished_name = common_name(&name)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(PATH_LENGTH - 1));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::from_pem(&other.key).map_err(|error| refuse(&error))?;
+    Ok(params.signed_by(&key, &issuer(ca)?)?.pem())
+}
+
+fn issuer(ca: &Made) -> Result<Issuer<'static, KeyPair>, MakeError> {
     let refuse = |problem: &dyn std::fmt::Display| MakeError::Ca(problem.to_string());
     let certificates = Pem::of("the CA's certificate", ca.certificate.as_bytes()).certificates();
     let certificates = certificates.map_err(|error| refuse(&error))?;
     let newest = certificates.first().ok_or_else(|| refuse(&"there is none"))?;
     let key = KeyPair::from_pem(&ca.key).map_err(|error| refuse(&error))?;
-    let issuer = Issuer::from_ca_cert_der(newest, key).map_err(|error| refuse(&error))?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let certificate = params(subject, life)?.signed_by(&key, &issuer)?;
-    Ok(Made { certificate: certificate.pem(), key: key.serialize_pem() })
+    Issuer::from_ca_cert_der(newest, key).map_err(|error| refuse(&error))
 }
 
 fn params(subject: &Subject, life: Duration) -> Result<CertificateParams, MakeError> {

@@ -119,6 +119,23 @@ pub enum MaterialError {
     },
 }
 
+/// Whether a bundle, a certificate and its key, in PEM, would be taken by a member now.
+///
+/// # Errors
+/// What does not fit.
+pub fn check_member(ca: &str, certificate: &str, key: &str) -> Result<(), MaterialError> {
+    let raw = Raw::of(ca.as_bytes(), Some((certificate.as_bytes(), key.as_bytes())));
+    Material::of(&raw)?.for_member().map(drop)
+}
+
+/// Whether a bundle, a certificate and its key, in PEM, fit together as far as whoever shows them can tell.
+///
+/// # Errors
+/// What does not fit.
+pub fn check_pair(ca: &str, certificate: &str, key: &str) -> Result<(), MaterialError> {
+    Material::of(&Raw::of(ca.as_bytes(), Some((certificate.as_bytes(), key.as_bytes())))).map(drop)
+}
+
 /// The files' bytes. Equal bytes need not be looked at again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Raw {

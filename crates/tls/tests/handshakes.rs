@@ -368,3 +368,24 @@ async fn the_ca_for_clients_makes_no_root_and_no_member() {
         assert_eq!(taken.unwrap_err().reason, Reason::UnknownCa, "the CA for clients opens the peer port");
     }
 }
+
+/// Goal: while a CA is replaced, clients that know only the old one reach members with certificates of the new one,
+/// and no longer once the cross certificate is gone.
+#[tokio::test]
+async fn a_cross_certificate_carries_clients_over() {
+    let (old, new) = (ca(), make::ca("demo 2", CA_LIFE).unwrap());
+    let leaf = member(&new);
+    let crossed = Made {
+        certificate: leaf.certificate.clone() + &make::cross(&old, &new).unwrap(),
+        key: leaf.key.clone(),
+    };
+    for (own, reached) in [(&crossed, true), (&leaf, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), &format!("{}{}", old.certificate, new.certificate), own);
+        let tls = MemberTls::load(Paths::in_directory(directory.path())).unwrap();
+        let (_, called) = meet(&port(&tls, Port::Client), &client(&old, None), HOST).await;
+        assert_eq!(called.is_ok(), reached, "{called:?}");
+        let (_, called) = meet(&port(&tls, Port::Client), &client(&new, None), HOST).await;
+        assert!(called.is_ok(), "{called:?}");
+    }
+}

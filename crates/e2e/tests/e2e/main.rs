@@ -14,3 +14,4 @@ mod rollout;
 mod scale;
 mod specs;
 mod stock;
+mod tls;

@@ -8,3 +8,4 @@ mod five;
 mod idle;
 mod machines;
 mod stock;
+mod tls;

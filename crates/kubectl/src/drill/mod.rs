@@ -37,7 +37,7 @@ pub(crate) async fn drill(session: &Session, args: Drill, output: &mut Output) -
         let question = format!("{name} loses {}. Type {name} to begin", faults.join(", then "));
         ask::to_type(&question, name, "--yes")?;
     }
-    let checker = start(session, &seen.observed)?;
+    let checker = start(session, &seen.observed).await?;
     tokio::time::sleep(WARM_UP).await;
     let mut outcome = Ok(());
     for fault in args.lose {
@@ -89,7 +89,8 @@ fn may_lose_one(observed: &Observed) -> Result<(), String> {
     }
 }
 
-fn start(session: &Session, observed: &Observed) -> Result<Checker, Failure> {
+async fn start(session: &Session, observed: &Observed) -> Result<Checker, Failure> {
+    let connect = session.connect_options(&observed.name).await?;
     let address = |ordinal: &u32| names::address(&observed.name, &session.namespace, *ordinal, CLIENT_PORT);
     let endpoints: Vec<String> = observed.pods.keys().map(address).collect();
     // Each writer comes in by another member first, so that none is the only way.
@@ -98,7 +99,7 @@ fn start(session: &Session, observed: &Observed) -> Result<Checker, Failure> {
         endpoints.rotate_left(first);
         kvorum_client::Client::builder(endpoints)
             .timeout(session.timeout)
-            .connect_options(session.connect_options())
+            .connect_options(connect.clone())
             .without_leader_search()
             .connect_lazy()
     };

@@ -16,7 +16,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use kvorum_cli::failure::Failure;
 use kvorum_cli::output::Output;
 use kvorum_client::admin::AdminClient;
-use kvorum_operator::names::{self, HTTP_PORT, PEER_PORT};
+use kvorum_operator::names::{self, HTTP_PORT};
 use kvorum_operator::plan::plan;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,7 +94,7 @@ async fn members(session: &Session, name: &str, report: &mut Report) -> io::Resu
     for pod in &pods {
         let pod = pod.name_any();
         logs(&session.api::<Pod>(), &format!("members/{pod}"), &pod, Some(names::CONTAINER), report).await?;
-        let (status, metrics) = tokio::join!(status(session, &pod), metrics(session, &pod));
+        let (status, metrics) = tokio::join!(status(session, name, &pod), metrics(session, &pod));
         report.text(&format!("members/{pod}/status.txt"), status)?;
         report.text(&format!("members/{pod}/metrics.txt"), metrics)?;
     }
@@ -124,10 +124,13 @@ async fn logs(
     }
 }
 
-async fn status(session: &Session, pod: &str) -> Result<String, String> {
-    let node =
-        AdminClient::new(&format!("{pod}:{PEER_PORT}"), MEMBER_MAX).map_err(|error| error.to_string())?;
-    let status = node.connect_options(session.connect_options()).status().await;
+async fn status(session: &Session, name: &str, pod: &str) -> Result<String, String> {
+    // As its certificate has it.
+    let ordinal = names::ordinal(pod, name).ok_or_else(|| format!("{pod} is no pod of {name}"))?;
+    let address = names::address(name, &session.namespace, ordinal, names::PEER_PORT);
+    let node = AdminClient::new(&address, MEMBER_MAX).map_err(|error| error.to_string())?;
+    let connect = session.connect_options(name).await.map_err(|failure| format!("{failure:?}"))?;
+    let status = node.connect_options(connect).status().await;
     status.map(|status| format!("{status:#?}\n")).map_err(|error| error.to_string())
 }
 

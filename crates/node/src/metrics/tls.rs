@@ -15,6 +15,8 @@ pub struct TlsMetrics {
     handshakes: IntCounterVec,
     seconds: Histogram,
     connections: IntGaugeVec,
+    /// Connections of other members by another CA than this node's own.
+    old_members: IntGauge,
 }
 
 /// A connection that is counted, until it is dropped.
@@ -23,6 +25,17 @@ pub struct Held {
     port: &'static str,
     tls: &'static str,
     gauge: IntGauge,
+    is_old: bool,
+    /// Where it is another member's: those that are by another CA.
+    old_members: Option<IntGauge>,
+}
+
+/// Connections of a port that matter to whoever changes how a cluster speaks TLS.
+pub struct Open {
+    /// Without TLS.
+    pub plain: u32,
+    /// Whose certificate is of another CA than this node's own.
+    pub old_ca: u32,
 }
 
 impl TlsMetrics {
@@ -54,6 +67,7 @@ impl TlsMetrics {
                  current is the one of the node's own, old another that is believed.",
                 &["port", "tls", "ca"],
             ),
+            old_members: IntGauge::new("old_members", "Read by the node itself.").expect("the name is valid"),
         }
     }
 
@@ -64,13 +78,37 @@ impl TlsMetrics {
 
     /// A connection with TLS, and whether its certificate is of the current CA, if it has one.
     pub fn secured(&self, port: &'static str, by_current_ca: Option<bool>) -> Held {
-        self.held(port, "yes", by_current_ca.map_or("none", ca))
+        let mut held = self.held(port, "yes", by_current_ca.map_or("none", ca));
+        held.is_old = by_current_ca == Some(false);
+        held
+    }
+
+    /// A connection of another member, with TLS.
+    pub fn secured_member(&self, port: &'static str, by_current_ca: bool) -> Held {
+        let mut held = self.secured(port, Some(by_current_ca));
+        self.old_members.add(i64::from(held.is_old));
+        held.old_members = Some(self.old_members.clone());
+        held
+    }
+
+    /// Connections of other members that are by another CA than this node's own.
+    pub fn old_members(&self) -> u32 {
+        u32::try_from(self.old_members.get()).unwrap_or_default()
+    }
+
+    /// The connections of a port that are open now.
+    pub fn open(&self, port: &str) -> Open {
+        let count = |tls, ca| {
+            let count = self.connections.with_label_values(&[port, tls, ca]).get();
+            u32::try_from(count).unwrap_or_default()
+        };
+        Open { plain: count("no", "none"), old_ca: count("yes", "old") }
     }
 
     fn held(&self, port: &'static str, tls: &'static str, ca: &'static str) -> Held {
         let gauge = self.connections.with_label_values(&[port, tls, ca]);
         gauge.inc();
-        Held { connections: self.connections.clone(), port, tls, gauge }
+        Held { connections: self.connections.clone(), port, tls, gauge, is_old: false, old_members: None }
     }
 
     /// A handshake came to a good end after so long.
@@ -107,12 +145,19 @@ impl Held {
         self.gauge.dec();
         gauge.inc();
         self.gauge = gauge;
+        if let Some(old) = &self.old_members {
+            old.add(i64::from(!by_current_ca) - i64::from(self.is_old));
+        }
+        self.is_old = !by_current_ca;
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.gauge.dec();
+        if let Some(old) = &self.old_members {
+            old.sub(i64::from(self.is_old));
+        }
     }
 }
 

@@ -186,7 +186,7 @@ impl Inner {
                 Ok(Box::new(stream))
             }
             (Err(_), Mode::Optional) => {
-                shown.clear();
+                shown.set_plain();
                 Ok(reach().await?)
             }
             (Err(fault), Mode::Required) => {

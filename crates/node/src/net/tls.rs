@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvorum_tls::{
-    Accepted, Bytes, COMPARE_INTERVAL, Fault, Loaded, MemberTls, Mode, Peer, Port, Reason, Reload, TlsPort,
+    Accepted, Bytes, COMPARE_INTERVAL, Fault, Identity, Loaded, MemberTls, Mode, Peer, Port, Reason, Reload,
+    TlsPort,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -85,8 +86,12 @@ impl Door {
             Ok(Accepted::Plain(stream)) => Some(Admitted::plain(Box::new(stream), metrics.plain(name))),
             Ok(Accepted::Tls(stream, peer, took)) => {
                 metrics.handshake(name, took);
-                let held =
-                    metrics.secured(name, peer.as_ref().map(|peer| tls.tls().current().by_current_ca(peer)));
+                let by_current_ca = peer.as_ref().map(|peer| tls.tls().current().by_current_ca(peer));
+                let is_member = peer.as_ref().is_some_and(|peer| peer.identity == Identity::Member);
+                let held = match by_current_ca {
+                    Some(by_current_ca) if is_member => metrics.secured_member(name, by_current_ca),
+                    by_current_ca => metrics.secured(name, by_current_ca),
+                };
                 Some(Admitted { io: stream, secured: true, peer: peer.map(Arc::new), held })
             }
             Err(fault) => {

@@ -41,11 +41,14 @@ struct Numbered {
 
 /// What both sides have shown on the last connection that was made.
 #[derive(Clone, Default)]
-pub struct Shown(Arc<Mutex<Option<Certificates>>>);
+pub struct Shown(Arc<Mutex<Option<Spoken>>>);
 
-struct Certificates {
-    own: [u8; 32],
-    peer: Peer,
+/// How a connection was made.
+enum Spoken {
+    /// Without TLS, which this node would rather have spoken.
+    Plain,
+    /// With these certificates.
+    Tls { own: [u8; 32], peer: Box<Peer> },
 }
 
 impl Way {
@@ -109,24 +112,29 @@ impl Shown {
     /// A connection was made, with TLS.
     pub fn set(&self, Dialed { loaded, peer }: Dialed) {
         let own = loaded.leaf_fingerprint();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Certificates { own, peer });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Spoken::Tls { own, peer: Box::new(peer) });
     }
 
     /// A connection was made, without TLS.
-    pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub fn set_plain(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Spoken::Plain);
     }
 
-    /// Whether a connection that was made now could be a better one: the own certificate is another, or the
-    /// member's is of another CA than the own, or not believed any more, or about to end.
+    /// Whether a connection that was made now could be a better one: this one is plain, the own certificate is
+    /// another, or the member's is of another CA than the own, or not believed any more, or about to end.
     pub fn is_outdated(&self, loaded: &Loaded) -> bool {
         let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.as_ref().is_some_and(|Certificates { own, peer }| {
-            *own != loaded.leaf_fingerprint()
-                || !loaded.by_current_ca(peer)
-                || !loaded.still_believes(peer)
-                || peer.time_left() < RENEWAL_AHEAD
-        })
+        match &*shown {
+            None => false,
+            Some(Spoken::Plain) => true,
+            Some(Spoken::Tls { own, peer }) => {
+                *own != loaded.leaf_fingerprint()
+                    || !loaded.by_current_ca(peer)
+                    || !loaded.still_believes(peer)
+                    || peer.time_left() < RENEWAL_AHEAD
+            }
+        }
     }
 }
 

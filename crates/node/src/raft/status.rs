@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Raft;
 use super::types::{wire_log_id, wire_membership};
 use crate::error::RequestError;
+use crate::metrics::TlsMetrics;
 use crate::net::tls::NodeTls;
 use crate::place::{Positions, Stall, StatusOnly};
 
@@ -77,10 +78,10 @@ impl Raft {
             cluster_time_ms: self.cluster_now_ms(),
             founding: self.founding(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
+            tls: inner.dialer.tls().map(|tls| tls_status(tls, &inner.metrics.tls)),
             disk_went_back: matches!(overview.status_only, Some(StatusOnly::WentBack { .. })),
             auth_revision: auth.revision(),
             auth_hash: auth.hash(),
-            tls: inner.dialer.tls().map(tls_status),
         }
     }
 
@@ -118,7 +119,8 @@ impl Raft {
     }
 }
 
-fn tls_status(tls: &NodeTls) -> admin::Tls {
+fn tls_status(tls: &NodeTls, metrics: &TlsMetrics) -> admin::Tls {
+    let (clients, peers) = (metrics.open("client"), metrics.open("peer"));
     let loaded = tls.member.current();
     let mode = match tls.mode {
         Mode::Optional => admin::tls::Mode::Optional,
@@ -129,5 +131,9 @@ fn tls_status(tls: &NodeTls) -> admin::Tls {
         bundle_sha256: loaded.bundle_fingerprint().to_vec().into(),
         leaf_sha256: loaded.leaf_fingerprint().to_vec().into(),
         not_after: loaded.facts().not_after,
+        plain_clients: clients.plain,
+        plain_peers: peers.plain,
+        old_ca_clients: clients.old_ca,
+        old_ca_peers: metrics.old_members(),
     }
 }

@@ -224,6 +224,8 @@ mod tests {
             service: None,
             peers: None,
             budget: None,
+            policy: Ok(None),
+            others_policy: None,
             monitor: Err(kube::Error::LinesCodecMaxLineLengthExceeded),
         }
     }

@@ -4,10 +4,11 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 use super::monitor::{self, POD_MONITOR};
-use super::objects::{DISRUPTION_BUDGET, Objects, PEERS_SERVICE, SERVICE, STATEFUL_SET};
+use super::objects::{DISRUPTION_BUDGET, NETWORK_POLICY, Objects, PEERS_SERVICE, SERVICE, STATEFUL_SET};
 use super::owner::Owner;
 use super::read;
 use crate::build::{Inputs, Template, hash};
+use crate::fence::Version;
 use crate::memory::Memory;
 use crate::names;
 use crate::observed::{Monitor, Refused, StatefulSet, Taken};
@@ -28,6 +29,8 @@ pub struct Made {
     pub pod_monitor: Option<Applied>,
     /// What is to be done about it.
     pub monitor: Monitor,
+    /// The NetworkPolicy that is there and not wanted.
+    pub unwanted_policy: Option<Version>,
     /// The StatefulSet's claim size, as text.
     pub size: String,
     /// The StatefulSet that is there.
@@ -60,11 +63,12 @@ pub fn made(
     objects: &Objects,
     taken: &[Taken],
     follow: Follow,
+    operator_namespace: Option<&str>,
     memory: &Memory,
 ) -> Made {
     let spec = &inputs.cluster.spec;
     let (template, outdated) = wanted_template(inputs.template(), objects, follow);
-    let applied = applied(inputs, objects, taken);
+    let applied = applied(inputs, objects, taken, operator_namespace);
     let mut refused = Vec::new();
     // One that is refused is not asked for until that is due.
     let mut is_refused = |kind: &'static str, hash: &str| {
@@ -101,20 +105,43 @@ pub fn made(
         objects_current,
         pod_monitor,
         monitor,
+        unwanted_policy: unwanted_policy(inputs, objects),
         size,
         stateful_set,
     }
 }
 
 /// Services and the like as they should be, without those whose name somebody else has.
-fn applied(inputs: &Inputs<'_>, objects: &Objects, taken: &[Taken]) -> Vec<Applied> {
-    let wanted = [
+fn applied(
+    inputs: &Inputs<'_>,
+    objects: &Objects,
+    taken: &[Taken],
+    operator_namespace: Option<&str>,
+) -> Vec<Applied> {
+    let mut wanted = vec![
         (SERVICE, inputs.client_service()),
         (PEERS_SERVICE, inputs.peers_service()),
         (DISRUPTION_BUDGET, inputs.disruption_budget()),
     ];
+    if let (Some(namespace), true) = (operator_namespace, wants_policy(inputs, objects)) {
+        wanted.push((NETWORK_POLICY, inputs.network_policy(namespace)));
+    }
     let free = wanted.into_iter().filter(|(kind, _)| taken.iter().all(|taken| taken.kind != *kind));
     free.map(|(kind, object)| Applied { kind, object, uid: objects.uid(kind) }).collect()
+}
+
+/// Whether there is to be a NetworkPolicy. Where the spec does not say it, a cluster that was made without one keeps to
+/// that: a new operator closes no port that somebody uses.
+fn wants_policy(inputs: &Inputs<'_>, objects: &Objects) -> bool {
+    let there = objects.policy.as_ref().is_ok_and(Option::is_some);
+    let new = objects.set.is_none() && objects.claims.is_empty() && objects.others_policy.is_none();
+    inputs.cluster.spec.network_policy.enabled.unwrap_or(there || new)
+}
+
+/// The NetworkPolicy that is there and not wanted.
+fn unwanted_policy(inputs: &Inputs<'_>, objects: &Objects) -> Option<Version> {
+    let policy = objects.policy.as_ref().ok()?.as_ref()?;
+    (!wants_policy(inputs, objects)).then(|| read::version(policy))
 }
 
 /// The template that is wanted; and whether this operator would make another one, though nothing in

@@ -10,13 +10,16 @@ mod objects;
 mod owner;
 mod read;
 pub mod schedule;
+mod secrets;
+mod tls;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt as _};
-use kvorum_crd::{KvCluster, KvClusterSpec, Node};
+use kvorum_crd::{KvCluster, KvClusterSpec, Node, TlsMode};
 use rand::Rng as _;
 
 use crate::build::{Inputs, Template, bytes};
@@ -33,11 +36,15 @@ pub use made::{Applied, Follow};
 pub(crate) use monitor::POD_MONITOR;
 pub use monitor::PodMonitor;
 use nodes::Asked;
+pub use nodes::Way;
 pub use objects::ObserveError;
-pub(crate) use objects::{DISRUPTION_BUDGET, STATEFUL_SET};
+pub(crate) use objects::{DISRUPTION_BUDGET, NETWORK_POLICY, STATEFUL_SET};
 use objects::{Objects, reading};
 use owner::Owner;
 pub(crate) use read::generation;
+pub use secrets::Secrets;
+use secrets::read_secrets;
+pub use tls::{Tls, plain_clients};
 pub use watch::Nodes;
 
 /// What was seen, and what it was seen of.
@@ -51,8 +58,10 @@ pub struct Seen {
     pub namespace: String,
     /// The plan's input.
     pub observed: Observed,
-    /// The pods' addresses, by ordinal.
-    pub addresses: BTreeMap<u32, String>,
+    /// How pods are reached, by ordinal.
+    pub ways: BTreeMap<u32, Way>,
+    /// What was seen of TLS.
+    pub tls: Tls,
     /// The image that is on record for a spec that names none.
     pub pinned_image: String,
     /// The pod template that is wanted.
@@ -91,9 +100,22 @@ pub async fn observe(
     };
     let uid = cluster.uid().unwrap_or_default();
     let owner = Owner { name, uid: &uid };
-    let (objects, taken) = objects::read_objects(client, namespace, name).await?.of(&owner);
+    let (objects, mut taken) = objects::read_objects(client, namespace, name).await?.of(&owner);
+    if cluster.spec.network_policy.enabled == Some(true) {
+        taken.extend(objects.others_policy.clone());
+    }
     let pinned = pinned(&cluster, &objects, options, follow);
     let image = cluster.spec.image.as_ref().unwrap_or(&pinned);
+    let now = Timestamp::now().as_second();
+    let secrets = match memory.keeps_certificates() && tls::concerns(&cluster, &objects) {
+        true => Some(read_secrets(client, namespace, &owner, &options.cluster_domain).await),
+        false => None,
+    };
+    if let Some(secrets) = &secrets {
+        memory.renew_own(&secrets.content, now);
+    }
+    let asked = nodes::ask(&objects.pods, namespace, name, memory).await;
+    let tls = tls::look(&cluster, &objects, &asked.nodes, secrets, now, memory);
     let inputs = Inputs {
         cluster: &cluster,
         name,
@@ -103,20 +125,27 @@ pub async fn observe(
         pinned: &pinned,
         pull_policy: options.pull_policy.as_deref(),
         incarnation: objects::incarnation(cluster.status.as_ref(), &objects),
+        tls: tls.mode(),
     };
-    let made = made::made(&inputs, &objects, &taken, follow, memory);
+    let made = made::made(&inputs, &objects, &taken, follow, options.policies_for.as_deref(), memory);
     let own_image = cluster.spec.image.as_ref().unwrap_or(&options.image);
     let update_pending = made.outdated || image != own_image;
-    let around = look_around(client, machines, &inputs, &objects, &taken, &made.template, memory).await;
-    let addresses = around.asked.addresses.clone();
-    let observed = observed(&inputs, &objects, taken, &made, update_pending, around, memory);
+    let ways = asked.ways.clone();
+    let mut around = look_around(client, machines, &inputs, &objects, &made.template, asked, memory).await;
+    around.endpoints = objects::endpoints(client, namespace, name, &taken).await;
+    let mut observed = observed(&inputs, &objects, taken, &made, update_pending, around, memory);
+    // Members that are there go on, whatever becomes of their certificates.
+    let founded = observed.cluster_id.is_some();
+    let bare = tls.mode() != TlsMode::Disabled && !tls.next.ready && !founded;
+    observed.tls_waits = bare.then(|| "the certificates".to_owned());
     let confirmed = View::of(&observed).is_some();
     let leaderless = memory.lasts("leaderless", observed.cluster_id.is_some() && !confirmed);
     Ok(Some(Seen {
         name: name.to_owned(),
         namespace: namespace.to_owned(),
         observed,
-        addresses,
+        ways,
+        tls,
         template: made.template,
         update_pending,
         size: made.size,
@@ -157,20 +186,17 @@ async fn look_around(
     machines: &Nodes,
     inputs: &Inputs<'_>,
     objects: &Objects,
-    taken: &[Taken],
     template: &Template,
+    asked: Asked,
     memory: &mut Memory,
 ) -> Around {
-    let (namespace, name) = (inputs.namespace, inputs.name);
-    let asked = nodes::ask(&objects.pods, namespace, name, memory).await;
     let pod = serde_json::from_value(template.template["spec"].clone()).unwrap_or_default();
     let silent = asked.nodes.len() < objects.pods.len();
     let machines = machines::look(client, machines, objects, &pod, silent, memory).await;
-    let endpoints = objects::endpoints(client, namespace, name, taken).await;
     let storage_bytes = wanted(&inputs.cluster.spec).storage_bytes;
     let growth = growth::allowed(client, objects.claims.values(), storage_bytes).await;
     let namespace_ends = objects::namespace_ends(client, inputs.cluster, objects).await;
-    Around { asked, machines, endpoints, growth, namespace_ends }
+    Around { asked, machines, endpoints: None, growth, namespace_ends }
 }
 
 /// All of it as the plan's plain data.
@@ -191,6 +217,8 @@ fn observed(
         name: inputs.name.to_owned(),
         wanted: wanted(&cluster.spec),
         growth,
+        tls: inputs.tls,
+        tls_waits: None,
         image_refused: levels::too_old(inputs.image, level),
         cluster_id: status.cluster_id.as_deref().and_then(names::unhex),
         step: status.step.as_ref().and_then(Risky::read),
@@ -205,6 +233,7 @@ fn observed(
         objects_current: made.objects_current,
         taken,
         refused: made.refused.clone(),
+        unwanted_policy: made.unwanted_policy.clone(),
         monitor: made.monitor.clone(),
         update_pending,
         stateful_set: made.stateful_set.clone(),

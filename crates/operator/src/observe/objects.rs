@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
@@ -29,6 +30,7 @@ pub const STATEFUL_SET: &str = "StatefulSet";
 pub const SERVICE: &str = "Service";
 pub const PEERS_SERVICE: &str = "Service for members";
 pub const DISRUPTION_BUDGET: &str = "PodDisruptionBudget";
+pub const NETWORK_POLICY: &str = "NetworkPolicy";
 
 /// Kubernetes could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,10 @@ pub struct Objects {
     pub peers: Option<Service>,
     pub budget: Option<PodDisruptionBudget>,
     /// An error is no obstacle to anything else.
+    pub policy: Result<Option<NetworkPolicy>, kube::Error>,
+    /// Somebody else's NetworkPolicy of that name, which may well be for these very pods.
+    pub others_policy: Option<Taken>,
+    /// An error is no obstacle to anything else.
     pub monitor: Result<PodMonitor, kube::Error>,
 }
 
@@ -63,6 +69,9 @@ impl Objects {
         self.service = owner.own(self.service, SERVICE, &mut taken);
         self.peers = owner.own(self.peers, PEERS_SERVICE, &mut taken);
         self.budget = owner.own(self.budget, DISRUPTION_BUDGET, &mut taken);
+        let mut others = Vec::new();
+        self.policy = self.policy.map(|policy| owner.own(policy, NETWORK_POLICY, &mut others));
+        self.others_policy = others.pop();
         self.pods.retain(|_, pod| owner.own_made(pod, "Pod", &mut taken));
         self.claims.retain(|_, claim| owner.own_made(claim, "PersistentVolumeClaim", &mut taken));
         (self, taken)
@@ -72,6 +81,7 @@ impl Objects {
         match kind {
             SERVICE => self.service.as_ref()?.uid(),
             PEERS_SERVICE => self.peers.as_ref()?.uid(),
+            NETWORK_POLICY => self.policy.as_ref().ok()?.as_ref()?.uid(),
             _ => self.budget.as_ref()?.uid(),
         }
     }
@@ -80,6 +90,10 @@ impl Objects {
         match kind {
             SERVICE => self.service.as_ref()?.resource_version(),
             PEERS_SERVICE => self.peers.as_ref()?.resource_version(),
+            NETWORK_POLICY => {
+                let policy = self.policy.as_ref().ok()?.as_ref()?;
+                policy.metadata.generation.map(|generation| generation.to_string())
+            }
             // Its status changes all the time; its generation follows its spec.
             _ => self.budget.as_ref()?.metadata.generation.map(|generation| generation.to_string()),
         }
@@ -100,13 +114,15 @@ pub async fn read_objects(client: &Client, namespace: &str, name: &str) -> Resul
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let monitors: Api<PodMonitor> = Api::namespaced(client.clone(), namespace);
-    let (set, pods, claims, service, peers, budget, monitor) = try_join!(
+    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let (set, pods, claims, service, peers, budget, policy, monitor) = try_join!(
         async { get(client, namespace, name).await.map_err(reading("the StatefulSet")) },
         async { pods.list(&list).await.map_err(reading("pods")) },
         async { claims.list(&list).await.map_err(reading("claims")) },
         async { get(client, namespace, name).await.map_err(reading("the Service")) },
         async { get(client, namespace, &peers).await.map_err(reading("the peers' Service")) },
         async { get(client, namespace, name).await.map_err(reading("the disruption budget")) },
+        async { Ok(policies.get_opt(name).await) },
         async { Ok(monitors.get(name).await) },
     )?;
     let claim_prefix = format!("data-{name}");
@@ -117,6 +133,8 @@ pub async fn read_objects(client: &Client, namespace: &str, name: &str) -> Resul
         service,
         peers,
         budget,
+        policy,
+        others_policy: None,
         monitor,
     })
 }

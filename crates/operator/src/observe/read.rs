@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::core::v1 as core;
 use kube::{Resource, ResourceExt as _};
 
+use super::tls;
 use crate::build::{Template, bytes};
 use crate::fence::{Disk, Retired, Version};
 use crate::memory::host_port;
@@ -185,6 +186,7 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
         disk: disk.map(|(cluster_id, node_id)| Disk { cluster_id, node_id, founder }),
         incarnation: annotation(names::INCARNATION).and_then(|text| text.parse().ok()).unwrap_or_default(),
         image: annotation(names::IMAGE).unwrap_or_default().to_owned(),
+        tls: annotation(names::TLS).map(tls::mode).unwrap_or_default(),
         retired: retired(annotation(names::RETIRED)),
         requested_bytes: requested.unwrap_or_default(),
         capacity_bytes: capacity.unwrap_or_default(),

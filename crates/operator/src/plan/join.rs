@@ -23,7 +23,8 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let there = claim.disk.filter(|disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id));
     let incarnation = view.leader.incarnation;
     let told = (claim.retired, claim.incarnation) == (Retired::No, incarnation);
-    if claim.deleting || (there.is_some() && told && claim.image == view.observed.pinned_image) {
+    let same = (&claim.image, claim.tls) == (&view.observed.pinned_image, view.observed.tls);
+    if claim.deleting || (there.is_some() && told && same) {
         return None;
     }
     let disk = there.unwrap_or(Disk { cluster_id: view.cluster_id, node_id, founder: false });
@@ -31,7 +32,7 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let disk = hex(node_id);
     safe(
         step,
-        format!("That disk {disk} belongs to the cluster, its image and incarnation are not on record."),
+        format!("That disk {disk} belongs to the cluster, its image, incarnation and TLS are not on record."),
     )
 }
 

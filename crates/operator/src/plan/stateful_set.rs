@@ -17,6 +17,10 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
     if !observed.objects_current {
         return safe(Step::ApplyObjects, "They are not known to be as the spec says.");
     }
+    if let Some(version) = &observed.unwanted_policy {
+        let version = version.clone();
+        return safe(Step::DeletePolicy { version }, "The spec says so: networkPolicy.enabled is false.");
+    }
     let stands = |refused: &&Refused| !refused.due;
     if let (Some(refused), None) = (observed.refused.iter().find(stands), observed.cluster_id) {
         return wait(refused.said.clone());
@@ -26,6 +30,12 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
         let dying = observed.claims.values().all(|claim| claim.deleting);
         if let (Some(ordinal), true, None) = (observed.claims.keys().next(), dying, observed.cluster_id) {
             return wait(deleted_claim(observed, *ordinal, "the members of a new cluster are made"));
+        }
+        if let Some(waits) = &observed.tls_waits {
+            return wait(format!(
+                "Waiting for {waits}, without which no member is made: spec.tls.mode asks for TLS. If this stays, the \
+                 condition CertificateProblem says why."
+            ));
         }
         let replicas = replicas_of_missing(observed);
         return safe(Step::CreateStatefulSet { replicas }, "There is none yet, or it was deleted.");

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kvorum_crd::KvClusterStatus;
 
 use super::degraded::degraded;
 use super::quorum::{QUORUM_LOST_AFTER, quorum};
+use super::tls;
 use super::verdict::{Verdict, verdict};
 use crate::apply::ApplyError;
 use crate::observe::Seen;
@@ -29,6 +31,8 @@ pub struct Made<'a> {
     pub old: &'a KvClusterStatus,
     /// Members that are ready now.
     pub ready_members: i32,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// All of them.
@@ -43,6 +47,7 @@ pub fn verdicts(made: &Made) -> Vec<Verdict> {
         quorum,
         storage(plan),
         name_taken(plan),
+        tls::problem(seen, made.now),
         update_pending(seen),
         paused(seen),
     ]

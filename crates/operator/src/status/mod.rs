@@ -3,6 +3,7 @@
 mod conditions;
 mod degraded;
 mod quorum;
+mod tls;
 mod verdict;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -44,6 +45,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         step: old.step.clone(),
         following: following(seen, plan, &old),
         volume_size: volume_size(observed).or(old.volume_size.clone()),
+        tls: tls::tls(seen, old.tls.as_ref()),
         members,
         conditions: Vec::new(),
     };
@@ -61,7 +63,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
     }
     let view = view.as_ref();
     let ready_members = new.ready_members;
-    let verdicts = verdicts(&Made { seen, plan, outcome, view, old: &old, ready_members });
+    let verdicts = verdicts(&Made { seen, plan, outcome, view, old: &old, ready_members, now });
     new.conditions = with_times(verdicts, &old.conditions, seen.cluster.metadata.generation, now);
     new
 }
@@ -201,7 +203,8 @@ mod tests {
             name: "demo".into(),
             namespace: "default".into(),
             observed,
-            addresses: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            tls: crate::observe::Tls::default(),
             pinned_image: String::new(),
             template,
             update_pending: false,

@@ -24,6 +24,11 @@ pub enum Step {
         /// As it was seen.
         version: Version,
     },
+    /// Delete the NetworkPolicy.
+    DeletePolicy {
+        /// As it was seen.
+        version: Version,
+    },
     /// Put our finalizer on the KvCluster.
     AddFinalizer,
     /// Take it off.
@@ -202,6 +207,7 @@ impl Step {
             Step::ApplyObjects => "ApplyObjects",
             Step::ApplyMonitor => "ApplyMonitor",
             Step::DeleteMonitor { .. } => "DeleteMonitor",
+            Step::DeletePolicy { .. } => "DeletePolicy",
             Step::AddFinalizer => "AddFinalizer",
             Step::RemoveFinalizer => "RemoveFinalizer",
             Step::CreateStatefulSet { .. } => "CreateStatefulSet",

@@ -61,11 +61,14 @@ impl Step {
         let set = || format!("StatefulSet {cluster}");
         match self {
             Step::Rest | Step::Wait => words("look at", "Looked at", format!("KvCluster {cluster}")),
-            Step::ApplyObjects => {
-                words("apply", "Applied", format!("Services and PodDisruptionBudget of KvCluster {cluster}"))
-            }
+            Step::ApplyObjects => words(
+                "apply",
+                "Applied",
+                format!("Services, disruption budget and the like of KvCluster {cluster}"),
+            ),
             Step::ApplyMonitor => words("apply", "Applied", format!("PodMonitor {cluster}")),
             Step::DeleteMonitor { .. } => words("delete", "Deleted", format!("PodMonitor {cluster}")),
+            Step::DeletePolicy { .. } => words("delete", "Deleted", format!("NetworkPolicy {cluster}")),
             Step::AddFinalizer => {
                 words("put", "Put", format!("finalizer {FINALIZER} on KvCluster {cluster}"))
             }

@@ -11,6 +11,7 @@ impl World {
     pub(crate) fn take(&mut self, step: &Step) {
         match step {
             Step::Rest | Step::Wait => {}
+            Step::DeletePolicy { .. } => self.observed.unwanted_policy = None,
             Step::ApplyObjects => self.observed.objects_current = true,
             Step::ApplyMonitor | Step::DeleteMonitor { .. } => self.observed.monitor = Monitor::AsWanted,
             Step::AddFinalizer => self.observed.finalizer = true,
@@ -28,8 +29,10 @@ impl World {
             }
             Step::RecordDisk { ordinal, disk, .. } => {
                 let (image, incarnation) = (self.observed.pinned_image.clone(), self.observed.incarnation);
+                let tls = self.observed.tls;
                 if let Some(claim) = self.observed.claims.get_mut(ordinal) {
                     (claim.disk, claim.image, claim.retired) = (Some(*disk), image, Retired::No);
+                    claim.tls = tls;
                     claim.incarnation = incarnation;
                 }
             }

@@ -49,6 +49,8 @@ impl World {
                 self.objects_current = true;
                 true
             }
+            // No world has one that is not wanted.
+            Step::DeletePolicy { .. } => true,
             Step::ApplyMonitor | Step::DeleteMonitor { .. } => {
                 self.monitor = Monitor::AsWanted;
                 true
