@@ -84,6 +84,7 @@ async fn async_reflection_is_served_under_both_its_names() {
     }
     let mut it = Fixture::start().await;
     let expected = [
+        "auth.v1.Auth",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
