@@ -51,6 +51,7 @@ impl Calm {
             | What::Ring
             | What::Loss(_)
             | What::Late(_)
+            | What::Narrow(_)
             | What::Names(_) => {
                 (0..self.until.len()).for_each(|host| self.disturb(host, until));
             }

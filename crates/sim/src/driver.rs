@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +38,9 @@ pub struct Many {
     /// No seed is begun after so many hours; from one on all marks have to be reached
     #[arg(long, conflicts_with = "minutes")]
     hours: Option<f64>,
+    /// No seed is begun once those before have taken so many minutes of processor time
+    #[arg(long)]
+    core_minutes: Option<f64>,
     /// How many run at a time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -75,10 +78,13 @@ pub fn run(many: &Many) -> io::Result<bool> {
     let begun = Instant::now();
     let lasts = many.hours.map(|hours| hours * 3600.0).or(many.minutes.map(|minutes| minutes * 60.0));
     let lasts = lasts.map(Duration::from_secs_f64);
-    let jobs = jobs(many, lasts.is_some())?;
+    let jobs = jobs(many, lasts.is_some() || many.core_minutes.is_some())?;
     let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let core_seconds = AtomicU64::new(0);
     let take = || {
-        let is_over = lasts.is_some_and(|lasts| begun.elapsed() > lasts);
+        let is_used_up = |minutes| core_seconds.load(Ordering::Relaxed) as f64 > minutes * 60.0;
+        let is_over = lasts.is_some_and(|lasts| begun.elapsed() > lasts)
+            || many.core_minutes.is_some_and(is_used_up);
         if is_over || many.until_failure && has_failed.load(Ordering::Relaxed) {
             return None;
         }
@@ -106,6 +112,7 @@ pub fn run(many: &Many) -> io::Result<bool> {
                 first_failed.get_or_insert((job.clone(), violation));
             }
             summary.take(&job.name(), outcome, &job.replay(&many.shape));
+            core_seconds.store(summary.core_seconds(), Ordering::Relaxed);
             has_failed.store(!summary.failed.is_empty(), Ordering::Relaxed);
             if told.elapsed() > PROGRESS {
                 told = Instant::now();

@@ -16,6 +16,8 @@ pub enum Order {
     Start(HostId),
     /// Its disk is lost; it is started with an empty one.
     Wipe(HostId),
+    /// It neither hears nor says anything for so long.
+    Isolate(HostId, Micros),
     /// A recovery goes on with the log up to here.
     Recovered(u64),
 }

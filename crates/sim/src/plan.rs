@@ -22,8 +22,12 @@ use crate::world::{Death, TRUE_PPM};
 
 /// Before the first fault a cluster is founded.
 const QUIET: Micros = 5 * SECOND;
-/// Faults a minute, where a seed has them often and seldom.
-const FAULTS_A_MINUTE: (u64, u64) = (10, 60);
+/// Faults a minute, where a seed has them seldom and where it has them often. What comes of a fault only after a while,
+/// as an alarm does, shows where nothing else happens meanwhile.
+const SELDOM: (u64, u64) = (3, 10);
+const OFTEN: (u64, u64) = (10, 60);
+/// Bytes a second of a link that is narrow.
+const NARROW: (u64, u64) = (48 << 10, 512 << 10);
 /// Faults in a plan at most.
 const FAULTS_MAX: usize = 10_000;
 
@@ -48,6 +52,8 @@ pub enum Kind {
     Loss,
     /// Packets are late.
     Delay,
+    /// Links carry little a second.
+    Narrow,
     /// Connections between two members are reset.
     Reset,
     /// A machine loses its power while it syncs.
@@ -69,7 +75,7 @@ pub enum Kind {
 }
 
 /// All kinds, with the names that people give.
-pub const KINDS: [(&str, Kind); 18] = [
+pub const KINDS: [(&str, Kind); 19] = [
     ("kill", Kind::Kill),
     ("power", Kind::Power),
     ("atsync", Kind::AtSync),
@@ -88,6 +94,7 @@ pub const KINDS: [(&str, Kind); 18] = [
     ("errors", Kind::Errors),
     ("rot", Kind::Rot),
     ("names", Kind::Names),
+    ("narrow", Kind::Narrow),
 ];
 
 impl Kind {
@@ -129,7 +136,7 @@ pub enum What {
     DiesAtSync(HostId, Micros),
     /// A process is asked to stop.
     Stops(HostId),
-    /// A process stands still.
+    /// A process stands still, from the next moment on in which another member's message is under way to it.
     Stands(HostId),
     /// A member is alone.
     Alone(HostId),
@@ -141,6 +148,8 @@ pub enum What {
     Loss(u32),
     /// Every packet takes up to so much longer.
     Late(Micros),
+    /// Each link carries so many bytes a second, each way.
+    Narrow(u64),
     /// Connections are reset.
     Reset(HostId, HostId),
     /// Syncs take up to so much longer.
@@ -183,7 +192,8 @@ impl Plan {
         let drawn = draw_kinds(&mut random);
         let kinds = kinds.map_or(drawn, <[Kind]>::to_vec);
         let clocks_ppm = (0..members).map(|_| draw_clock(&mut random, &kinds)).collect();
-        let often = random.random_range(FAULTS_A_MINUTE.0..=FAULTS_A_MINUTE.1);
+        let a_minute = if random.random_range(0..3) == 0 { SELDOM } else { OFTEN };
+        let often = random.random_range(a_minute.0..=a_minute.1);
         let pause_max = 2 * 60 * SECOND / often;
         let longest = *[2 * SECOND, 8 * SECOND, 20 * SECOND].choose(&mut random).unwrap_or(&SECOND);
         let happening: Vec<Kind> = kinds.into_iter().filter(|kind| *kind != Kind::Clocks).collect();
@@ -239,7 +249,7 @@ impl What {
             | What::DiskErrors(host, _)
             | What::Rots(host, _) => vec![host],
             What::Unheard(one, other) | What::Reset(one, other) => vec![one, other],
-            What::Ring | What::Loss(_) | What::Late(_) | What::Names(_) => Vec::new(),
+            What::Ring | What::Loss(_) | What::Late(_) | What::Narrow(_) | What::Names(_) => Vec::new(),
         }
     }
 }
@@ -291,6 +301,7 @@ fn draw_what(random: &mut StdRng, kind: Kind, members: usize) -> What {
         Kind::Ring => What::Ring,
         Kind::Loss => What::Loss(lost),
         Kind::Delay => What::Late(late),
+        Kind::Narrow => What::Narrow(random.random_range(NARROW.0..=NARROW.1)),
         Kind::Reset => What::Reset(host, other),
         Kind::SlowDisk => What::SlowDisk(host, late),
         Kind::HungDisk => What::HungDisk(host),

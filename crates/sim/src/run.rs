@@ -143,6 +143,14 @@ fn live(world: &mut World, cluster: &mut Cluster, session: &Session, plan: &Plan
     session.stop();
     let late = "the clients did not come to an end after all was well again";
     advance(world, cluster, session, FINISH_MAX, late, Session::is_finished)?;
+    // Compaction may go on, step by step, in which the members are milliseconds apart.
+    let end = world.clock.now() + CATCH_UP_MAX;
+    while !cluster.is_level(world) {
+        step(world, cluster, session)?;
+        if world.clock.now() > end {
+            return Err("the members never have applied the same at the same time".to_owned());
+        }
+    }
     cluster.check_equal(world)
 }
 

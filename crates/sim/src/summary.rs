@@ -50,13 +50,18 @@ impl Summary {
         eprintln!("again: {replay}");
     }
 
+    /// Processor time of all runs, in whole seconds.
+    pub fn core_seconds(&self) -> u64 {
+        self.cpu_seconds as u64
+    }
+
     /// How far it is, after so long.
     pub fn line(&self, real: Duration) -> String {
         let (simulated, worked) = (self.simulated.as_secs_f64(), self.cpu_seconds.max(0.001));
         let faults: u64 = self.faults.values().sum();
         format!(
-            "{} runs in {:.0} s, {} failed {:?}: {simulated:.0} s simulated, {:.1} times as fast as real time by processor time, \
-             {faults} faults ({:.0} an hour of a core), {} answers, {} calls failed, {} TTLs ended",
+            "{} runs in {:.0} s, {} failed {:?}: {simulated:.0} s simulated in {worked:.0} s of processor time, {:.1} times as fast as \
+             real time, {faults} faults ({:.0} an hour of a core), {} answers, {} calls failed, {} TTLs ended",
             self.runs,
             real.as_secs_f64(),
             self.failed.len(),

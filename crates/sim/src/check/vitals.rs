@@ -9,8 +9,14 @@ use crate::world::clock::{Micros, SECOND};
 const STUCK_MAX: Micros = 30 * SECOND;
 /// The same for one to which nothing happens.
 const STUCK_CALM_MAX: Micros = 15 * SECOND;
-/// What a queue may take beyond its bound: the message, or the append, that went over it.
-const OVER_MAX: u64 = 2 << 20;
+/// What the log takes beyond its bound: it takes whole what comes while it is below it, and one append carries up to
+/// 1 MiB (`node::limits`), or a single larger entry; of those that clients write here none is.
+const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// Who has to send something, while nobody else has, gets room for it however little there is in all: a page of a scan,
+/// with the largest record and what a request is wrapped in, is the largest (`node::api::kv::scan`).
+const PAGE_ROOM_BYTES: u64 = 2304 << 10;
+/// Messages that take no room of their own, of some hundred calls at a time.
+const SMALL_MESSAGES_BYTES: u64 = 400 << 10;
 
 /// What was seen of one member so far.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,11 +36,7 @@ impl Vitals {
         furthest: u64,
     ) -> Result<(), String> {
         for (what, bytes, bytes_max) in &seen.queues {
-            // The log takes what comes while it is below its bound, whole; and a page of a scan gets room where nothing
-            // else has any, though it may be larger than all there is. The others look before they take.
-            let is_whole = what.starts_with("log") || *what == "send budget";
-            let over = if is_whole { OVER_MAX } else { OVER_MAX.min(*bytes_max) };
-            if *bytes > bytes_max + over {
+            if *bytes > may_take(what, *bytes_max) {
                 return Err(format!("its {what} takes {bytes} bytes, and may take {bytes_max}"));
             }
         }
@@ -52,5 +54,14 @@ impl Vitals {
             ));
         }
         Ok(())
+    }
+}
+
+/// How much a queue of this name and bound holds at most.
+fn may_take(what: &str, bytes_max: u64) -> u64 {
+    match what {
+        "log queue" | "log cache" => bytes_max + APPEND_BYTES_MAX,
+        "send budget" => bytes_max.max(PAGE_ROOM_BYTES) + SMALL_MESSAGES_BYTES,
+        _ => bytes_max,
     }
 }

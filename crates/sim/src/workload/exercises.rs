@@ -25,6 +25,9 @@ const CHANGE_MAX: Duration = Duration::from_secs(60);
 const SETTLES: Duration = Duration::from_secs(5);
 /// Snapshots that a member streams to administrators at a time.
 const SNAPSHOTS_MAX: usize = 4;
+/// How long a majority of the disks that vote is away, and after how much of that nobody takes writes any more.
+const AWAY: Duration = Duration::from_secs(6);
+const AWAY_NOTICED: Duration = Duration::from_secs(2);
 /// Between two things that somebody does who administers under faults.
 const ADMINISTERS: Duration = Duration::from_secs(3);
 
@@ -153,8 +156,7 @@ impl Admin {
         let kills_leader = self.random.random_range(0..2) == 0;
         if adds_first {
             self.add(host, Voter::No).await?;
-            // Whoever takes calls to the old disk for its own does so now.
-            sleep(Duration::from_secs(3)).await;
+            self.be_without_majority(host).await?;
         }
         if kills_leader {
             self.kill_leader(host).await?;
@@ -162,6 +164,28 @@ impl Admin {
         self.remove(old).await?;
         self.add(host, Voter::Yes).await?;
         self.whole().await
+    }
+
+    /// Cuts off one of two disks that are left of those that vote. The disk that stands in the place of the third one is
+    /// no voter yet, and whoever takes calls to the old one for its own makes up a majority now that there is not.
+    async fn be_without_majority(&mut self, replaced: usize) -> Result<(), String> {
+        let other = (replaced + self.random.random_range(1..self.peers.len())) % self.peers.len();
+        let is_majority = |left: usize| 2 * left > self.peers.len();
+        if is_majority(self.peers.len() - 2) {
+            return Ok(());
+        }
+        self.session.orders.set_over(true);
+        self.session.orders.give(Order::Isolate(other, AWAY.as_micros() as u64));
+        sleep(AWAY_NOTICED).await;
+        let before = self.session.orders.written();
+        sleep(AWAY - 2 * AWAY_NOTICED).await;
+        let after = self.session.orders.written();
+        sleep(2 * AWAY_NOTICED).await;
+        self.session.orders.set_over(false);
+        if after > before {
+            return Err("writes were taken without a majority of the disks that vote".to_owned());
+        }
+        Ok(())
     }
 
     /// Kills the leader, unless it is this member, and answers which it was.

@@ -1,5 +1,5 @@
 //! Somebody on the network who is no member and says that he is: votes of terms that no elections can reach, votes of
-//! nodes that nobody knows, and appends of leaders that nobody has elected.
+//! nodes that nobody knows, and calls that are meant for another disk, which nobody is to answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +29,39 @@ pub async fn work(session: Arc<Session>, network: HostNetwork, peers: Vec<String
         let Ok(admin) = AdminClient::new(address, ANSWER_MAX) else { return };
         let Ok(status) = admin.connect_options(options(&network)).status().await else { continue };
         let Ok(mut client) = dialer.peer_client(address) else { return };
-        let request = vote(&status, &mut random);
+        let is_for_another = random.random_range(0..3) == 0;
+        let request =
+            if is_for_another { misaddressed(&status, &mut random) } else { vote(&status, &mut random) };
+        let envelope = request.envelope;
         let answer = match random.random_range(0..3) {
             0 => timeout(ANSWER_MAX, client.pre_vote(request)).await,
             _ => timeout(ANSWER_MAX, client.vote(request)).await,
         };
-        session.trace.note("forged", &[u64::from(matches!(answer, Ok(Ok(_))))], &[]);
+        let is_answered = matches!(answer, Ok(Ok(_)));
+        session.trace.note("forged", &[u64::from(is_answered)], &[]);
+        // It may be another disk by now.
+        if is_for_another && is_answered && !session.is_healed() {
+            session.violated(format!("{address} has answered a call that is for another disk: {envelope:?}"));
+        }
+    }
+}
+
+/// What a member would ask for, and be answered, of the disk that had this address before, or of a cluster as it was
+/// before a recovery.
+fn misaddressed(status: &v1::StatusResponse, random: &mut StdRng) -> peer::VoteRequest {
+    let members = status.membership.iter().flat_map(|membership| &membership.nodes);
+    let from = members.map(|node| node.node_id).find(|id| *id != status.node_id).unwrap_or_default();
+    let (mut to, mut cluster_id, mut incarnation) = (status.node_id, status.cluster_id, status.incarnation);
+    match random.random_range(0..3) {
+        0 => to ^= 1 << random.random_range(0..64),
+        1 => cluster_id ^= 1 << random.random_range(0..64),
+        _ => incarnation += 1,
+    }
+    peer::VoteRequest {
+        envelope: Some(peer::Envelope { cluster_id, incarnation, from, to }),
+        vote: Some(peer::Vote { term: status.term, node_id: from, committed: false }),
+        last_log_id: status.last_log,
+        leadership_transfer: false,
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Mix {
     pub counters: u32,
     /// That insert.
     pub inserts: u32,
+    /// That insert many at a time.
+    pub bursts: u32,
     /// With keys that end.
     pub ttls: u32,
     /// That delete ranges.
@@ -46,6 +48,7 @@ impl Mix {
             groups: some(2),
             counters: some(2),
             inserts: 1 + some(1),
+            bursts: some(1),
             ttls: if has_ttls { 4 } else { 0 },
             sweeps: some(2),
             scans: some(2),

@@ -300,7 +300,12 @@ fn clients(
         clients.push(counters::work(session.clone(), client(session, network)?, client_number).boxed());
     }
     for client_number in of_host(mix.inserts) {
-        clients.push(inserts::work(session.clone(), client(session, network)?, client_number).boxed());
+        let client = client(session, network)?;
+        clients.push(inserts::work(session.clone(), client, client_number, inserts::ONE).boxed());
+    }
+    for client_number in of_host(mix.bursts).map(|number| mix.inserts + number) {
+        let client = client(session, network)?;
+        clients.push(inserts::work(session.clone(), client, client_number, inserts::MANY).boxed());
     }
     for client_number in of_host(mix.ttls) {
         clients.push(ttls::work(session.clone(), client(session, network)?, client_number).boxed());

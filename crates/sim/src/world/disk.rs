@@ -15,7 +15,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
-use super::clock::{Clock, MILLISECOND, Micros};
+use super::clock::{Clock, MILLISECOND, Micros, SECOND};
 use super::journal::{Journal, SECTOR_BYTES, bytes_below};
 use super::trace::Trace;
 
@@ -23,8 +23,10 @@ use super::trace::Trace;
 const TOTAL_BYTES: u64 = 512 << 20;
 /// What is used is told in pieces of this: what RocksDB has made of a state is not the same to the byte in each run.
 const ROOM_STEP_BYTES: u64 = 4 << 20;
-/// Between two looks at how much is used.
+/// Between two looks at how much is used, where the disk is nearly full and where it has much room: to look at every file
+/// takes its time.
 const LOOK_PERIOD: Micros = 100 * MILLISECOND;
+const ROOMY_LOOK_PERIOD: Micros = 5 * SECOND;
 /// A disk with less than this takes no write to a state: it is about what a flush makes of few rows.
 const STATE_ROOM_BYTES: u64 = 64 << 10;
 /// How long a sync takes, at least and at most.
@@ -106,6 +108,7 @@ impl Disk {
 
     /// Something else takes all of it but so much.
     pub fn fill_up(&self, left_bytes: u64) {
+        self.with(|state| state.used = (0, 0));
         let used_bytes = self.used_bytes().unwrap_or_default();
         self.with(|state| state.total_bytes = (used_bytes + left_bytes).min(TOTAL_BYTES));
     }
@@ -157,8 +160,9 @@ impl Disk {
 
     fn used_bytes(&self) -> io::Result<u64> {
         let now = self.clock.now();
-        let (looked, used_bytes) = self.with(|state| state.used);
-        if used_bytes > 0 && now < looked + LOOK_PERIOD {
+        let ((looked, used_bytes), total_bytes) = self.with(|state| (state.used, state.total_bytes));
+        let period = if total_bytes < TOTAL_BYTES { LOOK_PERIOD } else { ROOMY_LOOK_PERIOD };
+        if used_bytes > 0 && now < looked + period {
             return Ok(used_bytes);
         }
         let used_bytes = bytes_below(&self.dir)?.next_multiple_of(ROOM_STEP_BYTES);

@@ -17,6 +17,7 @@ mod state_files;
 mod streams;
 mod threads;
 pub mod trace;
+pub mod weather;
 
 use std::fs::File;
 use std::io;

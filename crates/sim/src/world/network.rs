@@ -10,13 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
 
-use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::clock::{MILLISECOND, Micros, SECOND};
 use super::names::{Names, Trouble, host_at, own_address};
-use super::random::chance;
 use super::trace::Trace;
+use super::weather::{LATENCY, Weather};
 
 /// Bytes that may be under way or unread in one direction.
 pub const WINDOW_BYTES: usize = 256 << 10;
@@ -40,15 +39,6 @@ pub const CLIENT_PORT: u16 = 2379;
 pub type HostId = usize;
 /// The number of a connection.
 pub type ConnectionId = u64;
-
-/// How links are at the moment.
-#[derive(Clone, Debug)]
-struct Weather {
-    /// The latency of every packet, at least and at most.
-    latency: (Micros, Micros),
-    /// Packets that are lost, in a million.
-    lost: u32,
-}
 
 /// What an end of a connection sends.
 #[derive(Debug)]
@@ -141,7 +131,7 @@ impl Network {
             cuts: BTreeMap::new(),
             dark: Vec::new(),
             muted: Vec::new(),
-            weather: Weather { latency: (300, 1000), lost: 0 },
+            weather: Weather::new(LATENCY, 0, None),
             names: Names::new(names),
             wakers: Vec::new(),
         }
@@ -159,9 +149,37 @@ impl Network {
         }
     }
 
-    /// From now on packets take between so long, and so many in a million are lost.
-    pub fn set_weather(&mut self, latency: (Micros, Micros), lost: u32) {
-        self.weather = Weather { latency, lost };
+    /// How links are from now on.
+    pub fn set_weather(&mut self, weather: Weather) {
+        let was_narrow = self.weather.bytes_a_second.is_some();
+        self.weather = weather;
+        if was_narrow && self.weather.bytes_a_second.is_none() {
+            self.hurry();
+        }
+    }
+
+    /// What waits for a narrow link waits no longer: none is narrow any more.
+    fn hurry(&mut self) {
+        let latest = self.now + self.weather.latency.1;
+        let mut hurried = Vec::new();
+        for (id, connection) in &mut self.connections {
+            for (side, way) in connection.ways.iter_mut().enumerate().filter(|(_, way)| way.tries == 0) {
+                way.segments.iter_mut().for_each(|(at, _)| *at = latest.min(*at));
+                if let Some(due) = way.due.take_if(|due| due.0 > latest) {
+                    self.events.remove(&due);
+                    hurried.push((*id, side));
+                }
+            }
+        }
+        hurried.into_iter().for_each(|(id, side)| self.schedule(id, side, 0));
+    }
+
+    /// Whether something of one of the others at such a port is under way to a host.
+    pub fn is_under_way_to(&self, host: HostId, port: u16) -> bool {
+        let mut connections = self.connections.values().filter(|found| found.addresses[1].port() == port);
+        connections.any(|Connection { ends, ways, .. }| {
+            (0..2).any(|side| ends[side].host != host && ends[1 - side].host == host && !ways[side].segments.is_empty())
+        })
     }
 
     /// Looking names up gets into trouble, or out of it.
@@ -236,8 +254,9 @@ impl Network {
         }
         let mut takes = LOCAL_LATENCY;
         if from != to {
-            takes = self.random.random_range(self.weather.latency.0..=self.weather.latency.1);
-            if chance(&mut self.random, self.weather.lost) {
+            let bytes = if let Segment::Data(data) = &segment { data.len() } else { 0 };
+            takes = self.weather.takes(&mut self.random, self.now, (from, to), bytes);
+            if self.weather.loses(&mut self.random) {
                 takes += RESEND_PAUSE;
             }
         }

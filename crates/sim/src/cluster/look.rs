@@ -1,0 +1,71 @@
+//! What is looked at every second and at the end: what members say of themselves, and why processes have ended.
+
+use super::{AFTERMATH, Cluster, Violation};
+use crate::world::World;
+use crate::world::clock::{Micros, SECOND};
+use crate::world::network::HostId;
+
+/// How a process says that its disk has failed, and that it is full.
+const DISK_FAILED: &str = "os error 5";
+const DISK_FULL: &str = "no storage space";
+/// How it says that its disk has rotted.
+const DAMAGED: [&str; 2] = ["damage", "missing"];
+/// While no fault has touched a majority for so long, writes are taken.
+const WRITES_MAX: Micros = 20 * SECOND;
+/// A member whose disk has been full for so long has said so.
+const FULL_MAX: Micros = 4 * SECOND;
+
+impl Cluster {
+    /// The look of every second.
+    pub(super) fn look(&mut self, world: &World) -> Result<(), Violation> {
+        let (now, seen) = (world.clock.now(), self.seen(world));
+        let furthest = seen.values().map(|seen| seen.positions.applied).max().unwrap_or_default();
+        for (host, seen) in &seen {
+            self.checks.look(*host, now, seen, self.calm.since(*host), furthest);
+        }
+        self.written = self.written.max(self.orders.written());
+        let since = self.calm.majority_since().max(self.written).max(self.orders.founded());
+        if self.orders.founded() > 0 && !self.orders.is_over() && now > since + WRITES_MAX {
+            let seconds = (now - since) / SECOND;
+            return Err(format!("no write was taken for {seconds} s, though a majority was left alone"));
+        }
+        for (host, since) in &self.full {
+            let Some(node_id) = seen.get(host).map(|seen| seen.place.node_id) else { continue };
+            let is_told = seen.values().any(|seen| seen.store.space_alarms().contains(&node_id));
+            if now > self.calm.majority_since().max(*since) + FULL_MAX && !is_told {
+                return Err(format!("the disk of member {host} is full, and nobody is told"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a member may end itself for, or refuse to start: a disk on which nothing has moved for a minute, one that
+    /// failed, and one that was full for longer than apply waits.
+    pub(super) fn is_expected(&self, world: &World, host: HostId, why: &str) -> bool {
+        let now = world.clock.now();
+        let failed = now < self.errors_until[host] + AFTERMATH && why.contains(DISK_FAILED);
+        let has_rotted = self.rotten.contains_key(&host) && DAMAGED.iter().any(|word| why.contains(word));
+        let was_full = now < self.full_until[host] + AFTERMATH && why.contains(DISK_FULL);
+        why.contains("the process ends, and the other members go on without it")
+            || failed
+            || was_full
+            || has_rotted
+    }
+
+    /// At the end all members hold the same, and say so.
+    pub fn check_equal(&self, world: &World) -> Result<(), Violation> {
+        let mut first = None;
+        for (host, seen) in self.seen(world) {
+            let revision = seen.store.revision();
+            let hash = seen.store.hash(revision).map_err(|error| format!("member {host}: {error}"))?;
+            let members: Vec<u64> = seen.place.members.iter().map(|member| member.node_id).collect();
+            let (level, bytes) = (seen.store.feature_level(), seen.store.logical_bytes());
+            let held = (revision, hash, members, level, bytes);
+            let known = first.get_or_insert_with(|| held.clone());
+            if *known != held {
+                return Err(format!("member {host} ends with {held:x?}, and another one with {known:x?}"));
+            }
+        }
+        Ok(())
+    }
+}

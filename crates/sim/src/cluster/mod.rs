@@ -1,0 +1,286 @@
+//! The members of a simulated cluster: real nodes on the world's hosts, and what is done to them.
+
+mod faults;
+mod look;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kvorum_node::observer::Seen;
+use kvorum_node::server::{self, StartError};
+use tokio::sync::Notify;
+
+use crate::calm::Calm;
+use crate::check::{Checks, Member};
+use crate::orders::{Order, Orders};
+use crate::plan::{Fault, What};
+use crate::setup::Setup;
+use crate::world::clock::{Micros, SECOND};
+use crate::world::names::name;
+use crate::world::network::{CLIENT_PORT, HostId, PEER_PORT};
+use crate::world::rot::Rot;
+use crate::world::{Death, World};
+
+/// How long a process that died by itself takes to be started again.
+const RESTART: Micros = SECOND;
+/// How long after a fault of its disk a process may end because of it.
+const AFTERMATH: Micros = SECOND;
+
+/// Why a run has failed.
+pub type Violation = String;
+
+/// What is to be done at some time.
+#[derive(Clone, Copy, Debug)]
+enum Later {
+    Start(HostId),
+    End(What),
+}
+
+/// A process of a member: how it is asked to stop, and how it says that it has.
+#[derive(Clone, Default)]
+struct Life {
+    stop: Arc<Notify>,
+    has_stopped: Arc<AtomicBool>,
+}
+
+/// The members.
+pub struct Cluster {
+    members: usize,
+    lives: Vec<Life>,
+    later: BTreeMap<(Micros, u64), Later>,
+    scheduled: u64,
+    late: Vec<Micros>,
+    lost: Vec<u32>,
+    narrow: Vec<u64>,
+    /// What has rotted.
+    rotten: BTreeMap<HostId, Rot>,
+    /// Until when each member's disk fails, and is full.
+    errors_until: Vec<Micros>,
+    full_until: Vec<Micros>,
+    setup: Setup,
+    /// The feature level that each member's process knows.
+    levels: Vec<u32>,
+    checks: Arc<Checks>,
+    /// Who is left alone, and since when.
+    pub calm: Calm,
+    /// What clients want done to members.
+    pub orders: Arc<Orders>,
+    /// Who is to lose its power at its next sync, if that comes by then.
+    at_sync: BTreeMap<HostId, (Micros, Micros)>,
+    /// Who is to stand still until then as soon as another member's message is under way, and from when on anyhow.
+    at_message: BTreeMap<HostId, (Micros, Micros)>,
+    /// Since when disks are full.
+    full: BTreeMap<HostId, Micros>,
+    /// The last write that was taken, and the last look at all members.
+    written: Micros,
+    looked: Micros,
+    /// Faults by kind, for the summary.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Processes that died although no fault killed them, which some faults make them do.
+    pub deaths: u64,
+}
+
+impl Cluster {
+    /// Adds the members to a world that has no hosts yet, and starts them.
+    pub fn start(world: &mut World, dir: &Path, clocks_ppm: &[u64], setup: Setup) -> io::Result<Cluster> {
+        let members = clocks_ppm.len();
+        let mut cluster = Cluster {
+            members,
+            lives: vec![Life::default(); members],
+            later: BTreeMap::new(),
+            scheduled: 0,
+            late: Vec::new(),
+            lost: Vec::new(),
+            narrow: Vec::new(),
+            rotten: BTreeMap::new(),
+            errors_until: vec![0; members],
+            full_until: vec![0; members],
+            setup,
+            levels: vec![0; members],
+            checks: Checks::new(world.trace.clone()),
+            calm: Calm::new(members),
+            orders: Orders::new(),
+            at_sync: BTreeMap::new(),
+            at_message: BTreeMap::new(),
+            full: BTreeMap::new(),
+            written: 0,
+            looked: 0,
+            faults: BTreeMap::new(),
+            deaths: 0,
+        };
+        for (member, clock_ppm) in clocks_ppm.iter().enumerate() {
+            let host = world.add_host(dir.join(format!("n{member:02}")), *clock_ppm);
+            cluster.start_member(world, host)?;
+        }
+        Ok(cluster)
+    }
+
+    /// `host:port` of every member's peer port.
+    pub fn peers(&self) -> Vec<String> {
+        (0..self.members).map(|member| format!("{}:{PEER_PORT}", name(member))).collect()
+    }
+
+    /// `host:port` of every member's client port.
+    pub fn endpoints(&self) -> Vec<String> {
+        (0..self.members).map(|member| format!("{}:{CLIENT_PORT}", name(member))).collect()
+    }
+
+    fn start_member(&mut self, world: &mut World, host: HostId) -> io::Result<()> {
+        if world.hosts[host].is_up() || self.orders.is_held_down(host) {
+            return Ok(());
+        }
+        let (dir, now) = (world.hosts[host].dir.clone(), world.clock.now());
+        let config = self.setup.config(host, &dir, now).map_err(io::Error::other)?;
+        let life = Life::default();
+        self.lives[host] = life.clone();
+        self.levels[host] = self.setup.level(host, now);
+        self.checks.starts(host, self.levels[host]);
+        let (checks, disk) = (self.checks.clone(), world.disks[host].clone());
+        let observer = Arc::new(Member { checks, host, dir, disk });
+        world.start(host, Some(observer), |machine, runtime| {
+            runtime.spawn(async move {
+                let stopped = server::run(config, machine, life.stop.notified()).await;
+                match stopped {
+                    Ok(_) => life.has_stopped.store(true, Ordering::Relaxed),
+                    Err(error) => refuse(error),
+                }
+            });
+        })
+    }
+
+    /// Does what is due by now, and what follows from who has died by itself.
+    pub fn step(&mut self, world: &mut World, ended: Vec<(HostId, String)>) -> Result<(), Violation> {
+        self.checks.violation().map_or(Ok(()), Err)?;
+        for (host, why) in ended {
+            // Where its files are is another place in each run.
+            let why = why.replace(&*world.hosts[host].dir.to_string_lossy(), "DATA");
+            if host >= self.members {
+                return Err(format!("the clients of host {host} died: {why}"));
+            }
+            if !self.is_expected(world, host, &why) {
+                return Err(format!("member {host} died: {why}"));
+            }
+            self.deaths += 1;
+            world.trace.tell("death", format!("member {host} ends by itself: {why}"));
+            self.end_process(world, host, Death::Killed, RESTART)?;
+        }
+        for host in 0..self.members {
+            if world.hosts[host].is_up() && self.lives[host].has_stopped.load(Ordering::Relaxed) {
+                self.end_process(world, host, Death::Killed, RESTART)?;
+            }
+        }
+        self.follow_orders(world)?;
+        self.lose_power_at_sync(world)?;
+        self.stand_at_message(world);
+        if world.clock.now() >= self.looked + SECOND {
+            self.looked = world.clock.now();
+            self.upgrade(world);
+            self.look(world)?;
+        }
+        while let Some((&key, _)) = self.later.first_key_value()
+            && key.0 <= world.clock.now()
+        {
+            match self.later.remove(&key) {
+                Some(Later::Start(host)) => self.start_member(world, host).map_err(told)?,
+                Some(Later::End(what)) => self.end(world, what)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn end_process(
+        &mut self,
+        world: &mut World,
+        host: HostId,
+        death: Death,
+        lasts: Micros,
+    ) -> Result<(), Violation> {
+        world.kill(host, death).map_err(told)?;
+        self.calm.disturb(host, world.clock.now() + lasts);
+        self.orders.note_calm(self.calm.all_since());
+        // In a log that has rotted nothing can be looked up.
+        if death == Death::PowerLost && !self.rotten.contains_key(&host) {
+            self.checks.power_lost(host, &world.hosts[host].dir);
+        }
+        self.schedule(world.clock.now() + lasts, Later::Start(host));
+        Ok(())
+    }
+
+    /// Does what clients want done to members.
+    fn follow_orders(&mut self, world: &mut World) -> Result<(), Violation> {
+        for order in self.orders.take() {
+            let now = world.clock.now();
+            world.trace.tell("order", format!("{order:?}"));
+            match order {
+                Order::Kill(host, lasts) => self.end_process(world, host, Death::Killed, lasts)?,
+                Order::Start(host) => self.schedule(now, Later::Start(host)),
+                Order::Wipe(host) => {
+                    self.end_process(world, host, Death::Killed, SECOND)?;
+                    world.wipe(host).map_err(told)?;
+                    self.checks.wiped(host);
+                }
+                Order::Isolate(host, lasts) => {
+                    self.begin(world, Fault { at: now, lasts, what: What::Alone(host) })?;
+                }
+                Order::Recovered(last) => self.checks.recovered(last),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops who is to be of a newer release by now; it is started as such.
+    fn upgrade(&mut self, world: &World) {
+        let now = world.clock.now();
+        for host in 0..self.members {
+            if world.hosts[host].is_up() && self.levels[host] < self.setup.level(host, now) {
+                self.lives[host].stop.notify_one();
+                self.calm.note(What::Stops(host), now);
+                self.orders.note_calm(self.calm.all_since());
+            }
+        }
+    }
+
+    /// How members are, as they say themselves; those that stand still say nothing.
+    pub fn seen(&self, world: &World) -> BTreeMap<HostId, Seen> {
+        let speaks =
+            |host: &HostId| world.hosts[*host].is_up() && !world.hosts[*host].stands(world.clock.now());
+        (0..self.members).filter(speaks).filter_map(|host| Some((host, self.checks.glance(host)?))).collect()
+    }
+
+    fn schedule(&mut self, at: Micros, later: Later) {
+        self.scheduled += 1;
+        self.later.insert((at, self.scheduled), later);
+    }
+
+    /// The last entry that any member has applied.
+    pub fn furthest(&self, world: &World) -> u64 {
+        self.seen(world).values().map(|seen| seen.positions.applied).max().unwrap_or_default()
+    }
+
+    /// Whether all members have.
+    pub fn have_applied(&self, world: &World, index: u64) -> bool {
+        let seen = self.seen(world);
+        seen.len() == self.members && seen.values().all(|seen| seen.positions.applied >= index)
+    }
+
+    /// Whether all members serve, and have applied the same entries.
+    pub fn is_level(&self, world: &World) -> bool {
+        let seen = self.seen(world);
+        let applied = |seen: &Seen| seen.positions.applied;
+        let first = seen.values().next().map(applied);
+        seen.len() == self.members && seen.values().all(|seen| Some(applied(seen)) == first)
+    }
+}
+
+/// The hook for panics takes it from here.
+fn refuse(error: StartError) {
+    panic!("it does not start: {error}");
+}
+
+fn told(error: io::Error) -> Violation {
+    format!("the simulation itself failed: {error}")
+}
