@@ -313,9 +313,9 @@ impl Admin {
         }
         // Those that nobody reads end by themselves, and the next one has a place.
         let until = Instant::now() + CHANGE_MAX;
-        while self.admin(&peer).snapshot().await.is_err() {
+        while let Err(error) = self.admin(&peer).snapshot().await {
             if Instant::now() > until {
-                return Err(format!("snapshots that nobody reads hold all places of {peer}"));
+                return Err(format!("snapshots that nobody reads hold all places of {peer}: {error}"));
             }
             sleep(PAUSE).await;
         }

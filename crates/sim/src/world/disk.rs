@@ -14,6 +14,7 @@ use kvorum_store::files::{File, Files, Found, How, Room};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::clock::{Clock, MILLISECOND, Micros, SECOND};
 use super::journal::{Journal, SECTOR_BYTES, bytes_below};
@@ -57,6 +58,7 @@ pub struct Disk {
     trace: Arc<Trace>,
     state: Mutex<State>,
     is_frozen: AtomicBool,
+    healed: Notify,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,8 @@ impl Disk {
             used: (0, 0),
             fails: BTreeSet::new(),
         };
-        Arc::new(Disk { dir, clock, trace, state: Mutex::new(state), is_frozen: AtomicBool::new(false) })
+        let (state, is_frozen) = (Mutex::new(state), AtomicBool::new(false));
+        Arc::new(Disk { dir, clock, trace, state, is_frozen, healed: Notify::new() })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -139,6 +142,12 @@ impl Disk {
             (state.hangs_until, state.slow) = (0, 0);
             state.total_bytes = TOTAL_BYTES;
         });
+        self.healed.notify_waiters();
+    }
+
+    /// Returns when it is as it should be again: a sync that hung is over then.
+    pub(super) async fn healed(&self) {
+        self.healed.notified().await;
     }
 
     /// Refuses everything: its process is being taken apart.

@@ -124,7 +124,7 @@ impl World {
         main: impl FnOnce(Machine, &Handle),
     ) -> io::Result<()> {
         self.lives += 1;
-        let (runtime, threads) = (HostRuntime::new()?, HostThreads::default());
+        let (runtime, threads) = (HostRuntime::new()?, HostThreads::new(self.disks[host].clone()));
         let random = random::stream(self.seed, &format!("blocking {}", self.lives));
         let pool = HostPool { random: Mutex::new(random), takes_max: BLOCKING_MAX };
         let machine = Machine {

@@ -14,11 +14,14 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+
+use super::disk::Disk;
 
 /// The threads of one life of a process.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct HostThreads {
+    disk: Arc<Disk>,
     workers: Arc<Mutex<Vec<Shared>>>,
     /// The process is dead: no thread takes another step, and nobody waits for one.
     dead: Arc<AtomicBool>,
@@ -34,6 +37,11 @@ impl fmt::Debug for HostThreads {
 }
 
 impl HostThreads {
+    /// None yet, of a host with this disk.
+    pub(super) fn new(disk: Arc<Disk>) -> HostThreads {
+        HostThreads { disk, workers: Arc::default(), dead: Arc::default() }
+    }
+
     /// The process dies.
     pub(super) fn kill(&self) {
         self.dead.store(true, Ordering::Relaxed);
@@ -63,7 +71,8 @@ fn step(worker: &Shared, waker: &Waker) -> Next {
     next
 }
 
-async fn run(worker: Shared, dead: Arc<AtomicBool>) {
+async fn run(worker: Shared, threads: HostThreads) {
+    let HostThreads { disk, dead, .. } = threads;
     while !dead.load(Ordering::Relaxed) {
         let mut woken = false;
         let next = poll_fn(|cx| {
@@ -77,7 +86,8 @@ async fn run(worker: Shared, dead: Arc<AtomicBool>) {
         });
         match next.await {
             Next::Ended => return,
-            Next::After(wait) => sleep(wait).await,
+            // It waits for the disk.
+            Next::After(wait) => _ = timeout(wait, disk.healed()).await,
             // The others of the host come first.
             Next::Again | Next::Woken => yield_now().await,
         }
@@ -91,7 +101,7 @@ impl Threads for HostThreads {
             workers.push(worker.clone());
         }
         let runtime = Handle::try_current().map_err(io::Error::other)?;
-        runtime.spawn(run(worker.clone(), self.dead.clone()));
+        runtime.spawn(run(worker.clone(), self.clone()));
         Ok(Box::new(Started { worker, threads: self.clone() }))
     }
 }
