@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use kvorum_proto::admin::v1 as admin;
-use kvorum_store::{Checkpoint, SnapshotSender};
+use kvorum_store::{Checkpoint, Chunk, SnapshotSender};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
@@ -36,6 +36,9 @@ enum State {
     Waiting { source: Source, since: Instant },
     /// A chunk is being read.
     Reading,
+    /// A chunk was read, and not taken by who had asked for it: a stream is asked for a chunk ahead while there is room
+    /// to send, and not looked at again once there is none. Since the guard saw it so.
+    Read { chunk: Chunk, source: Source, since: Option<Instant> },
     /// All was taken, at this time.
     Taken { at: Instant },
     /// It was read in vain, or given up.
@@ -99,7 +102,7 @@ async fn guard(inner: Weak<Inner>, answer_max: Option<Duration>) {
 }
 
 impl Inner {
-    async fn next(&self) -> Option<Result<admin::SnapshotChunk, Status>> {
+    async fn next(self: &Arc<Self>) -> Option<Result<admin::SnapshotChunk, Status>> {
         let mut source = {
             let mut state = self.lock();
             match std::mem::replace(&mut *state, State::Reading) {
@@ -114,26 +117,44 @@ impl Inner {
                 }
             }
         };
-        // At its end or on an error the source goes, on the thread that may wait for the disk.
+        // At its end or on an error the source goes, on the thread that may wait for the disk; so it does where the
+        // stream has gone meanwhile.
+        let inner = Arc::downgrade(self);
         let read = self.blocking.run(move || match source.chunks.next() {
-            Some(Ok(chunk)) => Ok(Some((chunk, source))),
-            Some(Err(error)) => Err(Status::data_loss(format!("read snapshot: {error}"))),
-            None => Ok(None),
-        });
-        let read = read.await.unwrap_or_else(|error| Err(Status::internal(error.to_string())));
-        let mut state = self.lock();
-        match read {
-            Ok(Some((chunk, source))) => {
-                *state = State::Waiting { source, since: Instant::now() };
-                Some(Ok(wire_chunk(chunk, self.cluster_id)))
+            Some(Ok(chunk)) => {
+                if let Some(inner) = inner.upgrade() {
+                    *inner.lock() = State::Read { chunk, source, since: None };
+                }
+                Ok(true)
             }
-            Ok(None) => {
-                *state = State::Taken { at: Instant::now() };
+            Some(Err(error)) => Err(Status::data_loss(format!("read snapshot: {error}"))),
+            None => Ok(false),
+        });
+        match read.await.unwrap_or_else(|error| Err(Status::internal(error.to_string()))) {
+            Ok(true) => self.take(),
+            Ok(false) => {
+                *self.lock() = State::Taken { at: Instant::now() };
                 None
             }
             Err(status) => {
-                *state = State::Failed(status.clone());
+                *self.lock() = State::Failed(status.clone());
                 Some(Err(status))
+            }
+        }
+    }
+
+    /// Takes the chunk that was read, unless it was given up before.
+    fn take(&self) -> Option<Result<admin::SnapshotChunk, Status>> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, State::Reading) {
+            State::Read { chunk, source, .. } => {
+                *state = State::Waiting { source, since: Instant::now() };
+                Some(Ok(wire_chunk(chunk, self.cluster_id)))
+            }
+            other => {
+                let failure = if let State::Failed(status) = &other { Some(Err(status.clone())) } else { None };
+                *state = other;
+                failure
             }
         }
     }
@@ -141,8 +162,9 @@ impl Inner {
     /// Gives up what has stalled, or answers when to look again; `None`: there is nothing left to look at.
     fn give_up(&self, now: Instant, answer_max: Option<Duration>) -> Option<Instant> {
         let mut state = self.lock();
-        let due = match (&*state, answer_max) {
+        let due = match (&mut *state, answer_max) {
             (State::Waiting { since, .. }, _) => *since + self.stall_max,
+            (State::Read { since, .. }, _) => *since.get_or_insert(now) + self.stall_max,
             // The disk's time is not the reader's.
             (State::Reading, _) => now + self.stall_max,
             (State::Taken { at }, Some(answer_max)) => *at + answer_max,
@@ -165,7 +187,7 @@ impl Inner {
 
     /// Drops the source where it may wait for the disk: with the last one a checkpoint's files are removed.
     fn let_go(&self, state: State) {
-        if let State::Waiting { source, .. } = state {
+        if let State::Waiting { source, .. } | State::Read { source, .. } = state {
             self.blocking.discard(source);
         }
     }
@@ -183,7 +205,7 @@ impl Drop for Inner {
 mod tests {
     //! Goal: whoever reads gets it all, however slowly; whoever does not read loses checkpoint and place.
     //! Method: a small store's checkpoint, read by hand, with a short time to take a chunk in.
-    use futures_util::StreamExt as _;
+    use futures_util::{FutureExt as _, StreamExt as _};
     use kvorum_store::{Store, StoreOptions};
     use tokio::sync::Semaphore;
     use tokio::time::{sleep, timeout};
@@ -259,6 +281,20 @@ mod tests {
         let status = chunks.next().await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::Aborted, "{status}");
         assert!(chunks.next().await.is_none_or(|chunk| chunk.is_err()));
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_chunk_and_does_not_take_it_loses_the_place() {
+        let world = World::new();
+        let outgoing = world.outgoing(IMPATIENT);
+        let mut chunks = Box::pin(outgoing.chunks());
+        // As the transport does, which asks ahead, and looks no more where there is no room to send.
+        assert!(chunks.next().now_or_never().is_none(), "it is being read");
+        outgoing.give_up_when_stalled();
+        drop(outgoing);
+        world.freed().await;
+        let status = chunks.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Aborted, "{status}");
     }
 
     #[tokio::test]
