@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::{Context as _, Failure, Result};
 
@@ -14,6 +15,10 @@ use crate::{Context as _, Failure, Result};
 const FILES_BYTES: u64 = 640 * 1024 * 1024;
 /// Room for an image of that, and what its file system takes for itself.
 const PLATTER_BYTES: u64 = FILES_BYTES + 160 * 1024 * 1024;
+
+/// How often a file system that is busy is unmounted, and what lies between two attempts.
+const UMOUNT_ATTEMPTS_MAX: u32 = 20;
+const UMOUNT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An empty file system of its own for one test.
 #[derive(Debug)]
@@ -139,7 +144,15 @@ impl Mount {
     }
 
     fn unmount(self) -> Result<()> {
-        run("umount", [&self.point])?;
+        // Somebody who looks at all file systems of the machine, a kubelet say, may have it open for a moment.
+        let mut attempts = 1;
+        while let Err(failure) = run("umount", [&self.point]) {
+            if attempts == UMOUNT_ATTEMPTS_MAX || !failure.to_string().contains("busy") {
+                return Err(failure);
+            }
+            attempts += 1;
+            std::thread::sleep(UMOUNT_PAUSE);
+        }
         // There is nothing left to be done when it is dropped.
         std::mem::forget(self);
         Ok(())
