@@ -1,10 +1,12 @@
 //! Clients with TLS and without, and what a cluster says of it.
 
-use std::fmt;
+use std::path::Path;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use futures_util::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kvorum_client::{Client, ConnectOptions, KeyRange, Tls};
 use kvorum_crd::{KvCluster, TlsMode};
@@ -12,6 +14,7 @@ use kvorum_faults::writers::{self, Ledger, Style, Writers};
 use kvorum_operator::certificates::{BUNDLE, CERTIFICATE, KEY};
 use kvorum_operator::names;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -24,15 +27,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last look at all keys may take.
 const LAST_LOOK_LIMIT: Duration = Duration::from_secs(30);
-/// So often pods are touched: the kubelet looks at the Secrets of a pod that has changed, and otherwise every minute.
+/// So often pods are touched, and clients get what is in root's Secret: the kubelet looks at the Secrets of a pod that
+/// has changed, and otherwise every minute.
 const TOUCH: Duration = Duration::from_secs(5);
 
-/// Root, as whoever may read its Secret.
-pub async fn root(cluster: &Cluster<'_>) -> Result<Tls> {
-    let secret = cluster.test().api::<Secret>().get(&names::root_tls(cluster.name())).await?;
-    let data = secret.data.unwrap_or_default();
-    let part = |key: &str| data.get(key).map(|bytes| bytes.0.clone()).context("root's Secret lacks a key");
-    Ok(Tls::pem(&part(BUNDLE)?, Some((&part(CERTIFICATE)?, &part(KEY)?)))?)
+/// Puts what proves that one is root into a directory, as a kubelet does for whoever mounts its Secret.
+async fn mount_root(secrets: &Api<Secret>, cluster: &str, directory: &Path) -> Result<()> {
+    let data = secrets.get(&names::root_tls(cluster)).await?.data.unwrap_or_default();
+    for key in [BUNDLE, CERTIFICATE, KEY] {
+        let bytes = data.get(key).context(format!("root's Secret lacks {key}"))?;
+        let (new, path) = (directory.join("new"), directory.join(key));
+        fs::write(&new, &bytes.0)?;
+        fs::rename(&new, &path)?;
+    }
+    Ok(())
 }
 
 /// A client without TLS of a member's port.
@@ -53,6 +61,8 @@ pub struct Writing {
     first: u32,
     writers: Writers,
     touching: JoinHandle<()>,
+    /// What the clients read anew.
+    _mounted: TempDir,
 }
 
 /// What they saw, after it was found to be right.
@@ -65,16 +75,24 @@ pub struct Written {
 impl Writing {
     /// Starts them as root, with TLS.
     pub async fn start(cluster: &Cluster<'_>) -> Result<Writing> {
-        Writing::by(cluster, WRITERS, ConnectOptions::new().tls(root(cluster).await?)).await
+        let mounted = tempfile::tempdir()?;
+        mount_root(&cluster.test().api(), cluster.name(), mounted.path()).await?;
+        let tls = Tls::directory(mounted.path())?;
+        Writing::by(cluster, WRITERS, ConnectOptions::new().tls(tls), mounted).await
     }
 
     /// Starts them without TLS.
     pub async fn plain(cluster: &Cluster<'_>) -> Result<Writing> {
-        Writing::by(cluster, 0, ConnectOptions::new().plain()).await
+        Writing::by(cluster, 0, ConnectOptions::new().plain(), tempfile::tempdir()?).await
     }
 
     /// `first`: the number of the first writer.
-    async fn by(cluster: &Cluster<'_>, first: u32, options: ConnectOptions) -> Result<Writing> {
+    async fn by(
+        cluster: &Cluster<'_>,
+        first: u32,
+        options: ConnectOptions,
+        mounted: TempDir,
+    ) -> Result<Writing> {
         let doors = Doors::open(cluster.test(), cluster.name(), 3).await?;
         let mut clients = Vec::new();
         for _ in 0..WRITERS {
@@ -90,9 +108,12 @@ impl Writing {
         let style = Style { pause: PAUSE, timeout: TIMEOUT, ..Style::default() };
         let writers = Writers::by(clients, first, style, Instant::now());
         let (pods, name) = (cluster.test().api::<Pod>(), cluster.name().to_owned());
+        let (secrets, directory) = (cluster.test().api::<Secret>(), mounted.path().to_owned());
         let touching = tokio::spawn(async move {
             for round in 0_u64.. {
                 tokio::time::sleep(TOUCH).await;
+                // There is none while it is plain, or is being written anew.
+                let _ = mount_root(&secrets, &name, &directory).await;
                 let touch =
                     Patch::Merge(json!({"metadata": {"annotations": {"e2e/touched": round.to_string()}}}));
                 for ordinal in 0..3 {
@@ -101,7 +122,7 @@ impl Writing {
                 }
             }
         });
-        Ok(Writing { doors, options, first, writers, touching })
+        Ok(Writing { doors, options, first, writers, touching, _mounted: mounted })
     }
 
     /// Stops them and checks: no write failed, and all that was acknowledged is there.
