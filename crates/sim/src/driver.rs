@@ -83,8 +83,8 @@ pub fn run(many: &Many) -> io::Result<bool> {
     let core_seconds = AtomicU64::new(0);
     let take = || {
         let is_used_up = |minutes| core_seconds.load(Ordering::Relaxed) as f64 > minutes * 60.0;
-        let is_over = lasts.is_some_and(|lasts| begun.elapsed() > lasts)
-            || many.core_minutes.is_some_and(is_used_up);
+        let is_over =
+            lasts.is_some_and(|lasts| begun.elapsed() > lasts) || many.core_minutes.is_some_and(is_used_up);
         if is_over || many.until_failure && has_failed.load(Ordering::Relaxed) {
             return None;
         }

@@ -153,6 +153,9 @@ mod tests {
         assert!(!is_legal(&[done(first, 0, 1), done(second(4), 2, 3)]));
         assert!(is_legal(&[done(first, 0, 1), done(refusal(4, 0), 2, 3)]));
         assert!(!is_legal(&[done(first, 0, 1), done(refusal(5, 0), 2, 3)]));
-        assert!(!is_legal(&[done(first, 0, 1), done(refusal(4, 1), 2, 3)]), "that one held what was expected");
+        assert!(
+            !is_legal(&[done(first, 0, 1), done(refusal(4, 1), 2, 3)]),
+            "that one held what was expected"
+        );
     }
 }

@@ -201,7 +201,8 @@ impl Cluster {
     pub(super) fn stand_at_message(&mut self, world: &mut World) {
         let now = world.clock.now();
         self.at_message.retain(|host, (until, latest)| {
-            let begins = now >= *latest || world.network.with(|network| network.is_under_way_to(*host, PEER_PORT));
+            let begins =
+                now >= *latest || world.network.with(|network| network.is_under_way_to(*host, PEER_PORT));
             if begins {
                 world.pause(*host, *until);
             }

@@ -178,7 +178,9 @@ impl Network {
     pub fn is_under_way_to(&self, host: HostId, port: u16) -> bool {
         let mut connections = self.connections.values().filter(|found| found.addresses[1].port() == port);
         connections.any(|Connection { ends, ways, .. }| {
-            (0..2).any(|side| ends[side].host != host && ends[1 - side].host == host && !ways[side].segments.is_empty())
+            (0..2).any(|side| {
+                ends[side].host != host && ends[1 - side].host == host && !ways[side].segments.is_empty()
+            })
         })
     }
 

@@ -152,7 +152,8 @@ impl Inner {
                 Some(Ok(wire_chunk(chunk, self.cluster_id)))
             }
             other => {
-                let failure = if let State::Failed(status) = &other { Some(Err(status.clone())) } else { None };
+                let failure =
+                    if let State::Failed(status) = &other { Some(Err(status.clone())) } else { None };
                 *state = other;
                 failure
             }
