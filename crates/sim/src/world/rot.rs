@@ -31,7 +31,9 @@ impl Rot {
         if bytes == 0 {
             return Ok(None);
         }
-        let (offset, mask) = ((draw >> 24) % bytes, 1 << ((draw >> 16) % 8));
+        // A part of its length, which is not the same to the byte in each run where the file is RocksDB's.
+        let (part, mask) = (draw >> 32, 1 << ((draw >> 16) % 8));
+        let offset = (part * bytes) >> 32;
         let mut byte = [0];
         file.read_exact_at(&mut byte, offset)?;
         let now = byte[0] ^ mask;
