@@ -11,7 +11,6 @@ use tonic::{Request, Response, Status};
 use super::auth::permission;
 use crate::error::{MembershipError, RequestError};
 use crate::net::deadline::{deadline, deadline_if_any};
-use crate::net::remote::Remote;
 use crate::raft::Raft;
 use crate::requests::{Requests, within};
 
@@ -24,10 +23,6 @@ impl AdminService {
     /// Serves what passes the door.
     pub fn new(requests: Requests) -> Self {
         AdminService { requests }
-    }
-
-    fn administers<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        Ok(self.requests.administers(Remote::of(request.extensions())?).map_err(RequestError::from)?)
     }
 }
 
@@ -66,7 +61,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::InitializeRequest>,
     ) -> Result<Response<admin::InitializeResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::InitializeRequest { cluster_id, node_id: wanted } = request.into_inner();
         let found = self.requests.change(deadline, move |raft| async move {
@@ -84,7 +78,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::AddLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::AddLearnerRequest { node, expected } = request.into_inner();
         let add = move |raft: Raft| async move { raft.add_learner(node.unwrap_or_default(), expected).await };
@@ -95,7 +88,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RemoveLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::RemoveLearnerRequest { node_id, expected } = request.into_inner();
         let remove = move |raft: Raft| async move { raft.remove_learner(node_id, expected).await };
@@ -106,7 +98,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ChangeMembershipRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::ChangeMembershipRequest { voter_ids, expected, retain } = request.into_inner();
         let voter_ids = voter_ids.into_iter().collect();
@@ -118,7 +109,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::TransferLeaderRequest>,
     ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let to = request.into_inner().to;
         let transfer = move |raft: Raft| async move { raft.transfer_leader(to).await };
@@ -130,7 +120,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RecoverRequest>,
     ) -> Result<Response<admin::RecoverResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let wanted = request.into_inner();
         let recover = move |raft: Raft| async move { raft.recover(wanted).await };
@@ -142,7 +131,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        self.administers(&request)?;
         let opened =
             within(deadline_if_any(request.metadata()), self.requests.raft().stream_snapshot()).await;
         let chunks = opened.ok_or(RequestError::Deadline { outcome_unknown: false })??;
@@ -153,7 +141,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ApplyAccessRequest>,
     ) -> Result<Response<admin::ApplyAccessResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline(request.metadata());
         self.requests.declare(declared(request.into_inner())?, deadline).await?;
         Ok(Response::new(admin::ApplyAccessResponse {}))
