@@ -157,15 +157,19 @@ async fn strangers_do_not_get_past_the_handshake() -> Result<()> {
         })
         .await?;
     }
-    // What is wrong with each was said once, however often it comes.
-    let log = node.log()?;
+    // What is wrong with each was said once, however often it comes. Lines are written a moment after they are said.
     for words in [
         "it shows no certificate",
         "user \"alice\" is valid, and this port takes members, the operator and root only",
         "is signed by \"another cluster\"",
         "it speaks without TLS",
     ] {
-        ensure!(log.matches(words).count() == 1, "the log says {words:?} not once:\n{log}");
+        wait::until("a line of the log", REFUSAL_LIMIT, async || {
+            let log = node.log()?;
+            ensure!(log.matches(words).count() == 1, "the log says {words:?} not once:\n{log}");
+            Ok(())
+        })
+        .await?;
     }
     cluster.close()
 }
