@@ -2,6 +2,8 @@
 //! around rights that was found in etcd, by each of them.
 #![allow(clippy::unwrap_used, clippy::wildcard_imports, clippy::disallowed_methods)]
 
+#[path = "fixture/audit.rs"]
+mod audit;
 mod fixture;
 #[path = "../../auth/tests/issuer/mod.rs"]
 mod issuer;
@@ -9,11 +11,14 @@ mod issuer;
 mod tls;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use audit::Kept;
 use bytes::Bytes;
 use fixture::Fixture;
 use futures_util::future::BoxFuture;
+use kvorum_node::machine::Machine;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::auth::v1 as auth;
 use kvorum_proto::auth::v1::auth_client::AuthClient;
@@ -332,9 +337,13 @@ fn denied(outcome: &Result<(), Status>) -> bool {
 
 /// A node on which rights count, with the users of [`CALLERS`].
 async fn with_users(certificates: &Certificates) -> Fixture {
+    with_users_on(Machine::real(), certificates).await
+}
+
+async fn with_users_on(machine: Machine, certificates: &Certificates) -> Fixture {
     let flags = certificates.flags("optional");
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut it = Fixture::start_with(0, &flags).await;
+    let mut it = Fixture::start_on(machine, 0, &flags).await;
     it.set("a/k", "v").await;
     it.set("b", "v").await;
     let raise = async {
@@ -377,12 +386,25 @@ async fn with_users(certificates: &Certificates) -> Fixture {
     it
 }
 
-/// The one table of what each RPC needs. An RPC without a row fails it.
+/// A call came to this: the audit has a line of it, which says the same.
+fn is_told(kept: &Kept, path: &str, outcome: &Result<(), Status>) {
+    let lines = kept.lines();
+    // A member asks the others how they are, by calls of its own.
+    let of_it: Vec<_> = lines.iter().filter(|line| line["method"] == path[1..]).collect();
+    let code = outcome.as_ref().map_or_else(Status::code, |()| Code::Ok);
+    let told = of_it.last().map(|line| &line["outcome"]);
+    let is_stream = of_it.first().is_some_and(|line| line["outcome"] == "OK");
+    assert!(of_it.len() == 1 || of_it.len() == 2 && is_stream, "{path} {outcome:?} {lines:?}");
+    assert_eq!(told, Some(&kvorum_node::metrics::code_name(code).into()), "{path} {lines:?}");
+}
+
+/// The one table of what each RPC needs. An RPC without a row fails it, and a call that the audit does not tell of.
 #[test]
 fn every_call_needs_what_the_table_says() {
     fixture::run(async {
-        let certificates = Certificates::make();
-        let mut it = with_users(&certificates).await;
+        let (certificates, kept) = (Certificates::make(), Arc::new(Kept::default()));
+        let mut it = with_users_on(kept.machine(), &certificates).await;
+        kept.take();
         let (client, peer) = (it.node().addresses.client, it.node().addresses.peer);
         let mut seen = BTreeSet::new();
         let on_client_port: Vec<Row> = [reads(), writes(), others()].into_iter().flatten().collect();
@@ -391,6 +413,7 @@ fn every_call_needs_what_the_table_says() {
             for Row { path, what, needs, call } in &on_client_port {
                 seen.insert(*path);
                 let outcome = call(channel.clone()).await;
+                is_told(&kept, path, &outcome);
                 assert_eq!(denied(&outcome), !has.contains(needs), "{caller:?} {path} {what}: {outcome:?}");
             }
         }
@@ -403,8 +426,12 @@ fn every_call_needs_what_the_table_says() {
         let (root, plain) = (certificates.connect(peer, Some("root")).await, fixture::connect(peer).await);
         for Row { path, needs, call, .. } in &administration() {
             seen.insert(*path);
-            assert!(!denied(&call(root.clone()).await), "root {path}");
-            assert_eq!(denied(&call(plain.clone()).await), *needs == Needs::Administrator, "nobody {path}");
+            let outcome = call(root.clone()).await;
+            is_told(&kept, path, &outcome);
+            assert!(!denied(&outcome), "root {path}");
+            let outcome = call(plain.clone()).await;
+            is_told(&kept, path, &outcome);
+            assert_eq!(denied(&outcome), *needs == Needs::Administrator, "nobody {path}");
         }
         // Members have a test of their own in api/peer_port.rs; what turns rights off comes last.
         let last = row("/auth.v1.Auth/AuthDisable", "", Needs::Root, auth::AuthDisableRequest {});
@@ -599,6 +626,19 @@ fn a_service_account_is_its_token() {
         operator.apply_access(declared(&[issuer::USER])).await.unwrap();
         assert_eq!(get_with(&pod, "token", &token(now + 600)).await, Ok(()));
         assert_eq!(get_with(&pod, "token", &token(now - 300)).await, refused("INVALID_TOKEN"));
+        // Whoever can reads the issuer's keys anew, where a member says that there may be another one.
+        let mut asking = operator.clone();
+        let mut unknown = async || {
+            let status = asking.status(admin::StatusRequest::default()).await.unwrap().into_inner();
+            status.unknown_token_key
+        };
+        let rotated = issuer::KEYS.sign(&issuer::header("ES256", "next"), &issuer::claims());
+        assert!(!unknown().await, "nobody has sent it");
+        assert_eq!(get_with(&pod, "token", &rotated).await, refused("INVALID_TOKEN"));
+        assert!(unknown().await);
+        // What was declared since may have it.
+        operator.apply_access(declared(&[issuer::USER, "somebody"])).await.unwrap();
+        assert!(!unknown().await);
         let foreign = issuer::Issuer::generate();
         let forged = foreign.sign(&issuer::header("ES256", "p256"), &issuer::claims());
         assert_eq!(get_with(&pod, "token", &forged).await, refused("INVALID_TOKEN"));

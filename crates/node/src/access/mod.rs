@@ -105,6 +105,7 @@ impl Authorizer {
         }
         let proven = self.0.proofs.prove(caller, &auth, self.now());
         let by = Some(proven.as_ref().map_or("none", |proven| proven.by.label()));
+        caller.trail.proven(proven.as_ref().ok().map(|proven| (&*proven.user, proven.by.label())));
         let checked = proven.and_then(|proven| {
             self.check_proven(&auth, &proven, needs)?;
             Ok(Checked { fence: auth.fence(), proven: Some(proven) })

@@ -1,5 +1,6 @@
 //! `admin.v1`: what the operator and `kvorum member` ask of a node, on the peer port.
 
+use std::fmt;
 use std::pin::Pin;
 
 use futures_util::Stream;
@@ -28,6 +29,12 @@ impl AdminService {
 
     fn administers<T>(&self, request: &Request<T>) -> Result<(), Status> {
         Ok(self.requests.administers(Remote::of(request.extensions())?).map_err(RequestError::from)?)
+    }
+
+    /// The same for what concerns members or users, of which the audit tells.
+    fn administers_what<T>(&self, request: &Request<T>, what: fmt::Arguments<'_>) -> Result<(), Status> {
+        Remote::of(request.extensions())?.trail.concerns(what);
+        self.administers(request)
     }
 }
 
@@ -84,7 +91,10 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::AddLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers(&request)?;
+        self.administers_what(
+            &request,
+            format_args!("member {:016x}", request.get_ref().node.as_ref().map_or(0, |node| node.node_id)),
+        )?;
         let deadline = deadline_if_any(request.metadata());
         let admin::AddLearnerRequest { node, expected } = request.into_inner();
         let add = move |raft: Raft| async move { raft.add_learner(node.unwrap_or_default(), expected).await };
@@ -95,7 +105,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RemoveLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers(&request)?;
+        self.administers_what(&request, format_args!("member {:016x}", request.get_ref().node_id))?;
         let deadline = deadline_if_any(request.metadata());
         let admin::RemoveLearnerRequest { node_id, expected } = request.into_inner();
         let remove = move |raft: Raft| async move { raft.remove_learner(node_id, expected).await };
@@ -106,7 +116,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ChangeMembershipRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers(&request)?;
+        self.administers_what(&request, format_args!("voters {:016x?}", request.get_ref().voter_ids))?;
         let deadline = deadline_if_any(request.metadata());
         let admin::ChangeMembershipRequest { voter_ids, expected, retain } = request.into_inner();
         let voter_ids = voter_ids.into_iter().collect();
@@ -118,7 +128,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::TransferLeaderRequest>,
     ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
-        self.administers(&request)?;
+        self.administers_what(&request, format_args!("member {:016x}", request.get_ref().to))?;
         let deadline = deadline_if_any(request.metadata());
         let to = request.into_inner().to;
         let transfer = move |raft: Raft| async move { raft.transfer_leader(to).await };
@@ -153,7 +163,10 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ApplyAccessRequest>,
     ) -> Result<Response<admin::ApplyAccessResponse>, Status> {
-        self.administers(&request)?;
+        self.administers_what(
+            &request,
+            format_args!("{} users, {} roles", request.get_ref().users.len(), request.get_ref().roles.len()),
+        )?;
         let deadline = deadline(request.metadata());
         self.requests.declare(declared(request.into_inner())?, deadline).await?;
         Ok(Response::new(admin::ApplyAccessResponse {}))

@@ -16,6 +16,7 @@ use super::inbox::Room;
 use super::open_calls::{CALLS_MAX, OpenCall, OpenCalls};
 use super::remote::Remote;
 use super::sizes::decoding_limit;
+use crate::audit::{Auditor, Trail};
 use crate::error::RequestError;
 use crate::metrics::Metrics;
 use crate::place::StatusOnly;
@@ -46,6 +47,7 @@ struct Inner {
     receive_budget: Budget,
     calls: Arc<OpenCalls>,
     rights: Rights,
+    auditor: Option<Auditor>,
 }
 
 impl Router {
@@ -68,6 +70,7 @@ impl Router {
             receive_budget,
             calls: OpenCalls::new(CALLS_MAX),
             rights: |_, _| true,
+            auditor: None,
         })
     }
 
@@ -92,14 +95,15 @@ impl Router {
     }
 
     /// Answers a call that has this room for what it brings. Without a place it is refused.
-    pub fn answer(&self, request: HttpRequest, room: Room, place: Option<OpenCall>) -> Call {
+    pub fn answer(&self, mut request: HttpRequest, room: Room, place: Option<OpenCall>) -> Call {
         let method = self.inner.metrics.method(request.uri().path()).clone();
+        let trail = self.inner.begin_trail(method.name(), &mut request);
         let response = match &place {
             Some(_) => self.inner.call(request),
             None => ready(RequestError::Busy.into()),
         };
         let held = place.map(|place| Held { place, room });
-        Call::new(response, method, self.inner.request_bytes_max, held)
+        Call::new(response, method, trail, self.inner.request_bytes_max, held)
     }
 }
 
@@ -116,6 +120,12 @@ impl RouterBuilder {
     /// Who may call what, where a certificate says who it is. Without it everybody may call everything.
     pub fn rights(mut self, rights: Rights) -> Self {
         self.0.rights = rights;
+        self
+    }
+
+    /// Who is told of each call.
+    pub fn audit(mut self, auditor: Option<&Auditor>) -> Self {
+        self.0.auditor = auditor.cloned();
         self
     }
 
@@ -144,6 +154,14 @@ impl RouterBuilder {
 }
 
 impl Inner {
+    /// What is known of a call from its begin, for the door to add to.
+    fn begin_trail(&self, method: &str, request: &mut HttpRequest) -> Trail {
+        let Some(auditor) = &self.auditor else { return Trail::default() };
+        let Some(remote) = request.extensions_mut().get_mut::<Remote>() else { return Trail::default() };
+        remote.trail = auditor.begin(method, remote.address, remote.peer.as_deref());
+        remote.trail.clone()
+    }
+
     fn call(&self, request: HttpRequest) -> BoxFuture<HttpResponse, Infallible> {
         let path = request.uri().path();
         let service =

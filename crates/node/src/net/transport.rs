@@ -31,6 +31,7 @@ use super::router::Router;
 use super::sizes::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use super::tls::{Admitted, Door, FAREWELL_MAX};
 use crate::access::LastToken;
+use crate::audit::Trail;
 
 /// Calls and streams in flight on a connection. A client that multiplexes a thousand watches over
 /// one connection fits; one that opens streams without end waits.
@@ -124,8 +125,9 @@ async fn serve_connection(
     let Some(Admitted { io, secured, peer, mut held }) = admitted else { return };
     let (account, received) = (router.budget().account(), router.receive_budget().account());
     let calls = router.calls().connection();
-    let last_token = LastToken::default();
-    let remote = Remote { address: from, account, received, calls, secured, peer: peer.clone(), last_token };
+    let (last_token, trail) = (LastToken::default(), Trail::default());
+    let remote =
+        Remote { address: from, account, received, calls, secured, peer: peer.clone(), last_token, trail };
     let io = Greeted::new(io);
     let overdue = io.overdue(GREETING_MAX);
     let served = http2::Builder::new(Answering)
