@@ -361,7 +361,8 @@ impl Requests {
 
     /// What this node says of itself.
     pub fn status(&self) -> admin::StatusResponse {
-        self.0.raft.status()
+        let unknown_token_key = self.0.authorizer.saw_unknown_key();
+        admin::StatusResponse { unknown_token_key, ..self.0.raft.status() }
     }
 
     /// What this node says of itself; with the hash of its records at a revision other than 0, and whether it
@@ -374,7 +375,7 @@ impl Requests {
         let raft = &self.0.raft;
         let status = async {
             let confirmed = asked.confirm && raft.confirm().await;
-            let mut status = admin::StatusResponse { confirmed, ..raft.status() };
+            let mut status = admin::StatusResponse { confirmed, ..self.status() };
             if asked.hash_revision != 0 {
                 status.hash = raft.hash(asked.hash_revision).await?;
             }

@@ -82,6 +82,11 @@ impl Authorizer {
         Now::new(self.0.raft.cluster_now_ms())
     }
 
+    /// Whether a token came lately that its issuer may have signed with a new key.
+    pub fn saw_unknown_key(&self) -> bool {
+        self.0.proofs.saw_unknown_key(self.store().auth().revision())
+    }
+
     /// A token for a user whose password is of this auth revision, and who has just said it.
     pub fn session(&self, auth: &Auth, user: String, password_revision: u64) -> Result<String, AuthError> {
         let expires_ms = self.now().cluster_ms.saturating_add(SESSION_MS);
