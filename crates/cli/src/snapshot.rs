@@ -22,7 +22,7 @@ pub(crate) async fn save(
 ) -> Result<(), Failure> {
     let members = client.members().await?.members;
     let member = source(&members, from)?;
-    let admin = AdminClient::new(&member.peer_address, timeout)?;
+    let admin = AdminClient::of(client, &member.peer_address, timeout)?;
     let bar = bar();
     let saved = snapshot::save(&admin, file, &mut |progress| show(&bar, progress)).await?;
     bar.finish_and_clear();

@@ -50,9 +50,9 @@ pub enum Error {
         /// Each endpoint that was tried, and how its last attempt ended.
         tried: Vec<Tried>,
     },
-    /// No endpoint belongs to a cluster, or to what its cluster is now. The call changed nothing, and
-    /// will come to nothing until that is changed.
-    #[error("no endpoint serves a cluster: {}", List(tried))]
+    /// No endpoint belongs to a cluster, or to what its cluster is now, or each speaks TLS and the client does not.
+    /// The call changed nothing, and will come to nothing until that is changed.
+    #[error("no endpoint serves this client: {}", List(tried))]
     NoCluster {
         /// Each endpoint, and what it says.
         tried: Vec<Tried>,

@@ -96,6 +96,10 @@ pub(crate) fn judge(status: &Status, endpoint: &str) -> Setback {
     }
     // A status with a source was made on this side, out of a transport's error.
     if let Some(source) = status.source() {
+        if wants_tls(source) {
+            let problem = "this port speaks TLS, so that a client must be given the cluster's CA".to_owned();
+            return Setback { fate: Fate::NotApplied(Next::Elsewhere), problem, broken: true };
+        }
         let fate = match never_processed(source) {
             true => Fate::NotApplied(Next::Anywhere),
             false => Fate::Unknown,
@@ -199,6 +203,13 @@ fn never_processed(error: &(dyn StdError + 'static)) -> bool {
             // A GOAWAY fails only the streams above the last one that the server took up.
             gone_gracefully || (error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
         })
+    })
+}
+
+/// Whether a port told a client without TLS that it wants some.
+fn wants_tls(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
+        error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::INADEQUATE_SECURITY)
     })
 }
 

@@ -34,14 +34,7 @@ static MACHINE: Mutex<()> = Mutex::const_new(());
 #[tokio::test]
 async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
     let _alone = MACHINE.lock().await;
-    if let Some(reason) = SlowDisk::missing() {
-        eprintln!("SKIPPED stall: {reason}");
-        return Ok(());
-    }
-    let cluster = Cluster::found(3, Layout::default()).await?;
-    let epoch = Instant::now();
-    let load = Writers::start(&cluster.endpoints(), 0, WRITERS, Style::default(), epoch).await?;
-    sleep(Duration::from_millis(500)).await;
+    let Some((cluster, load, epoch)) = under_load().await? else { return Ok(()) };
 
     // It stutters.
     let leader = cluster.leader().await?;
@@ -89,14 +82,7 @@ async fn a_leader_whose_disk_hangs_does_not_lead_on() -> Result<()> {
 #[tokio::test]
 async fn a_leader_whose_apply_thread_stands_still_does_not_lead_on() -> Result<()> {
     let _alone = MACHINE.lock().await;
-    if let Some(reason) = SlowDisk::missing() {
-        eprintln!("SKIPPED stall: {reason}");
-        return Ok(());
-    }
-    let cluster = Cluster::found(3, Layout::default()).await?;
-    let epoch = Instant::now();
-    let load = Writers::start(&cluster.endpoints(), 0, WRITERS, Style::default(), epoch).await?;
-    sleep(Duration::from_millis(500)).await;
+    let Some((cluster, load, epoch)) = under_load().await? else { return Ok(()) };
 
     let leader = cluster.leader().await?;
     let hung = epoch.elapsed();
@@ -108,6 +94,19 @@ async fn a_leader_whose_apply_thread_stands_still_does_not_lead_on() -> Result<(
     expect_ready(&leader).await?;
     cluster.wait_healthy().await?;
     check_load(cluster, load, hung, &leader).await
+}
+
+/// A cluster with writers at work, whose times count from the epoch; nothing where nobody can be held up here.
+async fn under_load() -> Result<Option<(Cluster, Writers, Instant)>> {
+    if let Some(reason) = SlowDisk::missing() {
+        eprintln!("SKIPPED stall: {reason}");
+        return Ok(None);
+    }
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    let epoch = Instant::now();
+    let load = Writers::start(&cluster.endpoints(), 0, WRITERS, Style::default(), epoch).await?;
+    sleep(Duration::from_millis(500)).await;
+    Ok(Some((cluster, load, epoch)))
 }
 
 /// Waits until another member leads.

@@ -279,11 +279,11 @@ impl Node {
 
         let peer =
             PeerServer::new(PeerService::new(raft.clone())).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
-        let admin = AdminServer::new(AdminService::new(requests));
+        let admin = AdminServer::new(AdminService::new(requests.clone()));
         let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget, peer_receive)
             .status_only(raft.status_only())
-            .rights(may_call)
             .audit(auditor.as_ref())
+            .rights(move |identity, path| may_call(identity, requests.rights_count(), path))
             .with(peer)
             .with(admin);
         let peers = tokio::spawn(transport::serve(

@@ -17,13 +17,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use self::operations::{Operations, Voter};
 pub use self::plan::Step;
-use crate::Error;
 use crate::channel::{Channel, MESSAGE_BYTES_MAX};
 use crate::connect::ConnectOptions;
 use crate::error::Tried;
 use crate::judge::{Fate, Next, Setback, judge};
 use crate::node::Node;
 use crate::rpc::{Rpc, send};
+use crate::{Client, Error};
 
 /// How long a snapshot may pause between two chunks: the node may have to flush first.
 const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -111,6 +111,15 @@ admin! {
 }
 
 impl AdminClient {
+    /// The node with this peer port, connected to as a client's nodes are: with its CA and certificate, where it has
+    /// them. No call takes longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEndpoint`]: the address is no `host:port`.
+    pub fn of(client: &Client, peer_address: &str, timeout: Duration) -> Result<AdminClient, Error> {
+        Ok(AdminClient::new(peer_address, timeout)?.connect_options(client.connect_options()))
+    }
+
     /// The node with this peer port, `host:port`, and how long each call may take. It is connected to by the
     /// first call.
     ///

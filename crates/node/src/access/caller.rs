@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvorum_tls::Peer;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::{Request, Status};
 
 use crate::audit::Trail;
 use crate::net::remote::Remote;
@@ -31,14 +32,15 @@ pub struct Caller {
 
 impl Caller {
     /// Who makes a call, by its metadata and its connection.
-    pub fn of(metadata: &MetadataMap, remote: &Remote) -> Caller {
-        Caller {
+    pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
+        let remote = Remote::of(request.extensions())?;
+        Ok(Caller {
             secured: remote.secured,
             peer: remote.peer.clone(),
-            token: Token::of(metadata),
+            token: Token::of(request.metadata()),
             last: remote.last_token.clone(),
             trail: remote.trail.clone(),
-        }
+        })
     }
 }
 

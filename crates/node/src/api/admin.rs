@@ -26,16 +26,12 @@ impl AdminService {
     pub fn new(requests: Requests) -> Self {
         AdminService { requests }
     }
+}
 
-    fn administers<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        Ok(self.requests.administers(Remote::of(request.extensions())?).map_err(RequestError::from)?)
-    }
-
-    /// The same for what concerns members or users, of which the audit tells.
-    fn administers_what<T>(&self, request: &Request<T>, what: fmt::Arguments<'_>) -> Result<(), Status> {
-        Remote::of(request.extensions())?.trail.concerns(what);
-        self.administers(request)
-    }
+/// Members or users that a call is about, for the audit.
+fn concerns<T>(request: &Request<T>, what: fmt::Arguments<'_>) -> Result<(), Status> {
+    Remote::of(request.extensions())?.trail.concerns(what);
+    Ok(())
 }
 
 impl From<MembershipError> for Status {
@@ -73,7 +69,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::InitializeRequest>,
     ) -> Result<Response<admin::InitializeResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let admin::InitializeRequest { cluster_id, node_id: wanted } = request.into_inner();
         let found = self.requests.change(deadline, move |raft| async move {
@@ -91,7 +86,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::AddLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers_what(
+        concerns(
             &request,
             format_args!("member {:016x}", request.get_ref().node.as_ref().map_or(0, |node| node.node_id)),
         )?;
@@ -105,7 +100,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RemoveLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers_what(&request, format_args!("member {:016x}", request.get_ref().node_id))?;
+        concerns(&request, format_args!("member {:016x}", request.get_ref().node_id))?;
         let deadline = deadline_if_any(request.metadata());
         let admin::RemoveLearnerRequest { node_id, expected } = request.into_inner();
         let remove = move |raft: Raft| async move { raft.remove_learner(node_id, expected).await };
@@ -116,7 +111,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ChangeMembershipRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
-        self.administers_what(&request, format_args!("voters {:016x?}", request.get_ref().voter_ids))?;
+        concerns(&request, format_args!("voters {:016x?}", request.get_ref().voter_ids))?;
         let deadline = deadline_if_any(request.metadata());
         let admin::ChangeMembershipRequest { voter_ids, expected, retain } = request.into_inner();
         let voter_ids = voter_ids.into_iter().collect();
@@ -128,7 +123,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::TransferLeaderRequest>,
     ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
-        self.administers_what(&request, format_args!("member {:016x}", request.get_ref().to))?;
+        concerns(&request, format_args!("member {:016x}", request.get_ref().to))?;
         let deadline = deadline_if_any(request.metadata());
         let to = request.into_inner().to;
         let transfer = move |raft: Raft| async move { raft.transfer_leader(to).await };
@@ -140,7 +135,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RecoverRequest>,
     ) -> Result<Response<admin::RecoverResponse>, Status> {
-        self.administers(&request)?;
         let deadline = deadline_if_any(request.metadata());
         let wanted = request.into_inner();
         let recover = move |raft: Raft| async move { raft.recover(wanted).await };
@@ -152,7 +146,6 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        self.administers(&request)?;
         let opened =
             within(deadline_if_any(request.metadata()), self.requests.raft().stream_snapshot()).await;
         let chunks = opened.ok_or(RequestError::Deadline { outcome_unknown: false })??;
@@ -163,7 +156,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ApplyAccessRequest>,
     ) -> Result<Response<admin::ApplyAccessResponse>, Status> {
-        self.administers_what(
+        concerns(
             &request,
             format_args!("{} users, {} roles", request.get_ref().users.len(), request.get_ref().roles.len()),
         )?;

@@ -15,7 +15,6 @@ use super::kv::convert::key_range;
 use crate::access::{Caller, Needs};
 use crate::error::{AuthError, RequestError};
 use crate::net::deadline::deadline;
-use crate::net::remote::Remote;
 use crate::requests::Requests;
 
 /// The service.
@@ -37,13 +36,13 @@ impl AuthService {
         change: impl FnOnce(T) -> Result<AuthKind, RequestError>,
     ) -> Result<(), Status> {
         let deadline = deadline(request.metadata());
-        let caller = Caller::of(request.metadata(), Remote::of(request.extensions())?);
+        let caller = Caller::of(&request)?;
         Ok(self.requests.change_auth(&caller, change(request.into_inner())?, deadline).await?)
     }
 
     /// What all members agree on, for whoever may see it.
     async fn read<T>(&self, request: &Request<T>, needs: Needs<'_>) -> Result<Arc<Rights>, Status> {
-        let caller = Caller::of(request.metadata(), Remote::of(request.extensions())?);
+        let caller = Caller::of(request)?;
         Ok(self.requests.auth(&caller, needs, deadline(request.metadata())).await?)
     }
 }
@@ -92,7 +91,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthenticateRequest>,
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = Caller::of(request.metadata(), Remote::of(request.extensions())?);
+        let caller = Caller::of(&request)?;
         let pb::AuthenticateRequest { name, password } = request.into_inner();
         let name = named(name, AuthError::UserEmpty)?;
         let token = self.requests.authenticate(&caller, name, password, deadline).await?;
@@ -120,10 +119,10 @@ impl Auth for AuthService {
         request: Request<pb::UserAddRequest>,
     ) -> Result<Response<pb::UserAddResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = Caller::of(request.metadata(), Remote::of(request.extensions())?);
+        let caller = Caller::of(&request)?;
         let pb::UserAddRequest { name, password } = request.into_inner();
         let name = named(name, AuthError::UserEmpty)?;
-        self.requests.add_user(&caller, name, password, deadline).await?;
+        self.requests.set_password(&caller, name, password, AuthKind::UserAdd, deadline).await?;
         Ok(Response::new(pb::UserAddResponse {}))
     }
 
@@ -158,9 +157,9 @@ impl Auth for AuthService {
         request: Request<pb::UserChangePasswordRequest>,
     ) -> Result<Response<pb::UserChangePasswordResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = Caller::of(request.metadata(), Remote::of(request.extensions())?);
+        let caller = Caller::of(&request)?;
         let pb::UserChangePasswordRequest { name, password } = request.into_inner();
-        self.requests.change_password(&caller, name, password, deadline).await?;
+        self.requests.set_password(&caller, name, password, AuthKind::UserChangePassword, deadline).await?;
         Ok(Response::new(pb::UserChangePasswordResponse {}))
     }
 

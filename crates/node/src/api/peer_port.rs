@@ -8,14 +8,16 @@ const PEER_SERVICE: &str = "/peer.v1.Peer/";
 const STATUS: &str = "/admin.v1.Admin/Status";
 
 /// Whether somebody may call a path of the peer port: members what is between members, the operator and root what
-/// administers. Nobody else gets past the handshake.
-pub fn may_call(identity: &Identity, path: &str) -> bool {
+/// administers. Nobody else gets past the handshake where there is one; over a plain connection everybody may what a
+/// member may, and administer until rights count.
+pub fn may_call(identity: Option<&Identity>, rights_count: bool, path: &str) -> bool {
     let is_between_members = path.starts_with(PEER_SERVICE);
     match identity {
-        Identity::Member => is_between_members || path == STATUS,
-        Identity::Operator => !is_between_members,
-        Identity::User(name) => name == ROOT && !is_between_members,
-        Identity::Outside(_) | Identity::Nobody => false,
+        None => is_between_members || path == STATUS || !rights_count,
+        Some(Identity::Member) => is_between_members || path == STATUS,
+        Some(Identity::Operator) => !is_between_members,
+        Some(Identity::User(name)) => name == ROOT && !is_between_members,
+        Some(Identity::Outside(_) | Identity::Nobody) => false,
     }
 }
 
@@ -54,8 +56,13 @@ mod tests {
                 (Identity::Nobody, false),
             ];
             for (identity, expected) in table {
-                assert_eq!(may_call(&identity, path), expected, "{identity} {path}");
+                for rights_count in [false, true] {
+                    assert_eq!(may_call(Some(&identity), rights_count, path), expected, "{identity} {path}");
+                }
             }
+            assert!(may_call(None, false, path), "plain {path}");
+            let as_a_member = between || path == "/admin.v1.Admin/Status";
+            assert_eq!(may_call(None, true, path), as_a_member, "plain {path}, rights count");
         }
     }
 }

@@ -35,7 +35,8 @@ pub enum AuthError {
     Plain,
     /// Not all members know users and roles.
     #[error(
-        "users and roles need feature level {}, and the cluster is on a lower one: upgrade all members first",
+        "users and roles need feature level {}, and the cluster is on a lower one: it rises by itself, in \
+         seconds, once all members are of this release",
         kvorum_store::feature::AUTH
     )]
     OldMembers,

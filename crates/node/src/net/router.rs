@@ -17,13 +17,13 @@ use super::open_calls::{CALLS_MAX, OpenCall, OpenCalls};
 use super::remote::Remote;
 use super::sizes::decoding_limit;
 use crate::audit::{Auditor, Trail};
-use crate::error::RequestError;
+use crate::error::{AuthError, RequestError};
 use crate::metrics::Metrics;
 use crate::place::StatusOnly;
 
 type HttpRequest = http::Request<Body>;
-/// Whether somebody may call a path.
-pub type Rights = fn(&Identity, &str) -> bool;
+/// Whether somebody may call a path; nobody is who has shown no certificate.
+pub type Rights = Box<dyn Fn(Option<&Identity>, &str) -> bool + Send + Sync>;
 type Handler = Box<dyn Fn(HttpRequest) -> BoxFuture<HttpResponse, Infallible> + Send + Sync>;
 
 /// The calls that a node takes whose disk is set aside: what it holds, and that it is all there is left.
@@ -69,7 +69,7 @@ impl Router {
             budget,
             receive_budget,
             calls: OpenCalls::new(CALLS_MAX),
-            rights: |_, _| true,
+            rights: Box::new(|_, _| true),
             auditor: None,
         })
     }
@@ -117,9 +117,12 @@ impl RouterBuilder {
         self
     }
 
-    /// Who may call what, where a certificate says who it is. Without it everybody may call everything.
-    pub fn rights(mut self, rights: Rights) -> Self {
-        self.0.rights = rights;
+    /// Who may call what on this port. Without it everybody may call everything.
+    pub fn rights(
+        mut self,
+        rights: impl Fn(Option<&Identity>, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.0.rights = Box::new(rights);
         self
     }
 
@@ -174,9 +177,12 @@ impl Inner {
             return ready(error.into());
         }
         let peer = request.extensions().get::<Remote>().and_then(|remote| remote.peer.as_ref());
-        if let Some(peer) = peer.filter(|peer| !(self.rights)(&peer.identity, path)) {
-            let refused = format!("{} does not call {path}", peer.identity);
-            return ready(Status::permission_denied(refused));
+        let identity = peer.map(|peer| &peer.identity);
+        if !(self.rights)(identity, path) {
+            return ready(match identity {
+                Some(identity) => Status::permission_denied(format!("{identity} does not call {path}")),
+                None => RequestError::from(AuthError::PermissionDenied).into(),
+            });
         }
         handler(request)
     }

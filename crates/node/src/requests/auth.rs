@@ -7,13 +7,11 @@ use kvorum_auth::{NotDone, Password, PasswordHash, SessionKey, TokenVerifier, Ve
 use kvorum_store::Auth;
 use kvorum_store::command::{AuthKind, Enable, Kind, ReplaceAccess, TokenIssuer, UserPassword};
 use kvorum_store::feature;
-use kvorum_tls::{Identity, ROOT};
 use tokio::time::Instant;
 
 use super::{Asker, Consistency, Requests};
 use crate::access::{Caller, Needs};
 use crate::error::{AuthError, RequestError};
-use crate::net::remote::Remote;
 
 impl Requests {
     /// Users, roles and rights as they are now, for who may see them.
@@ -50,17 +48,9 @@ impl Requests {
         Ok(())
     }
 
-    /// Whether somebody on the peer port administers this cluster, where rights count: who shows no certificate may
-    /// only ask how this node is.
-    pub fn administers(&self, remote: &Remote) -> Result<(), AuthError> {
-        if self.store().auth_fence() == 0 {
-            return Ok(());
-        }
-        match remote.peer.as_ref().map(|peer| &peer.identity) {
-            Some(Identity::Operator) => Ok(()),
-            Some(Identity::User(name)) if name == ROOT => Ok(()),
-            _ => Err(AuthError::PermissionDenied),
-        }
+    /// Whether it counts here who somebody is, and what he may do.
+    pub fn rights_count(&self) -> bool {
+        self.store().auth_fence() > 0
     }
 
     /// Replaces what the operator declares, for an administrator.
@@ -80,30 +70,18 @@ impl Requests {
         if self.store().feature_level() < feature::AUTH { Err(AuthError::OldMembers) } else { Ok(()) }
     }
 
-    /// Makes a user; without a password he shows a certificate.
-    pub async fn add_user(
+    /// Makes a user, or gives one another password; without a password he shows a certificate.
+    pub async fn set_password(
         &self,
         caller: &Caller,
         name: String,
         password: String,
+        change: fn(UserPassword) -> AuthKind,
         deadline: Instant,
     ) -> Result<(), RequestError> {
         caller.trail.concerns(format_args!("user {name}"));
         let hash = self.hash(caller, password, deadline).await?;
-        self.change_auth(caller, AuthKind::UserAdd(UserPassword { name, hash }), deadline).await
-    }
-
-    /// Gives a user another password, or none.
-    pub async fn change_password(
-        &self,
-        caller: &Caller,
-        name: String,
-        password: String,
-        deadline: Instant,
-    ) -> Result<(), RequestError> {
-        caller.trail.concerns(format_args!("user {name}"));
-        let hash = self.hash(caller, password, deadline).await?;
-        self.change_auth(caller, AuthKind::UserChangePassword(UserPassword { name, hash }), deadline).await
+        self.change_auth(caller, change(UserPassword { name, hash }), deadline).await
     }
 
     /// A password's hash, which takes a while: it is made only for who may set one.

@@ -159,31 +159,36 @@ impl Applier<'_> {
         }
         // Should the command write what has gathered before it, this is where that ends.
         self.rows.head.commands_applied = number;
-        let known = |kind: &Kind| feature::required(kind) <= self.feature_level();
-        let Command { kind, auth_revision } = command;
-        let kind = kind.filter(known);
-        let moved = kind.as_ref().and_then(|kind| self.refuse_moved(kind, auth_revision));
-        let answer = match kind.filter(|_| moved.is_none()) {
-            None if moved.is_some() => Answer::Refused(moved.unwrap_or_default()),
-            None => Answer::Refused(Refused::because(Reason::Unknown)),
-            Some(Kind::Write(write)) => self.write(write, now_ms)?,
-            Some(Kind::SetTtl(set)) => self.set_ttl(set, now_ms)?,
-            Some(Kind::ExpireDue(due)) => self.expire_due(due, now_ms)?,
-            Some(Kind::Compact(compact)) => self.compact(&compact),
-            Some(Kind::CompactStep(step)) => self.compact_step(&step)?,
-            Some(Kind::Tick(_) | Kind::RaiseFeatureLevel(_)) => Answer::Done(Done {}),
-            Some(Kind::SpaceAlarm(alarm)) => self.space_alarm(&alarm),
-            Some(Kind::CorruptAlarm(alarm)) => self.corrupt_alarm(&alarm),
-            Some(Kind::NewHistory(new)) => self.new_history(&new),
-            Some(Kind::SetQuota(quota)) => self.set_quota(&quota),
-            Some(Kind::Auth(change)) => self.change_auth(change),
-        };
+        let answer = self.answer(command, now_ms)?;
         let outcome = self.outcome(answer);
         if self.rows.batch_bytes() >= self.state.limits.batch_bytes_max {
             self.rows.head.commands_applied = number + 1;
             self.commit()?;
         }
         Ok(outcome)
+    }
+
+    fn answer(&mut self, command: Command, now_ms: u64) -> Result<Answer, StoreError> {
+        let Command { kind, auth_revision } = command;
+        let Some(kind) = kind.filter(|kind| feature::required(kind) <= self.feature_level()) else {
+            return Ok(Answer::Refused(Refused::because(Reason::Unknown)));
+        };
+        if let Some(moved) = self.refuse_moved(&kind, auth_revision) {
+            return Ok(Answer::Refused(moved));
+        }
+        Ok(match kind {
+            Kind::Write(write) => self.write(write, now_ms)?,
+            Kind::SetTtl(set) => self.set_ttl(set, now_ms)?,
+            Kind::ExpireDue(due) => self.expire_due(due, now_ms)?,
+            Kind::Compact(compact) => self.compact(&compact),
+            Kind::CompactStep(step) => self.compact_step(&step)?,
+            Kind::Tick(_) | Kind::RaiseFeatureLevel(_) => Answer::Done(Done {}),
+            Kind::SpaceAlarm(alarm) => self.space_alarm(&alarm),
+            Kind::CorruptAlarm(alarm) => self.corrupt_alarm(&alarm),
+            Kind::NewHistory(new) => self.new_history(&new),
+            Kind::SetQuota(quota) => self.set_quota(&quota),
+            Kind::Auth(change) => self.change_auth(change),
+        })
     }
 
     fn outcome(&self, answer: Answer) -> Outcome {

@@ -119,18 +119,7 @@ impl Auth {
     fn delete_role(&mut self, name: &str, touched: &mut Touched) -> Result<(), Refused> {
         self.own_role(name)?;
         self.keep_root(name == ROOT)?;
-        self.roles_mut().remove(name);
-        touched.roles.insert(name.to_owned());
-        let has = |user: &User| user.roles.iter().any(|role| role == name);
-        let holders: Vec<_> = self
-            .users()
-            .filter(|(_, user)| has(user))
-            .map(|(name, user)| (name.to_owned(), user.clone()))
-            .collect();
-        for (holder, mut user) in holders {
-            user.roles.retain(|role| role != name);
-            self.set_user(holder, user, touched);
-        }
+        self.remove_role(name, touched);
         Ok(())
     }
 
@@ -242,19 +231,7 @@ impl Auth {
             touched.users.insert(name);
         }
         for name in roles_gone {
-            self.roles_mut().remove(&name);
-            // Whom somebody else gave the role loses it.
-            let has = |user: &User| !user.declared && user.roles.contains(&name);
-            let holders: Vec<_> = self
-                .users()
-                .filter(|(_, user)| has(user))
-                .map(|(at, user)| (at.to_owned(), user.clone()))
-                .collect();
-            for (holder, mut user) in holders {
-                user.roles.retain(|role| *role != name);
-                self.set_user(holder, user, touched);
-            }
-            touched.roles.insert(name);
+            self.remove_role(&name, touched);
         }
         for (name, user) in users {
             if self.user(&name) != Some(&user) {
@@ -265,6 +242,22 @@ impl Auth {
             if self.role(&name) != Some(&role) {
                 self.set_role(name, role, touched);
             }
+        }
+    }
+
+    /// Removes a role, also from who has it.
+    fn remove_role(&mut self, name: &str, touched: &mut Touched) {
+        self.roles_mut().remove(name);
+        touched.roles.insert(name.to_owned());
+        let has = |user: &User| user.roles.iter().any(|role| role == name);
+        let holders: Vec<_> = self
+            .users()
+            .filter(|(_, user)| has(user))
+            .map(|(name, user)| (name.to_owned(), user.clone()))
+            .collect();
+        for (holder, mut user) in holders {
+            user.roles.retain(|role| role != name);
+            self.set_user(holder, user, touched);
         }
     }
 

@@ -13,7 +13,6 @@ use tonic::{Request, Response, Status};
 use super::convert::header;
 use crate::access::{Caller, Needs};
 use crate::net::deadline::deadline;
-use crate::net::remote::Remote;
 use crate::net::way::Way;
 use crate::place::Member;
 use crate::requests::Requests;
@@ -142,7 +141,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MembersRequest>,
     ) -> Result<Response<pb::MembersResponse>, Status> {
-        let caller = Caller::of(request.metadata(), Remote::of(request.extensions())?);
+        let caller = Caller::of(&request)?;
         self.requests.may(&caller, Needs::User, deadline(request.metadata())).await?;
         let overview = self.requests.overview()?;
         let own = self.requests.status();

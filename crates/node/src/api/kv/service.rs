@@ -36,11 +36,6 @@ fn respond<T>(remote: &Remote, bytes: usize, answer: T) -> Response<T> {
     if bytes > SMALL_BYTES_MAX { Outbox::on(remote).answer(bytes, answer) } else { Response::new(answer) }
 }
 
-/// Who makes a call.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    Ok(Caller::of(request.metadata(), Remote::of(request.extensions())?))
-}
-
 #[tonic::async_trait]
 impl Kv for KvService {
     type ScanStream = BoxStream<pb::ScanResponse>;
@@ -49,7 +44,7 @@ impl Kv for KvService {
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
         let deadline = deadline(request.metadata());
         let remote = Remote::of(request.extensions())?.clone();
-        let caller = Caller::of(request.metadata(), &remote);
+        let caller = Caller::of(&request)?;
         let pb::GetRequest { key, revision, serializable } = request.into_inner();
         check_key(&key)?;
         let (range, consistency) = (KeyRange::key(key.clone()), Consistency::of(serializable));
@@ -67,7 +62,7 @@ impl Kv for KvService {
     async fn set(&self, request: Request<pb::SetRequest>) -> Result<Response<pb::SetResponse>, Status> {
         let deadline = deadline(request.metadata());
         let remote = Remote::of(request.extensions())?.clone();
-        let caller = Caller::of(request.metadata(), &remote);
+        let caller = Caller::of(&request)?;
         let command = convert::set(request.into_inner())?;
         let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
@@ -82,7 +77,7 @@ impl Kv for KvService {
     ) -> Result<Response<pb::DeleteResponse>, Status> {
         let deadline = deadline(request.metadata());
         let remote = Remote::of(request.extensions())?.clone();
-        let caller = Caller::of(request.metadata(), &remote);
+        let caller = Caller::of(&request)?;
         let command = convert::delete(request.into_inner())?;
         let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
@@ -94,7 +89,7 @@ impl Kv for KvService {
 
     async fn ttl(&self, request: Request<pb::TtlRequest>) -> Result<Response<pb::TtlResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         let pb::TtlRequest { key, serializable } = request.into_inner();
         check_key(&key)?;
         let (range, consistency) = (KeyRange::key(key.clone()), Consistency::of(serializable));
@@ -115,7 +110,7 @@ impl Kv for KvService {
         request: Request<pb::ExpireRequest>,
     ) -> Result<Response<pb::ExpireResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         let command = convert::expire(request.into_inner())?;
         let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
@@ -127,7 +122,7 @@ impl Kv for KvService {
         request: Request<pb::PersistRequest>,
     ) -> Result<Response<pb::PersistResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         let command = convert::persist(request.into_inner())?;
         let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
@@ -140,7 +135,7 @@ impl Kv for KvService {
         request: Request<pb::CompactRequest>,
     ) -> Result<Response<pb::CompactResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         let revision = request.into_inner().revision;
         if revision == 0 {
             return Err(RequestError::Invalid("the revision to compact is missing".into()).into());
@@ -151,7 +146,7 @@ impl Kv for KvService {
 
     async fn batch(&self, request: Request<pb::BatchRequest>) -> Result<Response<pb::BatchResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         let command = convert::batch(request.into_inner())?;
         let done = self.requests.write(&caller, command, deadline).await?;
         let header = Some(header(done.head));
@@ -161,7 +156,7 @@ impl Kv for KvService {
     async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let deadline = deadline(request.metadata());
         let outbox = Outbox::of(request.extensions())?;
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let range = convert::key_range(request.range.clone())?;
         let consistency = Consistency::of(request.serializable);
@@ -179,7 +174,7 @@ impl Kv for KvService {
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let deadline = deadline(request.metadata());
         let outbox = Outbox::of(request.extensions())?;
-        let caller = caller(&request)?;
+        let caller = Caller::of(&request)?;
         let pb::WatchRequest { range, from_revision, previous } = request.into_inner();
         let (watcher, reads, grant) =
             self.requests.watch(caller, convert::key_range(range)?, deadline).await?;
