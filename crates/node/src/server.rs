@@ -256,6 +256,7 @@ impl Node {
             Router::builder(metrics.clone(), stopping.clone(), limit, budget.clone(), client_receive)
                 .status_only(raft.status_only())
                 .audit(auditor.as_ref())
+                .pages(http::metrics_page(health.clone()))
                 .with(KvService::server(requests.clone()))
                 .with(ClusterService::server(requests.clone()))
                 .with(AuthService::server(requests.clone()))

@@ -4,11 +4,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::TryFutureExt as _;
 use kvorum_tls::Identity;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::http::Method;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
+use tower::ServiceExt as _;
 
 use super::budget::Budget;
 use super::call::{Call, Held, HttpResponse};
@@ -48,6 +51,8 @@ struct Inner {
     calls: Arc<OpenCalls>,
     rights: Rights,
     auditor: Option<Auditor>,
+    /// What is answered to GET, which no call is.
+    pages: axum::Router,
 }
 
 impl Router {
@@ -71,6 +76,7 @@ impl Router {
             calls: OpenCalls::new(CALLS_MAX),
             rights: Box::new(|_, _| true),
             auditor: None,
+            pages: axum::Router::new(),
         })
     }
 
@@ -92,6 +98,11 @@ impl Router {
     /// The calls that are open.
     pub fn calls(&self) -> &Arc<OpenCalls> {
         &self.inner.calls
+    }
+
+    /// What is answered to whoever speaks HTTP/1.1.
+    pub fn pages(&self) -> axum::Router {
+        self.inner.pages.clone()
     }
 
     /// Answers a call that has this room for what it brings. Without a place it is refused.
@@ -132,6 +143,12 @@ impl RouterBuilder {
         self
     }
 
+    /// Pages beside the services.
+    pub fn pages(mut self, pages: axum::Router) -> Self {
+        self.0.pages = pages;
+        self
+    }
+
     /// Adds a service; the busiest come first.
     pub fn with<S>(mut self, service: S) -> Self
     where
@@ -159,13 +176,17 @@ impl RouterBuilder {
 impl Inner {
     /// What is known of a call from its begin, for the door to add to.
     fn begin_trail(&self, method: &str, request: &mut HttpRequest) -> Trail {
-        let Some(auditor) = &self.auditor else { return Trail::default() };
+        let auditor = self.auditor.as_ref().filter(|_| request.method() != Method::GET);
+        let Some(auditor) = auditor else { return Trail::default() };
         let Some(remote) = request.extensions_mut().get_mut::<Remote>() else { return Trail::default() };
         remote.trail = auditor.begin(method, remote.address, remote.peer.as_deref());
         remote.trail.clone()
     }
 
     fn call(&self, request: HttpRequest) -> BoxFuture<HttpResponse, Infallible> {
+        if request.method() == Method::GET {
+            return Box::pin(self.pages.clone().oneshot(request).map_ok(|page| page.map(Body::new)));
+        }
         let path = request.uri().path();
         let service =
             path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);

@@ -22,6 +22,7 @@ use tonic::codegen::http;
 
 use super::call::{Call, HttpResponse};
 use super::greeting::{GREETING_MAX, Greeted};
+use super::http as pages;
 use super::inbox::{Inbox, Room};
 use super::listen::{Connection, Port, accept, room};
 use super::network::Listener;
@@ -122,7 +123,16 @@ async fn serve_connection(
         // Whoever is not in yet has asked for nothing.
         () = stopping => return,
     };
-    let Some(Admitted { io, secured, peer, mut held }) = admitted else { return };
+    let Some(Admitted { io, secured, http1, peer, mut held }) = admitted else { return };
+    if http1 {
+        let over = async {
+            tokio::select! {
+                () = stopped(draining) => {}
+                () = door.until_over(peer.as_ref(), &mut held) => {}
+            }
+        };
+        return pages::serve_pages(io, router.pages(), over).await;
+    }
     let (account, received) = (router.budget().account(), router.receive_budget().account());
     let calls = router.calls().connection();
     let (last_token, trail) = (LastToken::default(), Trail::default());
