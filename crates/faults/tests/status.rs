@@ -3,10 +3,12 @@
 //!
 //! Method: a follower is killed, and the table asked for until the leader has noticed. Its data directory is
 //! emptied, so that a new disk answers at its address, and what the table says to type is typed.
+//!
+//! And a member that is left alone says whom it does not reach: in its log by address, to its probe by number.
 
 use std::time::Duration;
 
-use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, program, wait};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, program, rpc, wait};
 use serde_json::Value;
 
 /// A leader notices a dead peer within 3 s, on a machine that is not busy.
@@ -49,6 +51,36 @@ async fn a_lost_disk_is_replaced_as_the_status_says() -> Result<()> {
     let object = wait::until("the end of what was wrong", NOTICED, || nothing_is_wrong(&endpoints)).await?;
     ensure!(member(&object, &lost_id).is_err(), "the lost disk is a member still: {object}");
     ensure!(member(&object, &new_id)?["voter"] == true, "the new disk votes: {object}");
+    cluster.close()
+}
+
+#[tokio::test]
+async fn a_member_without_a_leader_says_who_does_not_answer() -> Result<()> {
+    let cluster = Cluster::found(3, Layout::default()).await?;
+    let follower = cluster.follower().await?;
+    let others = || cluster.nodes().iter().filter(|node| node.name() != follower.name());
+    for other in others() {
+        other.kill()?;
+    }
+    wait::until("a line of the log", NOTICED, async || {
+        let log = follower.log()?;
+        let line = log.lines().find(|line| line.contains("no leader for")).context("nothing is said")?;
+        let named = others().all(|other| line.contains(other.peer_address()));
+        ensure!(named && line.contains("connection refused"), "it says only: {line}");
+        Ok(())
+    })
+    .await?;
+    wait::until("what the probe is told", NOTICED, async || {
+        let ready = rpc::health(follower.http_address(), "/readyz").await?;
+        let reason = ready.err().context("it is ready")?;
+        ensure!(reason.contains("2 other voters do not answer"), "it is told: {reason}");
+        Ok(())
+    })
+    .await?;
+    for other in others() {
+        other.start().await?;
+    }
+    cluster.wait_healthy().await?;
     cluster.close()
 }
 

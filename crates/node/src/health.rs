@@ -93,7 +93,9 @@ impl Health {
         if let Some(stall) = self.raft.stalled() {
             return Err(format!("{stall}; this node is not ready until that has changed"));
         }
-        ready(&self.raft.overview(), self.raft.positions(), Instant::now())?;
+        ready(&self.raft.overview(), self.raft.positions(), Instant::now(), || {
+            self.raft.silent_voters().len()
+        })?;
         if !self.serves.load(Ordering::Relaxed) {
             return Err("this node was just started and has not caught up with the leader yet".into());
         }
@@ -107,7 +109,7 @@ impl Health {
     }
 }
 
-fn ready(overview: &Overview, at: Positions, now: Instant) -> Result<(), String> {
+fn ready(overview: &Overview, at: Positions, now: Instant, silent: impl Fn() -> usize) -> Result<(), String> {
     if let Some(reason) = &overview.status_only {
         return Err(format!("this node serves nothing but its status: {reason}"));
     }
@@ -120,7 +122,12 @@ fn ready(overview: &Overview, at: Positions, now: Instant) -> Result<(), String>
     if let Some(since) = overview.leaderless_since
         && now.duration_since(since) > LEADERLESS_MAX
     {
-        return Err(format!("no leader for {} s", now.duration_since(since).as_secs()));
+        // Who may ask this is told no addresses.
+        let why = match silent() {
+            0 => String::new(),
+            silent => format!("; {silent} other voters do not answer, and the log says which and why"),
+        };
+        return Err(format!("no leader for {} s{why}", now.duration_since(since).as_secs()));
     }
     let behind = at.committed.saturating_sub(at.applied);
     if behind > LAG_ENTRIES_MAX {
@@ -177,6 +184,7 @@ mod tests {
     #[test]
     fn ready_means_a_member_that_is_not_far_behind() {
         let now = Instant::now();
+        let ready = |overview: &Overview, at, now| ready(overview, at, now, || 2);
         assert_eq!(ready(&overview(), at(7, 7), now), Ok(()));
         assert_eq!(ready(&overview(), at(7, 7 + LAG_ENTRIES_MAX), now), Ok(()));
         assert!(ready(&overview(), at(7, 8 + LAG_ENTRIES_MAX), now).is_err());
@@ -188,7 +196,10 @@ mod tests {
         let electing = Overview { leaderless_since: Some(now), ..overview() };
         assert_eq!(ready(&electing, at(7, 7), now + LEADERLESS_MAX), Ok(()));
         let error = ready(&electing, at(7, 7), now + LEADERLESS_MAX + Duration::from_secs(1));
-        assert_eq!(error, Err("no leader for 11 s".into()));
+        assert_eq!(
+            error,
+            Err("no leader for 11 s; 2 other voters do not answer, and the log says which and why".into())
+        );
     }
 
     /// Goal: only a node that hangs is killed: not an idle one, not one that is slow.

@@ -568,7 +568,7 @@ pub(crate) fn kubernetes(context: &str, error: kube::Error) -> ApplyError {
         kube::Error::Api(status)
             if status.is_conflict() || status.is_not_found() || status.is_already_exists() =>
         {
-            ApplyError::Outdated(context.into())
+            ApplyError::Outdated(format!("what was there to {context}"))
         }
         _ => ApplyError::Kubernetes { context: context.into(), source: Box::new(error) },
     }

@@ -187,6 +187,24 @@ fn was_never_sent(status: &Status) -> bool {
     false
 }
 
+/// Why a call to a member came to nothing, for people: the innermost cause.
+pub fn cause(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let wants_tls = |error: &h2::Error| error.reason() == Some(h2::Reason::INADEQUATE_SECURITY);
+        if error.downcast_ref().is_some_and(wants_tls) {
+            return "it speaks TLS, and this node does not: see --tls".to_owned();
+        }
+        text = match error.downcast_ref::<std::io::Error>() {
+            Some(error) if error.raw_os_error().is_some() => error.kind().to_string(),
+            _ => error.to_string(),
+        };
+        cause = error.source();
+    }
+    text
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {

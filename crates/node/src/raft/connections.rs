@@ -20,6 +20,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::identity::Identity;
 use crate::net::dialer::{Dialer, PeerClient, peer_client};
+use crate::net::status::cause;
 use crate::net::way::Way;
 use crate::place::Overview;
 
@@ -50,8 +51,8 @@ pub struct Connections {
 
 struct Connection {
     way: Way,
-    /// What the member has answered on it, if it has, and it has not broken since.
-    open: Option<Answered>,
+    /// What the member has answered on it, if it has, and it has not broken since; else what keeps it from that.
+    open: Result<Answered, String>,
 }
 
 /// What a member has answered last.
@@ -88,7 +89,12 @@ impl Connections {
     /// The way to a member, if it is open: what is sent has a chance to arrive.
     pub fn open_way(&self, node_id: u64) -> Option<Way> {
         let members = self.members();
-        members.get(&node_id).filter(|connection| connection.open.is_some()).map(|open| open.way.clone())
+        members.get(&node_id).filter(|connection| connection.open.is_ok()).map(|open| open.way.clone())
+    }
+
+    /// Why there is no connection to a member, if there is none.
+    pub fn problem(&self, node_id: u64) -> Option<String> {
+        self.members().get(&node_id).and_then(|connection| connection.open.as_ref().err().cloned())
     }
 
     /// A client on the way to a member, if it is open.
@@ -122,7 +128,7 @@ impl Connections {
 
     /// The highest feature level that a member knows, as it has said lately.
     pub fn feature_level_max(&self, node_id: u64) -> Option<u32> {
-        let answered = self.members().get(&node_id)?.open?;
+        let answered = *self.members().get(&node_id)?.open.as_ref().ok()?;
         (answered.at.elapsed() <= REPORT_AGE_MAX).then_some(answered.feature_level_max)
     }
 
@@ -131,25 +137,30 @@ impl Connections {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, node_id: u64, way: &Way, open: Option<Answered>) {
+    fn set(&self, node_id: u64, way: &Way, open: Result<Answered, String>) {
         self.members().insert(node_id, Connection { way: way.clone(), open });
     }
 
     /// Connects to a member again and again; never returns.
     async fn keep_one(self, node_id: u64, address: String) {
+        let mut problem = "it has not answered yet".to_owned();
         loop {
             let Ok(way) = self.dialer.channel(&address) else {
                 tracing::error!(address, "a member's address is no host:port: it can't be reached");
                 return;
             };
-            self.set(node_id, &way, None);
-            // Somebody else is there.
-            if let Err(status) = self.follow(node_id, &way).await
-                && status.code() != Code::Unavailable
-            {
-                self.dialer.forget(&address);
-            }
-            self.set(node_id, &way, None);
+            self.set(node_id, &way, Err(problem));
+            problem = match self.follow(node_id, &way).await {
+                Ok(()) => "the connection broke".to_owned(),
+                Err(status) => {
+                    // Somebody else is there.
+                    if status.code() != Code::Unavailable {
+                        self.dialer.forget(&address);
+                    }
+                    cause(&status)
+                }
+            };
+            self.set(node_id, &way, Err(problem.clone()));
             sleep(BACKOFF).await;
         }
     }
@@ -168,12 +179,12 @@ impl Connections {
             // A line on a connection that another one has taken the place of goes only now.
             drop(left.take());
             self.lines().remove(&node_id);
-            self.set(node_id, way, Some(Answered::now(&answer)));
+            self.set(node_id, way, Ok(Answered::now(&answer)));
             let number = line.number;
             loop {
                 tokio::select! {
                     report = line.next_report() => match report {
-                        Some(answer) => self.set(node_id, way, Some(Answered::now(&answer))),
+                        Some(answer) => self.set(node_id, way, Ok(Answered::now(&answer))),
                         None => return Ok(()),
                     },
                     () = way.replaced(number), if way.is_replaceable() => break,

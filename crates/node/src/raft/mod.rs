@@ -22,6 +22,7 @@ mod housekeeping;
 mod identity;
 mod joining;
 mod lag;
+mod leaderless;
 mod leadership;
 mod log_store;
 #[cfg(test)]

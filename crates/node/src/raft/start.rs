@@ -26,8 +26,8 @@ use super::snapshot::places::Snapshots;
 use super::state_machine::StateMachine;
 use super::went_back::Doubt;
 use super::{
-    Core, Inner, OpenRaft, Raft, compare, election, housekeeping, progress, propose, publish, recovery,
-    watchdog,
+    Core, Inner, OpenRaft, Raft, compare, election, housekeeping, leaderless, progress, propose, publish,
+    recovery, watchdog,
 };
 use crate::blocking::Blocking;
 use crate::metrics::Metrics;
@@ -196,6 +196,7 @@ impl Raft {
         tokio::spawn(compare::follow(self.clone()));
         tokio::spawn(election::stand_again(self.clone()));
         tokio::spawn(election::leave_strangers(self.clone()));
+        tokio::spawn(leaderless::tell(self.clone()));
         recovery::follow(self.clone());
         housekeeping::start(self.clone());
         Ok(())
