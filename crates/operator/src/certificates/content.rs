@@ -150,6 +150,11 @@ impl AuthorityData {
         self.signer.as_ref().or(self.next.as_ref())
     }
 
+    /// Whether the key of who signed so far is lost: what members hold is by a CA that signs nothing more.
+    pub fn lost_its_signer(&self) -> bool {
+        self.signer.is_none()
+    }
+
     /// As the plan sees it.
     pub fn facts(&self, goes_with_cluster: bool) -> Option<Authority> {
         let ca = |made: &Option<Made>| {

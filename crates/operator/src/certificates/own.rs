@@ -1,9 +1,10 @@
 //! What the operator itself shows to members, and whom it believes. It lives in memory alone.
 
+use std::fmt;
 use std::time::Duration;
 
 use kvorum_client::Tls;
-use kvorum_tls::make::{self, Subject};
+use kvorum_tls::make::{self, Made, Subject};
 
 use super::content::Content;
 
@@ -13,14 +14,22 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 const RENEWED_AFTER: i64 = 12 * 3600;
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Own {
     /// With it members are dialled.
     pub tls: Tls,
-    /// The CAs that are believed, the one that signed first.
+    /// What is shown.
+    shown: Made,
+    /// The CAs that are believed, the one that signs first.
     bundle: String,
     /// When it was made, in seconds since 1970.
     made: i64,
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Own(***)")
+    }
 }
 
 impl Own {
@@ -37,14 +46,63 @@ pub fn own(before: Option<Own>, content: &Content, now: i64) -> Option<Own> {
     let of_members = content.members.as_ref().map_or("", |members| members.bundle.as_str());
     let signer = authority.signer()?;
     let bundle = format!("{}{}{of_members}", signer.certificate, authority.bundle());
-    if let Some(before) = &before
-        && before.bundle == bundle
-        && now - before.made < RENEWED_AFTER
-    {
-        return Some(before.clone());
-    }
-    let made = make::leaf(signer, &Subject::Operator, LIFE).ok()?;
-    let pair = (made.certificate.as_bytes(), made.key.as_bytes());
+    let before = before.filter(|before| now - before.made < RENEWED_AFTER);
+    let (shown, made) = match before {
+        Some(before) if before.bundle == bundle => return Some(before),
+        // Members do not believe the next CA before they have its bundle.
+        Some(before) if authority.lost_its_signer() => (before.shown, before.made),
+        _ => (make::leaf(signer, &Subject::Operator, LIFE).ok()?, now),
+    };
+    let pair = (shown.certificate.as_bytes(), shown.key.as_bytes());
     let tls = Tls::pem(bundle.as_bytes(), Some(pair)).ok()?;
-    Some(Own { tls, bundle, made: now })
+    Some(Own { tls, shown, bundle, made })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::content::{AuthorityData, LeafData, made};
+    use super::super::leaf_names;
+    use super::super::plan::Change;
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    /// What is in the objects once a change was made.
+    fn after(change: &Change, mut content: Content) -> Content {
+        let names = leaf_names("demo", "shop", "cluster.local");
+        let (_, data) = made(change, &content, "demo", &names, 7, NOW).unwrap();
+        match change {
+            Change::Members { .. } => {
+                content.members = Some(LeafData::read(&data, Some(&names)).unwrap().0);
+            }
+            _ => content.authority = Some(AuthorityData::read(&data).unwrap()),
+        }
+        content
+    }
+
+    /// Goal: with the CA's key lost, the operator goes on to show what members believe, who do not know the next CA
+    /// yet, and believes both. Method: the changes that the plan makes then, and what is shown after each.
+    #[test]
+    fn a_lost_ca_does_not_lock_the_operator_out() {
+        let founded = after(&Change::Found, Content::default());
+        let first = founded.authority.as_ref().unwrap().bundle();
+        let content = after(&Change::Members { renew: true }, founded);
+        let before = own(None, &content, NOW).unwrap();
+
+        let gone = Content { authority: None, ..content };
+        let kept = own(Some(before.clone()), &gone, NOW).unwrap();
+        assert_eq!((kept.made(), &kept.shown), (before.made(), &before.shown));
+
+        let next = after(&Change::Trust { lost: true, token: None }, gone);
+        let both = own(Some(kept), &next, NOW + 1).unwrap();
+        assert_eq!(both.shown, before.shown);
+        assert!(
+            both.bundle.contains(&first) && both.bundle.contains(&next.authority.as_ref().unwrap().bundle())
+        );
+
+        // By then members have the bundle. Who was started meanwhile has nothing else to show.
+        let renewed = own(Some(both), &next, NOW + RENEWED_AFTER).unwrap();
+        assert_ne!(renewed.shown, before.shown);
+        assert_ne!(own(None, &next, NOW).unwrap().shown, before.shown);
+    }
 }
