@@ -22,6 +22,6 @@ async fn main() -> Result<(), Error> {
     let written = client.set(KEY, "hello").await?;
     let read = client.get(KEY).await?;
     let value = read.kv.map(|kv| String::from_utf8_lossy(&kv.value).into_owned()).unwrap_or_default();
-    println!("{KEY} is {value} as of revision {}", written.header.revision);
+    eprintln!("{KEY} is {value} as of revision {}", written.header.revision);
     Ok(())
 }
