@@ -138,10 +138,9 @@ pub struct Node {
 
 /// Of which calls a node writes a line of JSON to standard output: who did what, and what came of it.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
 pub enum Audit {
-    /// Of none.
-    Off,
+    /// Of none. It is not called `off` as the node's flag is: that is no text in YAML.
+    Disabled,
     /// Of what changes keys, users, rights or the cluster, of log-ins and snapshots.
     Writes,
     /// Of what reads, too.

@@ -444,7 +444,7 @@ fn flags(node: &Node) -> Vec<String> {
         LogFormat::Json => "json",
     });
     let audit = node.audit.map(|audit| match audit {
-        Audit::Off => "off",
+        Audit::Disabled => "off",
         Audit::Writes => "writes",
         Audit::All => "all",
     });
