@@ -107,10 +107,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if .Values.rbac.secrets }}
 # A cluster's CA and certificates. Their names are yet to come, so that no rule can name them; but without `list` and
-# `watch` only those are read whose names are known.
+# `watch` only those are read whose names are known. A user's certificate goes with its entry in spec.access.
 - apiGroups: [""]
-  resources: [secrets, configmaps]
+  resources: [configmaps]
   verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch, delete]
 {{- end }}
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]
@@ -120,8 +123,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   verbs: [create, patch]
 {{- end -}}
 
-{{/* Whether a machine is gone for good. */}}
+{{/* Whether a machine is gone for good; and who signs the tokens of ServiceAccounts. */}}
 {{- define "kvorum-operator.machineRules" -}}
+# The issuer of ServiceAccounts' tokens and its public keys, which members verify tokens with. Kubernetes lets every
+# ServiceAccount read them unless somebody has taken that away.
+- nonResourceURLs: [/.well-known/openid-configuration, /openid/v1/jwks]
+  verbs: [get]
 - apiGroups: [""]
   resources: [nodes]
   verbs: [get, list, watch]

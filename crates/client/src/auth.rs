@@ -216,12 +216,7 @@ impl Auth {
     /// # Errors
     /// See [`Auth`].
     pub async fn grant_permission(&self, role: &str, keys: KeyRange, access: Access) -> Result<(), Error> {
-        let access = match access {
-            Access::Read => wire::Access::Read,
-            Access::Write => wire::Access::Write,
-            Access::ReadWrite => wire::Access::ReadWrite,
-        };
-        let permission = wire::Permission { range: Some(keys.into_wire()), access: access.into() };
+        let permission = permission_to_wire(keys, access);
         let request =
             wire::RoleGrantPermissionRequest { role: role.to_owned(), permission: Some(permission) };
         self.change(request).await
@@ -254,4 +249,13 @@ fn permission(permission: wire::Permission) -> Option<Permission> {
         wire::Access::Unspecified => return None,
     };
     Some(Permission { range: permission.range?.into(), access })
+}
+
+pub(crate) fn permission_to_wire(keys: KeyRange, access: Access) -> wire::Permission {
+    let access = match access {
+        Access::Read => wire::Access::Read,
+        Access::Write => wire::Access::Write,
+        Access::ReadWrite => wire::Access::ReadWrite,
+    };
+    wire::Permission { range: Some(keys.into_wire()), access: access.into() }
 }

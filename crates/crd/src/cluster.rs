@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Access, Auth, NEEDS_MODE, NEEDS_TLS, TLS_STAYS, access_schema};
 use crate::pod::Pod;
 use crate::service::Service;
 use crate::status::KvClusterStatus;
@@ -57,6 +58,15 @@ const SIZE_GROWS: &str = "!has(self.spec.storage) || !has(oldSelf.spec.storage) 
         "spec.storage.size cannot shrink; where a larger one cannot be had, it can go back to status.volumeSize, the size \
          of the smallest volume"
     ),
+    validation = Rule::new(NEEDS_TLS).field_path(".spec.auth.mode").message(
+        "spec.auth.mode: Required needs spec.tls.mode: Required: on a plain connection nobody can prove who he is"
+    ),
+    validation = Rule::new(NEEDS_MODE).field_path(".spec.access").message(
+        "spec.access needs spec.auth.mode: Required, or Disabled while it is to be declared without counting yet"
+    ),
+    validation = Rule::new(TLS_STAYS).field_path(".spec.tls.mode").message(
+        "rights count in this cluster, and need spec.tls.mode: Required; say spec.auth.mode: Disabled first"
+    ),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct KvClusterSpec {
@@ -83,6 +93,13 @@ pub struct KvClusterSpec {
     /// Whether the members' ports speak TLS.
     #[serde(default)]
     pub tls: Tls,
+    /// Whether it counts who somebody is and what he may do.
+    #[serde(default)]
+    pub auth: Auth,
+    /// Who may do what. All of it is one declaration: whoever is not in it any more may do nothing by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "access_schema")]
+    pub access: Vec<Access>,
     /// From where members are reached, on networks that keep to that.
     #[serde(default)]
     pub network_policy: NetworkPolicy,

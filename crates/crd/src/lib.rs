@@ -3,6 +3,7 @@
 //! The rules are CEL in the definition, so that no webhook is needed; the tests run the same rules.
 #![forbid(unsafe_code)]
 
+mod access;
 mod cluster;
 mod definition;
 mod pod;
@@ -11,6 +12,7 @@ mod status;
 mod storage;
 mod tls;
 
+pub use self::access::{Access, Auth, AuthMode, AuthStatus, Keys, Permission, RESERVED_USERS};
 pub use self::cluster::{Audit, KvCluster, KvClusterSpec, LogFormat, Metrics, Node};
 pub use self::definition::definition;
 pub use self::pod::{AntiAffinity, Pod, RESERVED_ENV};

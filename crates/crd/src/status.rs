@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::access::AuthStatus;
 use crate::tls::TlsStatus;
 
 /// What is, as the operator last saw it.
@@ -59,11 +60,14 @@ pub struct KvClusterStatus {
     /// What is of TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsStatus>,
+    /// What is of users and rights, once the operator has declared any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthStatus>,
     /// Each pod, by ordinal.
     #[schemars(schema_with = "members_schema")]
     pub members: Vec<MemberStatus>,
     /// Ready, Available, Progressing, Degraded, QuorumLost, StorageProblem, NameTaken, CertificateProblem,
-    /// UpdatePending, Paused.
+    /// AccessProblem, UpdatePending, Paused.
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 }

@@ -164,3 +164,73 @@ fn the_definition_is_small_and_complete() {
     let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
     assert_eq!(names, ["Members", "Ready", "Leader", "Version", "Status", "Age"]);
 }
+
+/// Goal: what would name nobody, give nothing, or count where nobody can prove who he is, is refused with a sentence.
+/// Method: a table of entries, and one of modes.
+#[test]
+fn access_that_does_nothing_is_refused() {
+    let with = |entry: Value| {
+        let spec = json!({"tls": {"mode": "Required"}, "auth": {"mode": "Required"}, "access": [entry]});
+        problems(&cluster("demo", spec), None)
+    };
+    let keys = json!([{"prefix": "a/", "permission": "ReadWrite"}]);
+    let one = |keys: Value| json!({"name": "app", "certificate": true, "keys": [keys]});
+    for (entry, refused) in [
+        (json!({"name": "app", "serviceAccounts": ["shop/app"], "keys": keys}), None),
+        (json!({"name": "app", "certificate": true, "root": true}), None),
+        (one(json!({"prefix": "", "permission": "Read"})), None),
+        (one(json!({"key": "a", "permission": "Read"})), None),
+        (one(json!({"key": "a", "rangeEnd": "b", "permission": "Write"})), None),
+        (json!({"name": "root", "certificate": true, "root": true}), Some("the cluster's own")),
+        (json!({"name": "member", "certificate": true, "keys": keys}), Some("the cluster's own")),
+        (json!({"name": "app", "keys": keys}), Some("who it is for")),
+        (
+            json!({"name": "app", "serviceAccounts": [], "certificate": false, "keys": keys}),
+            Some("who it is for"),
+        ),
+        (json!({"name": "app", "certificate": true}), Some("what may be done")),
+        (json!({"name": "app", "certificate": true, "root": true, "keys": keys}), Some("what may be done")),
+        (one(json!({"permission": "Read"})), Some("named by a prefix")),
+        (one(json!({"prefix": "a", "key": "a", "permission": "Read"})), Some("named by a prefix")),
+        (one(json!({"prefix": "a", "rangeEnd": "b", "permission": "Read"})), Some("comes after key")),
+        (one(json!({"key": "b", "rangeEnd": "b", "permission": "Read"})), Some("comes after key")),
+    ] {
+        let problems = with(entry.clone());
+        match refused {
+            None => assert_eq!(problems, Vec::<String>::new(), "{entry}"),
+            Some(words) => assert!(problems.iter().any(|said| said.contains(words)), "{entry}: {problems:?}"),
+        }
+    }
+    let entry = json!({"name": "app", "certificate": true, "root": true});
+    for (spec, refused) in [
+        (json!({}), None),
+        (json!({"auth": {"mode": "Disabled"}}), None),
+        (json!({"auth": {"mode": "Disabled"}, "access": [entry]}), None),
+        (json!({"auth": {"mode": "Required"}}), Some("needs spec.tls.mode")),
+        (json!({"auth": {"mode": "Required"}, "tls": {"mode": "Optional"}}), Some("needs spec.tls.mode")),
+        (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Required"}}), Some("not there yet")),
+        (json!({"tls": {"mode": "Required"}, "access": [entry]}), Some("spec.access needs")),
+    ] {
+        let problems = problems(&cluster("demo", spec.clone()), None);
+        match refused {
+            None => assert_eq!(problems, Vec::<String>::new(), "{spec}"),
+            Some(words) => assert!(problems.iter().any(|said| said.contains(words)), "{spec}: {problems:?}"),
+        }
+    }
+}
+
+/// Goal: nobody locks all clients out by taking TLS away while rights count by what is on record alone.
+#[test]
+fn tls_goes_after_the_rights() {
+    let counts = |spec: Value| {
+        let mut cluster = cluster("demo", spec);
+        cluster["status"] = json!({"auth": {"mode": "Required"}});
+        cluster
+    };
+    let (tls, plain) = (json!({"tls": {"mode": "Required"}}), json!({"tls": {"mode": "Disabled"}}));
+    assert!(problems(&counts(plain.clone()), Some(&counts(tls.clone())))[0].contains("Disabled first"));
+    assert!(problems(&counts(json!({})), Some(&counts(tls.clone()))).is_empty());
+    assert!(problems(&counts(plain.clone()), Some(&counts(plain.clone()))).is_empty(), "its status changes");
+    let both = json!({"tls": {"mode": "Disabled"}, "auth": {"mode": "Disabled"}});
+    assert!(problems(&counts(both), Some(&counts(tls))).is_empty());
+}

@@ -4,7 +4,7 @@
 //! Method: the operator's own plan of certificates and what it makes of it, on real members without a Kubernetes: objects
 //! are maps, and what is written into the members' Secret is put where they have mounted it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use kvorum_operator::certificates::{
     AuthorityData, Content, Held, LeafData, Look, Own, Report, Slot, Stage, Target, leaf_names, made, next,
     own,
 };
+use kvorum_tls::make::Subject;
 use tokio::time::{Instant, sleep};
 
 /// All three steps: in each, members look at their files within 10 s, and connect anew within 10 s more.
@@ -47,10 +48,11 @@ impl Objects {
         token: Option<&str>,
     ) -> Result<(bool, Stage, bool)> {
         let authority = self.authority.as_ref().map(AuthorityData::read).transpose().map_err(Failure::new)?;
-        let leaf =
-            |data: &Option<Data>, names| data.as_ref().map(|data| LeafData::read(data, names)).transpose();
-        let of_members = leaf(&self.members, Some(&self.names)).map_err(Failure::new)?;
-        let root = leaf(&self.root, None).map_err(Failure::new)?;
+        let leaf = |data: &Option<Data>, subject: &Subject| {
+            data.as_ref().map(|data| LeafData::read(data, subject)).transpose()
+        };
+        let of_members = leaf(&self.members, &Subject::Member(self.names.clone())).map_err(Failure::new)?;
+        let root = leaf(&self.root, &Subject::User("root".into())).map_err(Failure::new)?;
         let facts = authority.as_ref().and_then(|authority| authority.facts(false));
         let bundle =
             self.bundle.as_ref().map(|data| kvorum_tls::pem_fingerprint(&data["ca.crt"])).transpose()?;
@@ -58,15 +60,19 @@ impl Objects {
             authority: slot(facts),
             members: slot(of_members.as_ref().map(|(_, leaf)| leaf.clone())),
             root: slot(root.as_ref().map(|(_, leaf)| leaf.clone())),
+            users: BTreeMap::new(),
             bundle: slot(bundle),
         };
         let token = token.map(str::to_owned);
         let now = NOW;
-        let look = Look { held, members, settled: true, retain: true, token, overlap: 0, quiet: 0, now };
+        let users = BTreeSet::new();
+        let look =
+            Look { held, members, settled: true, users, retain: true, token, overlap: 0, quiet: 0, now };
         let content = Content {
             authority,
             members: of_members.map(|(data, _)| data),
             root: root.map(|(data, _)| data),
+            users: BTreeMap::new(),
         };
         self.own = own(self.own.take(), &content, NOW);
         let next = next(&look);
@@ -76,6 +82,7 @@ impl Objects {
         match target {
             Target::Authority => self.authority = Some(data),
             Target::Bundle => self.bundle = Some(data),
+            Target::User(_) => return Err(Failure::new("nobody is to have a certificate")),
             Target::Members => {
                 self.mount("member", &data)?;
                 self.members = Some(data);

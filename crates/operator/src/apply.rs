@@ -14,6 +14,7 @@ use kvorum_client::admin::{AdminClient, v1};
 use kvorum_crd::KvCluster;
 use serde_json::{Value, json};
 
+use crate::access::Sent;
 use crate::build::{Inputs, hash, tls_word};
 use crate::fence::{Disk, LogId, Retired, Version};
 use crate::memory::Memory;
@@ -82,6 +83,7 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
         | Step::Record(_)
         | Step::Forget(_) => Ok(()),
         Step::ApplyObjects => effects.apply_objects(memory).await,
+        Step::ApplyAccess { sent } => effects.declare(*sent, memory).await,
         Step::ApplyMonitor => effects.apply_monitor(memory).await,
         Step::DeleteMonitor { version } => {
             effects.delete::<PodMonitor>(&seen.name, version, DeleteParams::background()).await
@@ -245,6 +247,27 @@ impl Effects<'_> {
             }
         }
         outcome
+    }
+
+    /// Declares users and rights to the leader. What it refuses keeps no other step from being taken.
+    async fn declare(&self, sent: Sent, memory: &mut Memory) -> Result<(), ApplyError> {
+        let Some(declared) = &self.seen.declared else { return Ok(()) };
+        match self.leader()?.apply_access(declared.request()).await {
+            Ok(()) => {
+                memory.was_declared(sent);
+                Ok(())
+            }
+            Err(source) => {
+                let error = node_error("take what is declared of users and rights", source);
+                let said = error.to_string();
+                let said = said.trim_end_matches('.');
+                memory.was_not_declared(
+                    sent.fingerprint,
+                    format!("Users and rights are not declared: {said}. It is tried again."),
+                );
+                Err(error)
+            }
+        }
     }
 
     async fn apply_monitor(&self, memory: &mut Memory) -> Result<(), ApplyError> {

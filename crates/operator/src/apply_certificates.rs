@@ -3,7 +3,7 @@
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use kvorum_crd::Keep;
 use serde_json::{Map, Value, json};
@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use crate::apply::{ApplyError, kubernetes};
 use crate::build::belongs;
 use crate::certificates::{Change, Target, made};
+use crate::fence::Version;
 use crate::names::{self, FIELD_MANAGER};
 use crate::observe::{Secrets, Seen};
 
 /// What was done, as a sentence without its full stop.
 pub fn done(change: &Change, cluster: &str) -> String {
+    let user = |name: &str| names::user_tls(cluster, name);
     let (ca, members, root) = (names::ca(cluster), names::member_tls(cluster), names::root_tls(cluster));
     match change {
         Change::Found => format!("Made a CA in Secret {ca}"),
@@ -30,6 +32,14 @@ pub fn done(change: &Change, cluster: &str) -> String {
         Change::Members { renew: false } => format!("Wrote the CAs that are believed into Secret {members}"),
         Change::Root { renew: true } => format!("Made a certificate for root in Secret {root}"),
         Change::Root { renew: false } => format!("Wrote the CAs that are believed into Secret {root}"),
+        Change::Users(_) => format!("Wrote into Secret {ca} which users have certificates"),
+        Change::User { name, renew: true } => {
+            format!("Made a certificate for user {name} in Secret {}", user(name))
+        }
+        Change::User { name, renew: false } => {
+            format!("Wrote the CAs that are believed into Secret {}", user(name))
+        }
+        Change::Revoke { name } => format!("Deleted Secret {} of user {name}", user(name)),
         Change::Bundle => format!("Wrote the CAs that are believed into ConfigMap {ca}"),
     }
 }
@@ -48,12 +58,16 @@ pub async fn apply_change(
     let (target, data) = made(change, &secrets.content, &seen.name, &secrets.names, number, now)
         .map_err(|error| ApplyError::Certificate(error.to_string()))?;
     let found = secrets.found.iter().find(|(found, ..)| *found == target);
+    if let Change::Revoke { name } = change {
+        let Some((_, version, _)) = found else { return Ok(()) };
+        return delete(client, seen, &names::user_tls(&seen.name, name), version).await;
+    }
     let mut fields: Map<String, Value> = Map::new();
     for (key, text) in data {
         let value = if target == Target::Bundle { json!(text) } else { json!(ByteString(text.into_bytes())) };
         fields.insert(key, value);
     }
-    let mut object = belongs(&seen.cluster, &seen.name, &seen.namespace, name(target, &seen.name));
+    let mut object = belongs(&seen.cluster, &seen.name, &seen.namespace, name(&target, &seen.name));
     if target == Target::Authority && seen.cluster.spec.storage.when_deleted == Keep::Retain {
         // It stays with the claims, for the next KvCluster of this name.
         object["metadata"]["ownerReferences"] = Value::Null;
@@ -66,13 +80,21 @@ pub async fn apply_change(
         object["metadata"]["uid"] = json!(version.uid);
         object["metadata"]["resourceVersion"] = json!(version.resource_version);
     } else {
-        object["type"] = json!(kind(target));
+        object["type"] = json!(kind(&target));
     }
     object["data"] = Value::Object(fields);
     match target {
         Target::Bundle => write::<ConfigMap>(client, seen, object, found.is_some()).await,
         _ => write::<Secret>(client, seen, object, found.is_some()).await,
     }
+}
+
+async fn delete(client: &Client, seen: &Seen, name: &str, version: &Version) -> Result<(), ApplyError> {
+    let Version { uid, resource_version } = version.clone();
+    let exactly = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &seen.namespace);
+    let deleted = secrets.delete(name, &DeleteParams::default().preconditions(exactly)).await;
+    deleted.map(drop).map_err(|error| kubernetes(&format!("delete Secret {name}"), error))
 }
 
 async fn write<K>(client: &Client, seen: &Seen, object: Value, is_there: bool) -> Result<(), ApplyError>
@@ -96,20 +118,21 @@ where
     api.create(&params, &object).await.map(drop).map_err(|error| kubernetes(&context("create"), error))
 }
 
-fn name(target: Target, cluster: &str) -> String {
+fn name(target: &Target, cluster: &str) -> String {
     match target {
         Target::Authority | Target::Bundle => names::ca(cluster),
         Target::Members => names::member_tls(cluster),
         Target::Root => names::root_tls(cluster),
+        Target::User(user) => names::user_tls(cluster, user),
     }
 }
 
 /// A Secret's type; a ConfigMap has none.
-fn kind(target: Target) -> Option<&'static str> {
+fn kind(target: &Target) -> Option<&'static str> {
     match target {
         // Its pair may be missing, where the key of the old CA is lost.
         Target::Authority => Some("Opaque"),
-        Target::Members | Target::Root => Some("kubernetes.io/tls"),
+        Target::Members | Target::Root | Target::User(_) => Some("kubernetes.io/tls"),
         Target::Bundle => None,
     }
 }

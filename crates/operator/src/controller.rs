@@ -19,6 +19,7 @@ use kube::{Api, Client, Resource as _, ResourceExt as _};
 use kvorum_crd::{KvCluster, KvClusterStatus};
 use tokio::sync::{Mutex, watch};
 
+use crate::access::Issuers;
 use crate::apply::{ApplyError, apply, kubernetes};
 use crate::apply_certificates::{apply_change, done};
 use crate::memory::Memory;
@@ -49,6 +50,7 @@ pub struct Context {
     metrics: Metrics,
     events: Recorder,
     machines: Nodes,
+    issuers: Arc<Issuers>,
     /// Held for a moment only; each cluster's memory is locked while that cluster is looked at, so that
     /// none waits for another.
     clusters: std::sync::Mutex<Memories>,
@@ -80,12 +82,14 @@ impl Context {
         let events = Recorder::new(client.clone(), names::FIELD_MANAGER.into());
         let upgrades = std::sync::Mutex::new(Upgrades::new(Instant::now()));
         let machines = Nodes::watch(client.clone());
+        let issuers = Arc::new(Issuers::new(client.clone()));
         Context {
             client,
             options,
             metrics,
             events,
             machines,
+            issuers,
             clusters: std::sync::Mutex::default(),
             upgrades,
         }
@@ -93,7 +97,8 @@ impl Context {
 
     fn memory(&self, namespace: &str, name: &str) -> Arc<Mutex<Memory>> {
         let mut clusters = self.clusters.lock().expect("no thread panics while it holds this lock");
-        clusters.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
+        let memory = || Arc::new(Mutex::new(Memory::sharing(self.issuers.clone())));
+        clusters.entry((namespace.to_owned(), name.to_owned())).or_insert_with(memory).clone()
     }
 
     fn forget(&self, cluster: &Watched, namespace: &str, name: &str) {

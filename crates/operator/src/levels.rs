@@ -4,6 +4,9 @@
 /// The first release that knows a level, for each level. Whoever raises the level of the store adds a line.
 const LEVELS: &[(u32, Release)] = &[(1, [0, 1, 0]), (2, [0, 1, 0]), (3, [0, 1, 0])];
 
+/// From this level on members know users and rights.
+pub const AUTH: u32 = 3;
+
 /// Major, minor and patch.
 type Release = [u64; 3];
 
@@ -50,6 +53,7 @@ mod tests {
         let max: u32 = max.and_then(|text| text.parse().ok()).expect("the store has a level");
         let known: Vec<u32> = LEVELS.iter().map(|(level, _)| *level).collect();
         assert_eq!(known, (1..=max).collect::<Vec<_>>());
+        assert!(store.contains(&format!("AUTH: u32 = {AUTH};")));
         assert!(LEVELS.is_sorted_by_key(|(_, release)| *release), "a later level is of no earlier release");
     }
 

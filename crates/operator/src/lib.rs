@@ -5,6 +5,7 @@
 //! change at most beside the step.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod apply;
 mod apply_certificates;
 pub mod build;

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvorum_client::admin::AdminClient;
 use kvorum_client::{ConnectOptions, Connecting, Connector, Tcp};
 
+use crate::access::{Issuers, Sent};
 use crate::certificates::{Content, Own, own};
 use crate::names::PEER_PORT;
 
@@ -22,6 +24,9 @@ const UNASKED_LOOKS_MAX: u64 = 10;
 /// What Kubernetes has refused is not asked for again before.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 
+/// Users and rights that a leader has not taken are not declared again before. It may have handed over, so it is soon.
+const UNDECLARED_FOR: Duration = Duration::from_secs(5);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Memory {
@@ -29,6 +34,12 @@ pub struct Memory {
     through: Option<ConnectOptions>,
     /// What this operator shows, and whom it believes, once there is a CA.
     own: Option<Own>,
+    /// Who signs the tokens of ServiceAccounts, where users are looked after here.
+    issuers: Option<Arc<Issuers>>,
+    /// Users and rights as they were declared last.
+    declared: Option<Sent>,
+    /// Those that were not taken.
+    undeclared: Option<Undeclared>,
     /// How long a node may take to answer.
     answer_max: Duration,
     /// For each object that was applied, its hash and the version it had then.
@@ -43,6 +54,16 @@ pub struct Memory {
     nodes: BTreeMap<(String, Security), AdminClient>,
     /// Events that were published, so that a wait is told once.
     pub(crate) told: Option<String>,
+}
+
+/// A declaration of users and rights that was not taken.
+#[derive(Clone, Debug)]
+struct Undeclared {
+    fingerprint: u64,
+    /// It is not tried again before.
+    until: Instant,
+    /// Why, and what to do: whole sentences.
+    said: String,
 }
 
 /// An object that was refused.
@@ -76,10 +97,18 @@ impl Memory {
         Memory::new(Some(connect), answer_max)
     }
 
+    /// For an operator, which knows who signs tokens.
+    pub fn sharing(issuers: Arc<Issuers>) -> Memory {
+        Memory { issuers: Some(issuers), ..Memory::default() }
+    }
+
     fn new(through: Option<ConnectOptions>, answer_max: Duration) -> Memory {
         Memory {
             through,
             own: None,
+            issuers: None,
+            declared: None,
+            undeclared: None,
             answer_max,
             applied: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -119,6 +148,13 @@ impl Memory {
         }
     }
 
+    /// The same for its port for clients.
+    pub fn client_options(&self, address: &str, security: Security) -> Option<ConnectOptions> {
+        let options = self.connect_options(address, security)?;
+        let own = self.own.as_ref().filter(|_| security == Security::Tls && self.through.is_none());
+        Some(own.map_or_else(|| options.clone(), |own| options.clone().tls(own.as_root.clone())))
+    }
+
     /// The object is as it was applied, and nobody has touched it since.
     pub fn is_applied(&self, object: &'static str, hash: &str, version: &str) -> bool {
         self.applied.get(object).is_some_and(|(h, v)| h == hash && v == version)
@@ -139,6 +175,32 @@ impl Memory {
     pub fn refusal(&self, object: &'static str, hash: &str) -> Option<(&str, bool)> {
         let refused = self.refused.get(object).filter(|refused| refused.hash == hash)?;
         Some((&refused.said, refused.since.elapsed() >= REFUSED_FOR))
+    }
+
+    /// Who signs the tokens of ServiceAccounts; nothing where users are not looked after here.
+    pub fn issuers(&self) -> Option<Arc<Issuers>> {
+        self.issuers.clone()
+    }
+
+    /// Users and rights as they were declared last.
+    pub fn declared(&self) -> Option<Sent> {
+        self.declared
+    }
+
+    /// Why this declaration was not taken, while it is not tried again.
+    pub fn undeclared(&self, fingerprint: u64) -> Option<String> {
+        let undeclared = self.undeclared.as_ref().filter(|it| it.fingerprint == fingerprint);
+        undeclared.filter(|it| Instant::now() < it.until).map(|it| it.said.clone())
+    }
+
+    /// Remembers what was declared.
+    pub fn was_declared(&mut self, sent: Sent) {
+        (self.declared, self.undeclared) = (Some(sent), None);
+    }
+
+    /// Remembers what was not taken, or perhaps not: whatever else there is to do is done until it is tried again.
+    pub fn was_not_declared(&mut self, fingerprint: u64, said: String) {
+        self.undeclared = Some(Undeclared { fingerprint, until: Instant::now() + UNDECLARED_FOR, said });
     }
 
     /// For how long `what` has held; it is forgotten once it does not.

@@ -85,6 +85,11 @@ pub fn member_tls(cluster: &str) -> String {
     format!("{cluster}-member-tls")
 }
 
+/// The Secret with a user's certificate.
+pub fn user_tls(cluster: &str, user: &str) -> String {
+    format!("{cluster}-{user}-tls")
+}
+
 /// The Secret with root's certificate.
 pub fn root_tls(cluster: &str) -> String {
     format!("{cluster}-root-tls")

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kvorum_crd::{Keep, TlsMode};
 
+use crate::access::{AuthState, Sent};
 use crate::certificates::Report;
 use crate::fence::{Disk, LogId, Retired, Token, Version};
 use crate::names;
@@ -68,6 +69,8 @@ pub struct Observed {
     pub tls: TlsMode,
     /// What must be there before the first pods of a cluster can be made, as part of a sentence.
     pub tls_waits: Option<String>,
+    /// What is declared of users and rights; nothing where nobody has ever said anything of them.
+    pub access: Option<Access>,
     /// Why the image that the spec wants cannot run what the cluster has.
     pub image_refused: Option<String>,
     /// What the nodes that answered said, by ordinal.
@@ -134,6 +137,27 @@ impl Default for Wanted {
             when_deleted: Keep::Retain,
         }
     }
+}
+
+/// What the spec declares of users and rights, beside what is known of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A fingerprint of all that is declared; none where something of it cannot be read.
+    pub fingerprint: Option<u64>,
+    /// Nothing is declared.
+    pub is_empty: bool,
+    /// Rights are to count.
+    pub counts: bool,
+    /// They do, as far as is on record.
+    pub counted: bool,
+    /// They have been wanted for a moment only: what is missing may come at any time.
+    pub soon: bool,
+    /// What this operator declared last.
+    pub sent: Option<Sent>,
+    /// What could not be read: a sentence.
+    pub unread: Option<String>,
+    /// Why the members have just not taken this declaration: a sentence.
+    pub refused: Option<String>,
 }
 
 /// An object of somebody else under a name that this cluster needs.
@@ -329,6 +353,10 @@ pub struct Node {
     pub corrupt: BTreeSet<u64>,
     /// How it speaks TLS, if it does.
     pub tls: Option<NodeTls>,
+    /// Users and rights, as it has applied them.
+    pub auth: AuthState,
+    /// A token came that is signed by a key it does not know.
+    pub unknown_token_key: bool,
     /// Its alarms.
     pub alarms: Vec<String>,
     /// Why it answers its status and nothing else, and what to do; empty where it serves.

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kvorum_operator::certificates::{
     Authority, Ca, Change, Fingerprint, Held, Leaf, Look, Next, RENEWED_AHEAD, ROTATED_AHEAD, Report, Slot,
@@ -48,6 +48,7 @@ struct Keys {
     token: Option<String>,
     since: Option<i64>,
     goes: bool,
+    users: BTreeSet<String>,
 }
 
 impl Keys {
@@ -65,6 +66,7 @@ impl Keys {
             since: self.since,
             bundle: sha(&self.bundle()),
             goes_with_cluster: self.goes,
+            users: self.users.clone(),
         }
     }
 }
@@ -94,6 +96,7 @@ struct Sight {
     keys: Stored<Keys>,
     members: Stored<Shown>,
     root: Stored<Shown>,
+    users: BTreeMap<String, Stored<Shown>>,
     map: Stored<Bundle>,
     look: Look,
 }
@@ -103,11 +106,16 @@ struct World {
     keys: Stored<Keys>,
     members: Stored<Shown>,
     root: Stored<Shown>,
+    users: BTreeMap<String, Stored<Shown>>,
+    /// Who is to have a certificate.
+    entries: BTreeSet<String>,
     map: Stored<Bundle>,
     /// What each member has loaded.
     loaded: Vec<Shown>,
     silent: BTreeSet<usize>,
     token: Option<String>,
+    /// `NAME-ca` was lost, and with it who has certificates.
+    lost: bool,
     made: u8,
     now: i64,
 }
@@ -115,7 +123,8 @@ struct World {
 impl World {
     /// A cluster that was founded.
     fn founded() -> World {
-        let mut world = World { now: NOW, ..World::default() };
+        let users = ["orders", "web"].map(|name| (name.to_owned(), Stored::default())).into();
+        let mut world = World { now: NOW, users, ..World::default() };
         world.settle();
         let shown = world.members.value.clone().expect("it was made");
         world.loaded = vec![shown; 3];
@@ -149,12 +158,14 @@ impl World {
             authority: slot(&self.keys, Keys::facts),
             members: slot(&self.members, leaf),
             root: slot(&self.root, leaf),
+            users: self.users.iter().map(|(name, stored)| (name.clone(), slot(stored, leaf))).collect(),
             bundle: slot(&self.map, sha),
         };
         let look = Look {
             held,
             members: members.collect(),
             settled: true,
+            users: self.entries.clone(),
             retain: true,
             token: self.token.clone(),
             overlap: OVERLAP,
@@ -163,7 +174,8 @@ impl World {
         };
         let Stored { value, version } = &self.keys;
         let keys = Stored { value: value.clone(), version: *version };
-        Sight { keys, members: self.members.clone(), root: self.root.clone(), map: self.map.clone(), look }
+        let (members, root) = (self.members.clone(), self.root.clone());
+        Sight { keys, members, root, users: self.users.clone(), map: self.map.clone(), look }
     }
 
     /// `NAME-ca` is read last, maybe some time after the rest.
@@ -181,7 +193,9 @@ impl World {
     /// The write that was planned, for the versions that were seen.
     fn write(&mut self, sight: &Sight, change: &Change) {
         let before = sight.keys.value.clone().unwrap_or_default();
-        let number = self.number();
+        // Numbers of CAs and certificates are bytes; those of users do not matter.
+        let of_user = matches!(change, Change::User { .. } | Change::Users(_) | Change::Revoke { .. });
+        let number = if of_user { 0 } else { self.number() };
         let shown = |seen: &Option<Shown>, renew: bool| {
             let crossed = before.facts().stage() == Stage::Issue && before.crossed;
             let signer = before.signer.or(before.next).expect("it was planned").0;
@@ -206,6 +220,19 @@ impl World {
                 let value = shown(&sight.root.value, *renew);
                 return self.root.set(sight.root.version, value);
             }
+            Change::User { name, renew } => {
+                let seen = &sight.users[name];
+                let value = shown(&seen.value, *renew);
+                return self.users.get_mut(name).expect("it was seen").set(seen.version, value);
+            }
+            Change::Revoke { name } => {
+                let (stored, seen) = (self.users.get_mut(name).expect("it was seen"), &sight.users[name]);
+                if stored.version == seen.version {
+                    stored.delete();
+                }
+                return;
+            }
+            Change::Users(users) => Keys { users: users.clone(), ..before },
             Change::Bundle => return self.map.set(sight.map.version, before.bundle()),
             Change::Found => Keys { signer: new, since: Some(sight.look.now), ..Keys::default() },
             Change::Trust { lost: true, token } => {
@@ -217,6 +244,7 @@ impl World {
                 next: new,
                 crossed: true,
                 token: token.clone(),
+                users: before.users,
                 ..Keys::default()
             },
             Change::Mark => Keys { since: Some(sight.look.now), ..before },
@@ -254,6 +282,22 @@ impl World {
         }
     }
 
+    /// Who has a certificate, by the CA that signs, and who may have one.
+    fn check_users(&self) {
+        let keys = self.keys.value.clone().expect("it was made");
+        let signer = keys.signer.expect("it was made").0;
+        let has: BTreeSet<String> = self
+            .users
+            .iter()
+            .filter(|(_, stored)| stored.value.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
+        assert!(keys.users == self.entries && has.is_superset(&self.entries), "{self:?}");
+        assert!(self.lost || has == self.entries, "a certificate outlives its entry: {self:?}");
+        let mut shown = self.entries.iter().filter_map(|name| self.users[name].value.as_ref());
+        assert!(shown.all(|shown| shown.by == signer), "{self:?}");
+    }
+
     /// Everything works again: how a rotation ends.
     fn converge(&mut self) {
         self.silent.clear();
@@ -273,6 +317,7 @@ impl World {
         let sight = self.read();
         assert_eq!(next(&sight.look), Next { ready: true, ..Next::default() });
         assert!(self.loaded.iter().all(|shown| !shown.crossed && shown.bundle.len() == 1), "{self:?}");
+        self.check_users();
     }
 }
 
@@ -297,6 +342,8 @@ enum Event {
     LoseKeys,
     /// Somebody deletes another object.
     Lose(bool),
+    /// Somebody writes, or takes out, an entry with a certificate.
+    Entry(bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -310,6 +357,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..4_u8).prop_map(Event::Ask),
         1 => Just(Event::LoseKeys),
         1 => any::<bool>().prop_map(Event::Lose),
+        2 => any::<bool>().prop_map(Event::Entry),
     ]
 }
 
@@ -342,7 +390,16 @@ fn happens(world: &mut World, sights: &mut [Option<Sight>; 2], event: Event) {
         Event::Ask(token) => {
             world.token = Some(format!("urgent:{token}").split_off(if token > 1 { 7 } else { 0 }))
         }
-        Event::LoseKeys => world.keys.delete(),
+        Event::LoseKeys => {
+            world.lost = true;
+            world.keys.delete();
+        }
+        Event::Entry(orders) => {
+            let name = if orders { "orders" } else { "web" }.to_owned();
+            if !world.entries.remove(&name) {
+                world.entries.insert(name);
+            }
+        }
         Event::Lose(map) => {
             if map {
                 world.map.delete();

@@ -149,7 +149,7 @@ fn secrets_cannot_be_listed() {
             rules.into_iter().filter(|rule| list(&rule["resources"]).any(|one| one == "secrets"));
         of_secrets.flat_map(|rule| list(&rule["verbs"]).cloned().collect::<Vec<_>>()).collect::<Vec<Value>>()
     };
-    assert_eq!(verbs(&rendered_with("replicas=1")), ["get", "create", "patch"]);
+    assert_eq!(verbs(&rendered_with("replicas=1")), ["get", "create", "patch", "delete"]);
     assert!(verbs(&rendered_with("rbac.secrets=false")).is_empty());
 }
 

@@ -17,13 +17,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use self::operations::{Operations, Voter};
 pub use self::plan::Step;
+use crate::auth::{Access, permission_to_wire};
 use crate::channel::{Channel, MESSAGE_BYTES_MAX};
 use crate::connect::ConnectOptions;
 use crate::error::Tried;
 use crate::judge::{Fate, Next, Setback, judge};
 use crate::node::Node;
 use crate::rpc::{Rpc, send};
-use crate::{Client, Error};
+use crate::{Client, Error, KeyRange};
 
 /// How long a snapshot may pause between two chunks: the node may have to flush first.
 const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -79,6 +80,16 @@ pub struct SnapshotStream {
     endpoint: String,
 }
 
+/// A role as [`AdminClient::apply_access`] declares it. No range may be there twice.
+pub fn declared_role(
+    name: &str,
+    permissions: impl IntoIterator<Item = (KeyRange, Access)>,
+) -> v1::DeclaredRole {
+    let permissions = permissions.into_iter();
+    let permissions = permissions.map(|(keys, access)| permission_to_wire(keys, access)).collect();
+    v1::DeclaredRole { name: name.to_owned(), permissions }
+}
+
 macro_rules! admin {
     ($($method:ident($request:ident) -> $answer:ty, $timed:literal;)+) => {$(
         impl Rpc for v1::$request {
@@ -107,6 +118,7 @@ admin! {
     change_membership(ChangeMembershipRequest) -> v1::MembershipResponse, true;
     transfer_leader(TransferLeaderRequest) -> v1::TransferLeaderResponse, true;
     recover(RecoverRequest) -> v1::RecoverResponse, true;
+    apply_access(ApplyAccessRequest) -> v1::ApplyAccessResponse, true;
     snapshot(SnapshotRequest) -> Streaming<v1::SnapshotChunk>, false;
 }
 
@@ -228,6 +240,16 @@ impl AdminClient {
     /// # Errors
     /// See [`AdminClient`]. The node refuses while a majority lives, or a voter that answers has more.
     pub async fn recover(&self, request: v1::RecoverRequest) -> Result<(), Error> {
+        self.call(&request).await.map(drop)
+    }
+
+    /// Replaces all users, roles and rights that the operator declares, as one change. The leader takes it; the same
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// See [`AdminClient`]. The node refuses while a member does not know users, and where rights are to count without a
+    /// user `root` that has the role `root`.
+    pub async fn apply_access(&self, request: v1::ApplyAccessRequest) -> Result<(), Error> {
         self.call(&request).await.map(drop)
     }
 

@@ -1,6 +1,6 @@
 //! What the objects of a cluster's certificates hold, and what a change puts into them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kvorum_tls::make::{self, CA_LIFE, LEAF_LIFE, Made, MakeError, Subject};
@@ -21,6 +21,8 @@ const CROSS: &str = "cross.crt";
 const TOKEN: &str = "token";
 /// Since when what the present step publishes has been there, in seconds since 1970.
 const SINCE: &str = "since";
+/// The users for whom a Secret was begun, with commas in between.
+const USERS: &str = "users";
 
 /// An object's data, by key.
 pub type Data = BTreeMap<String, String>;
@@ -34,6 +36,8 @@ pub struct AuthorityData {
     cross: Option<String>,
     token: Option<String>,
     since: Option<i64>,
+    /// Users for whom a Secret was begun.
+    pub users: BTreeSet<String>,
 }
 
 impl fmt::Debug for AuthorityData {
@@ -58,7 +62,7 @@ impl fmt::Debug for LeafData {
 }
 
 /// Which object a change is written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// `NAME-ca`, the Secret.
     Authority,
@@ -66,6 +70,8 @@ pub enum Target {
     Members,
     /// `NAME-root-tls`.
     Root,
+    /// `NAME-USER-tls`.
+    User(String),
     /// `NAME-ca`, the ConfigMap.
     Bundle,
 }
@@ -79,6 +85,8 @@ pub struct Content {
     pub members: Option<LeafData>,
     /// Of `NAME-root-tls`.
     pub root: Option<LeafData>,
+    /// Of `NAME-USER-tls`, by the user.
+    pub users: BTreeMap<String, LeafData>,
 }
 
 /// Why a change cannot be made.
@@ -114,6 +122,7 @@ impl AuthorityData {
             cross: text(CROSS),
             token: text(TOKEN),
             since: text(SINCE).and_then(|text| text.parse().ok()),
+            users: text(USERS).iter().flat_map(|text| text.split(',')).map(str::to_owned).collect(),
         };
         if read.signer.is_none() && read.next.is_none() {
             return Err("it holds no CA".into());
@@ -133,7 +142,10 @@ impl AuthorityData {
             pairs.map(|(key, text)| (key.to_owned(), text)).collect::<Vec<_>>()
         };
         let texts = [(OLD, self.old.clone()), (CROSS, self.cross.clone()), (TOKEN, self.token.clone())];
-        let texts = texts.into_iter().chain([(SINCE, self.since.map(|since| since.to_string()))]);
+        let users: Vec<&str> = self.users.iter().map(String::as_str).collect();
+        let users = (!users.is_empty()).then(|| users.join(","));
+        let since = self.since.map(|since| since.to_string());
+        let texts = texts.into_iter().chain([(SINCE, since), (USERS, users)]);
         let texts = texts.filter_map(|(key, text)| Some((key.to_owned(), text?)));
         let pairs = pair(&self.signer, CERTIFICATE, KEY).into_iter();
         pairs.chain(pair(&self.next, NEXT_CERTIFICATE, NEXT_KEY)).chain(texts).collect()
@@ -170,6 +182,7 @@ impl AuthorityData {
             since: self.since,
             bundle: pem_fingerprint(&self.bundle()).ok()?,
             goes_with_cluster,
+            users: self.users.clone(),
         })
     }
 
@@ -179,23 +192,24 @@ impl AuthorityData {
 }
 
 impl LeafData {
-    /// Reads it, and checks that it all fits together. `names`: a member's, or else root's.
+    /// Reads it, and checks that it all fits together. `subject`: whose it should be.
     ///
     /// # Errors
     /// What is wrong with it, as part of a sentence.
-    pub fn read(data: &Data, names: Option<&[String]>) -> Result<(LeafData, Leaf), String> {
+    pub fn read(data: &Data, subject: &Subject) -> Result<(LeafData, Leaf), String> {
         let text = |key: &str| data.get(key).cloned().ok_or_else(|| format!("it has no {key}"));
         let read = LeafData { certificate: text(CERTIFICATE)?, key: text(KEY)?, bundle: text(BUNDLE)? };
-        let checked = match names {
-            Some(_) => check_member(&read.bundle, &read.certificate, &read.key),
-            None => check_pair(&read.bundle, &read.certificate, &read.key),
+        let checked = match subject {
+            Subject::Member(_) => check_member(&read.bundle, &read.certificate, &read.key),
+            Subject::User(_) | Subject::Operator => check_pair(&read.bundle, &read.certificate, &read.key),
         };
         checked.map_err(|error| error.to_string())?;
         let all = Facts::all_of_pem(&read.certificate).map_err(|error| error.to_string())?;
         let facts = all.first().ok_or("it has no certificate")?;
-        let fits = match names {
-            Some(names) => facts.identity() == Identity::Member && facts.names == names,
-            None => facts.identity() == Identity::User(ROOT.to_owned()),
+        let fits = match subject {
+            Subject::Member(names) => facts.identity() == Identity::Member && facts.names == *names,
+            Subject::User(name) => facts.identity() == Identity::User(name.clone()),
+            Subject::Operator => facts.identity() == Identity::Operator,
         };
         let fingerprint = pem_leaf_fingerprint(&read.certificate).map_err(|error| error.to_string())?;
         let leaf = Leaf {
@@ -244,13 +258,15 @@ pub fn made(
             let (next, old) = (Some(ca()?), Some(old.ok_or(Unmade::Changed)?));
             AuthorityData { next, old, token: token.clone(), ..AuthorityData::default() }
         }
+        Change::Users(users) => AuthorityData { users: users.clone(), ..authority()? },
         Change::Trust { lost: false, token } => {
             let (before, next) = (authority()?, ca()?);
+            let users = before.users;
             let signer = before.signer.ok_or(Unmade::Changed)?;
             let urgent = token.as_ref().is_some_and(|token| token.starts_with(URGENT));
             let cross = if urgent { None } else { Some(make::cross(&signer, &next)?) };
             let (signer, next) = (Some(signer), Some(next));
-            AuthorityData { signer, next, cross, token: token.clone(), ..AuthorityData::default() }
+            AuthorityData { signer, next, cross, token: token.clone(), users, ..AuthorityData::default() }
         }
         Change::Mark => AuthorityData { since: Some(now), ..authority()? },
         Change::Issue => {
@@ -262,12 +278,14 @@ pub fn made(
                 old,
                 cross: before.cross,
                 token: before.token,
+                users: before.users,
                 ..AuthorityData::default()
             }
         }
         Change::Drop => {
             let before = authority()?;
-            AuthorityData { signer: before.signer, token: before.token, ..AuthorityData::default() }
+            let (signer, token, users) = (before.signer, before.token, before.users);
+            AuthorityData { signer, token, users, ..AuthorityData::default() }
         }
         Change::Own => authority()?,
         Change::Members { renew } => {
@@ -280,6 +298,13 @@ pub fn made(
             return leaf(&authority()?, content.root.as_ref(), *renew, &subject)
                 .map(|data| (Target::Root, data));
         }
+        Change::User { name, renew } => {
+            let subject = Subject::User(name.clone());
+            return leaf(&authority()?, content.users.get(name), *renew, &subject)
+                .map(|data| (Target::User(name.clone()), data));
+        }
+        // It is deleted, and nothing is put into it.
+        Change::Revoke { name } => return Ok((Target::User(name.clone()), Data::new())),
         Change::Bundle => return Ok((Target::Bundle, [(BUNDLE.to_owned(), authority()?.bundle())].into())),
     };
     Ok((Target::Authority, changed.data()))
@@ -333,13 +358,19 @@ mod tests {
     #[test]
     fn a_rotation_writes_what_it_reads() {
         let names = leaf_names("demo", "shop", "cluster.local");
+        let (member, root) = (Subject::Member(names.clone()), Subject::User(ROOT.into()));
         let mut content = Content::default();
         let mut write = |change: Change| {
             let (target, data) = made(&change, &content, "demo", &names, 7, NOW).unwrap();
             match target {
                 Target::Authority => content.authority = Some(AuthorityData::read(&data).unwrap()),
-                Target::Members => content.members = Some(LeafData::read(&data, Some(&names)).unwrap().0),
-                Target::Root => content.root = Some(LeafData::read(&data, None).unwrap().0),
+                Target::Members => content.members = Some(LeafData::read(&data, &member).unwrap().0),
+                Target::Root => content.root = Some(LeafData::read(&data, &root).unwrap().0),
+                Target::User(name) => {
+                    let read = LeafData::read(&data, &Subject::User(name.clone())).unwrap();
+                    assert!(read.1.fits && !LeafData::read(&data, &root).unwrap().1.fits);
+                    content.users.insert(name, read.0);
+                }
                 Target::Bundle => assert_eq!(data[BUNDLE], content.authority.as_ref().unwrap().bundle()),
             }
             let authority = content.authority.clone().unwrap().facts(false).unwrap();
@@ -347,13 +378,15 @@ mod tests {
                 let data =
                     [(CERTIFICATE, &members.certificate), (KEY, &members.key), (BUNDLE, &members.bundle)];
                 let data: Data = data.map(|(key, text)| (key.to_owned(), text.clone())).into();
-                LeafData::read(&data, Some(&names)).unwrap().1
+                LeafData::read(&data, &member).unwrap().1
             });
             (authority, members)
         };
         write(Change::Found);
         write(Change::Root { renew: true });
         write(Change::Bundle);
+        write(Change::Users(["orders".to_owned(), "web".to_owned()].into()));
+        write(Change::User { name: "orders".into(), renew: true });
         let (first, members) = write(Change::Members { renew: true });
         let leaf = members.unwrap();
         assert_eq!(
@@ -379,6 +412,8 @@ mod tests {
         let (_, members) = write(Change::Members { renew: false });
         let last = members.unwrap();
         assert_eq!((last.fingerprint, last.crossed, last.bundle), (new.fingerprint, false, settled.bundle));
+        let users: Vec<&str> = settled.users.iter().map(String::as_str).collect();
+        assert_eq!(users, ["orders", "web"], "a rotation forgets nobody");
         // The Secret is lost.
         let (lost, _) = write(Change::Trust { lost: true, token: None });
         assert_eq!((lost.stage(), lost.signer), (Stage::Trust, None));
@@ -401,10 +436,10 @@ mod tests {
         assert!(!format!("{authority:?}").contains("PRIVATE"));
         let content = Content { authority, ..Content::default() };
         let (_, mut leaf) = made(&Change::Members { renew: true }, &content, "demo", &names, 1, NOW).unwrap();
-        assert!(LeafData::read(&leaf, Some(&names)).unwrap().1.fits);
+        assert!(LeafData::read(&leaf, &Subject::Member(names.clone())).unwrap().1.fits);
         let elsewhere = leaf_names("demo", "other", "cluster.local");
-        assert!(!LeafData::read(&leaf, Some(&elsewhere)).unwrap().1.fits, "it is for other names");
+        assert!(!LeafData::read(&leaf, &Subject::Member(elsewhere)).unwrap().1.fits, "it is for other names");
         leaf.insert(BUNDLE.into(), other[CERTIFICATE].clone());
-        assert!(LeafData::read(&leaf, Some(&names)).is_err(), "its CA is not beside it");
+        assert!(LeafData::read(&leaf, &Subject::Member(names.clone())).is_err(), "its CA is not beside it");
     }
 }

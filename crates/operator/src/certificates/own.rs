@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kvorum_client::Tls;
+use kvorum_tls::ROOT;
 use kvorum_tls::make::{self, Made, Subject};
 
 use super::content::Content;
@@ -18,8 +19,12 @@ const RENEWED_AFTER: i64 = 12 * 3600;
 pub struct Own {
     /// With it members are dialled.
     pub tls: Tls,
+    /// With it they are asked as by a client, who must be somebody once rights count.
+    pub as_root: Tls,
     /// What is shown.
     shown: Made,
+    /// What is shown on the port for clients.
+    root: Made,
     /// The CAs that are believed, the one that signs first.
     bundle: String,
     /// When it was made, in seconds since 1970.
@@ -47,15 +52,17 @@ pub fn own(before: Option<Own>, content: &Content, now: i64) -> Option<Own> {
     let signer = authority.signer()?;
     let bundle = format!("{}{}{of_members}", signer.certificate, authority.bundle());
     let before = before.filter(|before| now - before.made < RENEWED_AFTER);
-    let (shown, made) = match before {
+    let leaf = |subject: Subject| make::leaf(signer, &subject, LIFE).ok();
+    let (shown, root, made) = match before {
         Some(before) if before.bundle == bundle => return Some(before),
         // Members do not believe the next CA before they have its bundle.
-        Some(before) if authority.lost_its_signer() => (before.shown, before.made),
-        _ => (make::leaf(signer, &Subject::Operator, LIFE).ok()?, now),
+        Some(before) if authority.lost_its_signer() => (before.shown, before.root, before.made),
+        _ => (leaf(Subject::Operator)?, leaf(Subject::User(ROOT.into()))?, now),
     };
-    let pair = (shown.certificate.as_bytes(), shown.key.as_bytes());
-    let tls = Tls::pem(bundle.as_bytes(), Some(pair)).ok()?;
-    Some(Own { tls, shown, bundle, made })
+    let tls = |made: &Made| {
+        Tls::pem(bundle.as_bytes(), Some((made.certificate.as_bytes(), made.key.as_bytes()))).ok()
+    };
+    Some(Own { tls: tls(&shown)?, as_root: tls(&root)?, shown, root, bundle, made })
 }
 
 #[cfg(test)]
@@ -73,7 +80,7 @@ mod tests {
         let (_, data) = made(change, &content, "demo", &names, 7, NOW).unwrap();
         match change {
             Change::Members { .. } => {
-                content.members = Some(LeafData::read(&data, Some(&names)).unwrap().0);
+                content.members = Some(LeafData::read(&data, &Subject::Member(names)).unwrap().0);
             }
             _ => content.authority = Some(AuthorityData::read(&data).unwrap()),
         }

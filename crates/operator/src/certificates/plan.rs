@@ -4,6 +4,8 @@
 //! stands beside the old one, whose key still signs. **Issue**: the new one signs, and the old one's key is gone.
 //! **Drop**: the old one is gone. A silent member stops it where both are believed, which harms nobody.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 /// A SHA-256, by which operator and members speak of bundles and certificates.
 pub type Fingerprint = [u8; 32];
 
@@ -67,6 +69,8 @@ pub struct Authority {
     pub bundle: Fingerprint,
     /// It goes with the KvCluster.
     pub goes_with_cluster: bool,
+    /// The users for whom a Secret with a certificate was begun, and may be there.
+    pub users: BTreeSet<String>,
 }
 
 /// How far the replacement of the CA is.
@@ -122,6 +126,8 @@ pub struct Held {
     pub members: Slot<Leaf>,
     /// `NAME-root-tls`.
     pub root: Slot<Leaf>,
+    /// The Secrets with certificates of users, by their names: of those that are wanted, and of those that were begun.
+    pub users: BTreeMap<String, Slot<Leaf>>,
     /// The ConfigMap: the SHA-256 of the CAs in it.
     pub bundle: Slot<Fingerprint>,
 }
@@ -148,6 +154,8 @@ pub struct Look {
     pub members: Vec<(String, Option<Report>)>,
     /// No membership step is under way.
     pub settled: bool,
+    /// The users who are to have a certificate.
+    pub users: BTreeSet<String>,
     /// `NAME-ca` is to stay when the KvCluster goes.
     pub retain: bool,
     /// The token of a rotation that a person asks for.
@@ -189,6 +197,21 @@ pub enum Change {
     Root {
         /// With a new certificate and key.
         renew: bool,
+    },
+    /// Write down in `NAME-ca` for whom certificates are begun, before the first is made and after the last is gone: no
+    /// Secret is found again that nobody knows the name of.
+    Users(BTreeSet<String>),
+    /// Write a user's Secret.
+    User {
+        /// His name.
+        name: String,
+        /// With a new certificate and key.
+        renew: bool,
+    },
+    /// Delete a user's Secret.
+    Revoke {
+        /// His name.
+        name: String,
     },
     /// Write the ConfigMap.
     Bundle,
@@ -236,10 +259,13 @@ pub fn next(look: &Look) -> Next {
         return Next { change: Some(change), problem: broken(held), ..Next::default() };
     };
     let written = written(look, authority);
+    // Somebody else's Secret keeps one user from his certificate, and nobody else.
+    let withheld = look.users.iter().find_map(|name| held.users.get(name).and_then(said));
+    let withheld = withheld.map(|said| Problem { reason: "Withheld", message: said.to_owned() });
     let mut next = Next {
         ready: held.members.there().is_some() && held.root.there().is_some(),
         stage: authority.stage(),
-        problem: broken(held),
+        problem: broken(held).or(withheld),
         ..Next::default()
     };
     if let Some(change) = written {
@@ -291,7 +317,35 @@ fn written(look: &Look, authority: &Authority) -> Option<Change> {
     if let Some(renew) = is_due(look, authority, &look.held.root) {
         return Some(Change::Root { renew });
     }
-    (look.held.bundle.there() != Some(&authority.bundle)).then_some(Change::Bundle)
+    if look.held.bundle.there() != Some(&authority.bundle) {
+        return Some(Change::Bundle);
+    }
+    users(look, authority)
+}
+
+/// What follows for users.
+fn users(look: &Look, authority: &Authority) -> Option<Change> {
+    let (wanted, begun) = (&look.users, &authority.users);
+    if !wanted.is_subset(begun) {
+        return Some(Change::Users(wanted | begun));
+    }
+    let slot = |name: &String| look.held.users.get(name);
+    let ours = |name: &&String| slot(name).is_some_and(|slot| said(slot).is_none());
+    for name in wanted.iter().filter(ours) {
+        if let Some(renew) = slot(name).and_then(|slot| is_due(look, authority, slot)) {
+            return Some(Change::User { name: name.clone(), renew });
+        }
+    }
+    let mut gone = BTreeSet::new();
+    for name in begun - wanted {
+        match slot(&name) {
+            Some(Slot::There(_) | Slot::Broken(_)) => return Some(Change::Revoke { name }),
+            Some(Slot::Absent | Slot::Withheld(_)) => _ = gone.insert(name),
+            // It was not looked for.
+            None => {}
+        }
+    }
+    (!gone.is_empty()).then(|| Change::Users(begun - &gone))
 }
 
 /// Whether a Secret is to be written, and then whether with a new certificate.

@@ -1,5 +1,6 @@
 //! All reads: Kubernetes' objects, uncached, and every node's `admin.v1.Status`.
 
+mod access;
 mod growth;
 mod lasting;
 mod machines;
@@ -22,6 +23,7 @@ use kube::{Api, Client, ResourceExt as _};
 use kvorum_crd::{KvCluster, KvClusterSpec, Node, TlsMode};
 use rand::Rng as _;
 
+use crate::access::Declared;
 use crate::build::{Inputs, Template, bytes};
 use crate::levels;
 use crate::memory::Memory;
@@ -62,6 +64,8 @@ pub struct Seen {
     pub ways: BTreeMap<u32, Way>,
     /// What was seen of TLS.
     pub tls: Tls,
+    /// What is declared of users and rights.
+    pub declared: Option<Declared>,
     /// The image that is on record for a spec that names none.
     pub pinned_image: String,
     /// The pod template that is wanted.
@@ -108,7 +112,10 @@ pub async fn observe(
     let image = cluster.spec.image.as_ref().unwrap_or(&pinned);
     let now = Timestamp::now().as_second();
     let secrets = match memory.keeps_certificates() && tls::concerns(&cluster, &objects) {
-        true => Some(read_secrets(client, namespace, &owner, &options.cluster_domain).await),
+        true => {
+            let users = tls::users(&cluster);
+            Some(read_secrets(client, namespace, &owner, &options.cluster_domain, &users).await)
+        }
         false => None,
     };
     if let Some(secrets) = &secrets {
@@ -137,6 +144,8 @@ pub async fn observe(
     // Members that are there go on, whatever becomes of their certificates.
     let founded = observed.cluster_id.is_some();
     let bare = tls.mode() != TlsMode::Disabled && !tls.next.ready && !founded;
+    let (declared, access) = access::look(&cluster, namespace, name, &observed.nodes, memory).await.unzip();
+    observed.access = access;
     observed.tls_waits = bare.then(|| "the certificates".to_owned());
     let confirmed = View::of(&observed).is_some();
     let leaderless = memory.lasts("leaderless", observed.cluster_id.is_some() && !confirmed);
@@ -146,6 +155,7 @@ pub async fn observe(
         observed,
         ways,
         tls,
+        declared: declared.flatten(),
         template: made.template,
         update_pending,
         size: made.size,
@@ -219,6 +229,7 @@ fn observed(
         growth,
         tls: inputs.tls,
         tls_waits: None,
+        access: None,
         image_refused: levels::too_old(inputs.image, level),
         cluster_id: status.cluster_id.as_deref().and_then(names::unhex),
         step: status.step.as_ref().and_then(Risky::read),

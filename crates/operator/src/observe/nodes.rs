@@ -10,6 +10,7 @@ use kvorum_client::{Client, ConnectOptions};
 use kvorum_crd::TlsMode;
 
 use super::tls;
+use crate::access::AuthState;
 use crate::certificates::Report;
 use crate::fence::LogId;
 use crate::memory::{Memory, Security};
@@ -69,15 +70,16 @@ pub async fn ask(pods: &BTreeMap<u32, Pod>, namespace: &str, name: &str, memory:
         }
         if let Some(node) = node {
             nodes.insert(ordinal, node);
-            admins.insert(ordinal, memory.node(address, security));
+            admins
+                .insert(ordinal, (memory.node(address, security), memory.client_options(address, security)));
         }
     }
     let mut reached = BTreeSet::new();
     if !nodes.values().any(|node: &Node| node.confirmed) {
         let members = nodes.iter_mut().filter(|(_, node)| node.is_voter()).filter_map(|(ordinal, node)| {
-            let admin = admins.get(ordinal).copied().flatten()?;
+            let (admin, options) = admins.get(ordinal)?;
             let client_address = names::address(name, namespace, *ordinal, CLIENT_PORT);
-            Some((node, admin, client_address, ways.get(ordinal)?.options.clone()))
+            Some((node, (*admin)?, client_address, options.clone()?))
         });
         let told = members.map(async |(node, admin, address, options)| {
             let (confirmed, theirs) = tokio::join!(confirms(admin), reached_by(address, options));
@@ -150,6 +152,12 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         feature_level: status.feature_level.max(1),
         corrupt: status.corrupt_node_ids.into_iter().collect(),
         tls: status.tls.as_ref().map(node_tls),
+        auth: AuthState {
+            incarnation: status.incarnation,
+            revision: status.auth_revision,
+            hash: status.auth_hash,
+        },
+        unknown_token_key: status.unknown_token_key,
         alarms: status.alarms,
         status_only: status.status_only,
         went_back: status.disk_went_back,

@@ -1,10 +1,12 @@
 //! A cluster's certificates, as Kubernetes has them. They are read by their names: the operator may not list Secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use kvorum_tls::pem_fingerprint;
+use kvorum_tls::make::Subject;
+use kvorum_tls::{ROOT, pem_fingerprint};
 
 use super::owner::Owner;
 use super::read;
@@ -36,15 +38,31 @@ struct Object {
     has_controller: bool,
 }
 
-/// Reads them. `NAME-ca` comes last: whatever else is older than what that says is refused when it is written.
-pub async fn read_secrets(client: &Client, namespace: &str, owner: &Owner<'_>, domain: &str) -> Secrets {
+/// Reads them. `NAME-ca` comes last: whatever else is older than what that says is refused when it is written. `users`: who
+/// is to have a certificate.
+pub async fn read_secrets(
+    client: &Client,
+    namespace: &str,
+    owner: &Owner<'_>,
+    domain: &str,
+    users: &BTreeSet<String>,
+) -> Secrets {
     let name = owner.name;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let (members, root, ca) = (names::member_tls(name), names::root_tls(name), names::ca(name));
     let (members, root, map) =
         tokio::join!(secrets.get_opt(&members), secrets.get_opt(&root), maps.get_opt(&ca));
-    let authority = secrets.get_opt(&ca).await;
+    let mut authority = secrets.get_opt(&ca).await;
+    let (users, mut user_slots) = (users | &begun(&authority), Vec::new());
+    if !users.is_empty() {
+        let read = users.iter().map(async |user| {
+            let found = secrets.get_opt(&names::user_tls(name, user)).await;
+            (user.clone(), secret(found, owner))
+        });
+        user_slots = join_all(read).await;
+        authority = secrets.get_opt(&ca).await;
+    }
     let names = leaf_names(name, namespace, domain);
 
     let mut found = Vec::new();
@@ -59,6 +77,7 @@ pub async fn read_secrets(client: &Client, namespace: &str, owner: &Owner<'_>, d
     keep(Target::Members, &members);
     keep(Target::Root, &root);
     keep(Target::Bundle, &map);
+    user_slots.iter().for_each(|(user, slot)| keep(Target::User(user.clone()), slot));
 
     let read = |object: &Object| {
         let data = AuthorityData::read(&object.data)?;
@@ -67,17 +86,44 @@ pub async fn read_secrets(client: &Client, namespace: &str, owner: &Owner<'_>, d
     };
     let (authority, authority_facts) = parsed(authority, &format!("Secret {ca}"), read);
     let member_secret = format!("Secret {}", names::member_tls(name));
-    let read = |object: &Object| LeafData::read(&object.data, Some(&names));
+    let subject = Subject::Member(names.clone());
+    let read = |object: &Object| LeafData::read(&object.data, &subject);
     let (members, members_facts) = parsed(members, &member_secret, read);
-    let read = |object: &Object| LeafData::read(&object.data, None);
+    let subject = Subject::User(ROOT.to_owned());
+    let read = |object: &Object| LeafData::read(&object.data, &subject);
     let (root, root_facts) = parsed(root, &format!("Secret {}", names::root_tls(name)), read);
     let (_, bundle) = parsed(map, &format!("ConfigMap {ca}"), |object| Ok(((), bundle_of(object)?)));
+    let (mut users, mut users_facts) = (BTreeMap::new(), BTreeMap::new());
+    for (user, slot) in user_slots {
+        let (what, subject) =
+            (format!("Secret {}", names::user_tls(name, &user)), Subject::User(user.clone()));
+        let read = |object: &Object| LeafData::read(&object.data, &subject);
+        let (data, facts) = parsed(slot, &what, read);
+        users.extend(data.map(|data| (user.clone(), data)));
+        users_facts.insert(user, facts);
+    }
     Secrets {
-        held: Held { authority: authority_facts, members: members_facts, root: root_facts, bundle },
-        content: Content { authority, members, root },
+        held: Held {
+            authority: authority_facts,
+            members: members_facts,
+            root: root_facts,
+            users: users_facts,
+            bundle,
+        },
+        content: Content { authority, members, root, users },
         found,
         names,
     }
+}
+
+/// The users for whom a Secret may be there.
+fn begun(authority: &Result<Option<Secret>, kube::Error>) -> BTreeSet<String> {
+    let Ok(Some(secret)) = authority else { return BTreeSet::new() };
+    let text = |(key, bytes): (&String, &k8s_openapi::ByteString)| {
+        Some((key.clone(), String::from_utf8(bytes.0.clone()).ok()?))
+    };
+    let data = secret.data.iter().flatten().filter_map(text).collect();
+    AuthorityData::read(&data).map(|data| data.users).unwrap_or_default()
 }
 
 fn bundle_of(object: &Object) -> Result<Fingerprint, String> {

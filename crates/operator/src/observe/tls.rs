@@ -89,6 +89,7 @@ pub fn look(
             held: secrets.held.clone(),
             members: reports,
             settled,
+            users: users(cluster),
             retain: cluster.spec.storage.when_deleted == Keep::Retain,
             token: cluster.annotations().get(names::ROTATE_CA).cloned().filter(|token| !token.is_empty()),
             overlap: overlap(cluster),
@@ -105,6 +106,12 @@ pub fn look(
     };
     let speak = speak(cluster.spec.tls.mode, on_record(objects), next.ready, &members);
     Tls { speak: Some(speak), secrets, next, failed: None }
+}
+
+/// Who is to have a certificate.
+pub fn users(cluster: &KvCluster) -> BTreeSet<String> {
+    let entries = cluster.spec.access.iter().filter(|entry| entry.certificate);
+    entries.map(|entry| entry.name.clone()).collect()
 }
 
 /// How long both CAs are believed, in seconds.

@@ -3,6 +3,7 @@
 //! Architecture invariants: there is no client and no clock here; at most one risky step is under way;
 //! a risky step is recorded before it is taken, and taken only while it would still be planned.
 
+mod access;
 mod bootstrap;
 mod deletion;
 mod join;
@@ -57,6 +58,8 @@ pub enum About {
     Storage,
     /// An object of somebody else under a name that the cluster needs.
     Name,
+    /// Users and rights.
+    Access,
 }
 
 /// A step that was decided on, before it is recorded.
@@ -104,7 +107,7 @@ pub fn plan(observed: &Observed) -> Plan {
     let mut notes = Notes::default();
     let (decision, reason) = match decide(observed, &mut notes) {
         Some(decided) => decided,
-        None => (Decision::Safe(Step::Rest), rest(observed).to_owned()),
+        None => (Decision::Safe(Step::Rest), rest(observed, &notes).to_owned()),
     };
     if observed.wanted.paused && !observed.deleting {
         let reason = "Nothing is done while spec.paused is true.".to_owned();
@@ -124,8 +127,12 @@ pub fn plan(observed: &Observed) -> Plan {
 /// Nothing is to be done, though not all is as the spec wants it.
 pub const WHAT_CAN_BE: &str = "All is done that can be; the condition Degraded says what of the spec cannot.";
 
-fn rest(observed: &Observed) -> &'static str {
+/// The same, where only users and rights are not as the spec wants them.
+const WHAT_CAN_BE_OF_RIGHTS: &str = "All is done that can be; the condition AccessProblem says why users and rights are not as the spec wants them.";
+
+fn rest(observed: &Observed, notes: &Notes) -> &'static str {
     match observed.refused.is_empty() && observed.image_refused.is_none() {
+        true if notes.0.iter().any(|note| note.about == About::Access) => WHAT_CAN_BE_OF_RIGHTS,
         true => "All is as the spec wants.",
         false => WHAT_CAN_BE,
     }
@@ -149,6 +156,9 @@ fn decide(observed: &Observed, notes: &mut Notes) -> Decided {
 
 /// What is done while a quorum has confirmed its leader, in the order of urgency.
 fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
+    if let Some(declared) = access::next(view, notes) {
+        return Some(declared);
+    }
     if view.membership.configs.len() != 1 {
         return wait(
             "Waiting until the leader has completed a change of the membership that is under way. If this stays, a \
@@ -170,6 +180,7 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
         .or_else(|| scale::up(view, notes))
         .or_else(|| monitor::next(view.observed))
         .or_else(|| absent(view))
+        .or_else(|| access::soon(view))
         .or_else(|| unserved(view.observed))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kvorum_crd::KvClusterStatus;
 
+use super::access;
 use super::degraded::degraded;
 use super::quorum::{QUORUM_LOST_AFTER, quorum};
 use super::tls;
@@ -48,6 +49,7 @@ pub fn verdicts(made: &Made) -> Vec<Verdict> {
         storage(plan),
         name_taken(plan),
         tls::problem(seen, made.now),
+        access::problem(plan, outcome),
         update_pending(seen),
         paused(seen),
     ]

@@ -9,11 +9,16 @@ use crate::names;
 use crate::observe::Seen;
 use crate::observed::{Monitor, Observed};
 use crate::plan::{About, Plan};
+use crate::step::Step;
 
 /// The first of what is wrong, the gravest first.
 pub fn degraded(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>) -> Verdict {
     let observed = &seen.observed;
-    if let Err(error @ (ApplyError::Kubernetes { .. } | ApplyError::Node { .. })) = outcome {
+    // The condition AccessProblem speaks of users and rights.
+    let declares = matches!(plan.step, Step::ApplyAccess { .. });
+    if let Err(error @ (ApplyError::Kubernetes { .. } | ApplyError::Node { .. })) = outcome
+        && !declares
+    {
         return verdict(
             "Degraded",
             true,

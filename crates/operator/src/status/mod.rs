@@ -1,5 +1,6 @@
 //! What the status says: a pure function of what was seen and what was done.
 
+mod access;
 mod conditions;
 mod degraded;
 mod quorum;
@@ -46,6 +47,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         following: following(seen, plan, &old),
         volume_size: volume_size(observed).or(old.volume_size.clone()),
         tls: tls::tls(seen, old.tls.as_ref()),
+        auth: old.auth.clone(),
         members,
         conditions: Vec::new(),
     };
@@ -54,6 +56,7 @@ pub fn status(seen: &Seen, plan: &Plan, outcome: &Result<(), ApplyError>, now: T
         Step::RaiseIncarnation { to, token } if done => {
             (new.incarnation, new.recovery) = (Some(*to as i64), Some(token.to_string()));
         }
+        Step::ApplyAccess { .. } if done => new.auth = access::recorded(observed),
         Step::DropToken if done => new.recovery = None,
         // Whoever is of a later incarnation was not recovered by that token.
         _ if new.incarnation != old.incarnation => new.recovery = None,
@@ -205,6 +208,7 @@ mod tests {
             observed,
             ways: BTreeMap::new(),
             tls: crate::observe::Tls::default(),
+            declared: None,
             pinned_image: String::new(),
             template,
             update_pending: false,

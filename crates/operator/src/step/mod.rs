@@ -6,6 +6,7 @@ mod words;
 
 use std::collections::BTreeSet;
 
+use crate::access::Sent;
 use crate::fence::{Disk, LogId, Retired, Token, Version};
 
 /// One step. Each is one idempotent effect.
@@ -17,6 +18,11 @@ pub enum Step {
     Wait,
     /// Apply Services, disruption budget and the like.
     ApplyObjects,
+    /// Declare users, roles and rights.
+    ApplyAccess {
+        /// What is remembered of it then.
+        sent: Sent,
+    },
     /// Apply the PodMonitor.
     ApplyMonitor,
     /// Delete the PodMonitor.
@@ -205,6 +211,7 @@ impl Step {
             Step::Rest => "Rest",
             Step::Wait => "Wait",
             Step::ApplyObjects => "ApplyObjects",
+            Step::ApplyAccess { .. } => "ApplyAccess",
             Step::ApplyMonitor => "ApplyMonitor",
             Step::DeleteMonitor { .. } => "DeleteMonitor",
             Step::DeletePolicy { .. } => "DeletePolicy",

@@ -66,6 +66,9 @@ impl Step {
                 "Applied",
                 format!("Services, disruption budget and the like of KvCluster {cluster}"),
             ),
+            Step::ApplyAccess { .. } => {
+                words("declare", "Declared", format!("users and rights of KvCluster {cluster} to its leader"))
+            }
             Step::ApplyMonitor => words("apply", "Applied", format!("PodMonitor {cluster}")),
             Step::DeleteMonitor { .. } => words("delete", "Deleted", format!("PodMonitor {cluster}")),
             Step::DeletePolicy { .. } => words("delete", "Deleted", format!("NetworkPolicy {cluster}")),

@@ -15,6 +15,7 @@ use kvorum_operator::observe::{Follow, Seen};
 use kvorum_operator::observed::Observed;
 use kvorum_operator::plan::{View, plan};
 use kvorum_operator::status::status;
+use kvorum_operator::step::Step;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -47,13 +48,16 @@ impl Watched {
         let confirmed = View::of(&observed).is_some();
         self.leaderless = if confirmed { 0 } else { self.leaderless + 1 };
         let plan = plan(&observed);
-        let held = matches!(plan.step, kvorum_operator::step::Step::Act(_)) && self.rng.random_bool(0.3);
+        let held = matches!(plan.step, Step::Act(_)) && self.rng.random_bool(0.3);
         let outcome = match held {
             true => Err(ApplyError::Held("A disruption budget does not let it go now.".into())),
             false => Ok(()),
         };
         if !held {
-            self.world.apply(&plan.step);
+            let done = self.world.apply(&plan.step);
+            if let (true, Step::ApplyAccess { sent }) = (done, &plan.step) {
+                self.world.remember(*sent);
+            }
         }
         let seen = self.seen(observed);
         let new = status(&seen, &plan, &outcome, Timestamp::UNIX_EPOCH);
@@ -76,6 +80,7 @@ impl Watched {
             observed,
             ways: BTreeMap::new(),
             tls: Default::default(),
+            declared: None,
             pinned_image: String::new(),
             template: Template { template: Default::default(), hash: String::new(), inputs: String::new() },
             update_pending: false,

@@ -54,6 +54,7 @@ fn every_kind_of_step_is_taken() {
     }
     let kinds = [
         "ApplyObjects",
+        "ApplyAccess",
         "ApplyMonitor",
         "DeleteMonitor",
         "CreateStatefulSet",
@@ -184,7 +185,14 @@ impl History {
 
     fn take(&mut self, step: Step) {
         let (before, interrupts) = (self.world.has_quorum(), self.world.may_interrupt(&step));
-        self.apply(&step, "operator");
+        if self.apply(&step, "operator")
+            && let Step::ApplyAccess { sent } = &step
+        {
+            self.world.remember(*sent);
+            if let Err(broken) = self.world.check() {
+                self.fail(&broken);
+            }
+        }
         if before && !self.world.has_quorum() && !interrupts {
             self.fail(&format!("{step:?} cost the cluster its quorum"));
         }

@@ -13,6 +13,8 @@ impl World {
             Step::Rest | Step::Wait => {}
             Step::DeletePolicy { .. } => self.observed.unwanted_policy = None,
             Step::ApplyObjects => self.observed.objects_current = true,
+            // Whoever looks from outside does not know what the operator has declared.
+            Step::ApplyAccess { .. } => self.observed.access = None,
             Step::ApplyMonitor | Step::DeleteMonitor { .. } => self.observed.monitor = Monitor::AsWanted,
             Step::AddFinalizer => self.observed.finalizer = true,
             Step::RemoveFinalizer => self.observed.finalizer = false,

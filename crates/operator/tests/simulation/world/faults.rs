@@ -18,7 +18,7 @@ impl World {
 
     /// Something goes wrong, or somebody wants something.
     pub fn fault(&mut self, rng: &mut StdRng) -> String {
-        let kind = rng.random_range(0..29_u32);
+        let kind = rng.random_range(0..33_u32);
         let someone = self.someone(rng);
         let said = self.of_pods_and_disks(kind, someone, rng);
         let said = said.or_else(|| self.of_people(kind, someone, rng));
@@ -119,6 +119,11 @@ impl World {
                 self.recover_from = node.map(|node| node.token().to_string());
                 format!("recover from {:?}", self.recover_from)
             }
+            (29 | 30, _) => self.rights.declare(rng),
+            (31, _) => {
+                self.rights.change();
+                "somebody else changes users".into()
+            }
             (27, _) if !self.deleting => {
                 self.wanted.when_deleted = if rng.random_bool(0.5) { Keep::Delete } else { Keep::Retain };
                 self.stuck.clear();
@@ -164,6 +169,7 @@ impl World {
             }
             (14, _) if self.group.is_some() => {
                 (self.cluster_id, self.step, self.recovery) = (None, None, None);
+                self.rights.erase_record();
                 // The claims know it, where a node of it has ever been seen to lead.
                 let latest = self.claims.values().filter(|claim| !claim.deleting);
                 let latest = latest.map(|claim| claim.incarnation).max();
@@ -179,6 +185,10 @@ impl World {
             (20, _) => {
                 self.blocked = false;
                 "pods find machines again".into()
+            }
+            (32, _) => {
+                self.rights.forget();
+                "the operator is started anew".into()
             }
             (24, _) => {
                 self.cut_off = (0..5).filter(|_| rng.random_bool(0.4)).collect();

@@ -5,6 +5,7 @@ mod kubernetes;
 mod observe;
 mod person;
 mod promises;
+mod rights;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use crate::raft::{Group, Logs};
+use rights::Rights;
 
 /// What is on a claim's volume.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +67,7 @@ pub struct World {
     /// For so many rounds there has been no quorum.
     without_quorum: u32,
     group: Option<Group>,
+    pub rights: Rights,
     founded: Vec<u64>,
     counter: u64,
     /// What the operator did against what it promises.
@@ -81,6 +84,7 @@ impl fmt::Display for World {
         for (i, claim) in &self.claims {
             writeln!(f, "claim {i}: {claim:?} {:?}", self.volumes.get(&claim.version.uid))?;
         }
+        writeln!(f, "{:?}", self.rights)?;
         writeln!(f, "{:?}", self.group)
     }
 }
@@ -113,6 +117,7 @@ impl World {
             lives: 1,
             without_quorum: 0,
             group: None,
+            rights: Rights::new(rng),
             founded: Vec::new(),
             counter: 0,
             broken_promise: None,
@@ -123,6 +128,7 @@ impl World {
     pub fn of(members: u32, rng: &mut StdRng) -> World {
         let mut world = World::new(rng);
         world.wanted.members = members;
+        world.rights.correct(world.template);
         world
     }
 

@@ -62,6 +62,7 @@ impl World {
             incarnation: self.incarnation,
             recovery: self.recovery.clone(),
             recover_from: self.recover_from.clone(),
+            access: self.rights.observe(),
             ..Observed::default()
         }
     }
@@ -90,6 +91,9 @@ impl World {
                 _ if volume.log > 0 => volume.membership.clone(),
                 _ => Membership::default(),
             },
+            feature_level: self.rights.level(),
+            auth: self.rights.state(volume.incarnation),
+            tls: self.pods.get(&ordinal).map(|pod| self.speaks(&pod.template)),
             progress: group.filter(|_| leads).map(|group| group.progress(logs)).unwrap_or_default(),
             ..Node::default()
         }

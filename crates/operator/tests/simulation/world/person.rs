@@ -33,6 +33,7 @@ impl World {
         (self.blocked, self.recover_from) = (false, None);
         self.cut_off.clear();
         self.stuck.clear();
+        self.rights.correct(self.template);
         if std::mem::take(&mut self.broken)
             && let Some(set) = &mut self.set
         {

@@ -76,6 +76,7 @@ impl World {
         let ids: BTreeSet<u64> = self.running().values().map(|volume| volume.node_id).collect();
         want(self.step.is_none(), "no step is under way");
         want(!self.deleting, "the KvCluster");
+        want(self.rights.are_as_wanted(), "users and rights");
         want(self.monitor == Monitor::AsWanted, "the PodMonitor");
         want(self.set.as_ref().is_some_and(|set| set.replicas == members && set.current), "replicas");
         want(self.set.as_ref().is_some_and(|set| set.storage_bytes == self.wanted.storage_bytes), "storage");

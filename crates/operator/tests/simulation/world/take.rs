@@ -51,6 +51,7 @@ impl World {
             }
             // No world has one that is not wanted.
             Step::DeletePolicy { .. } => true,
+            Step::ApplyAccess { sent } => self.declare(sent.fingerprint),
             Step::ApplyMonitor | Step::DeleteMonitor { .. } => {
                 self.monitor = Monitor::AsWanted;
                 true
@@ -117,10 +118,14 @@ impl World {
         self.set = None;
         self.pods.clear();
         self.lives += 1;
+        // Its operator knows nothing of the one before.
+        self.rights.forget();
+        self.rights.erase_record();
         let of_group = |group: &Group| self.volumes.values().any(|v| v.cluster_id == group.cluster_id);
         if !self.group.as_ref().is_some_and(of_group) {
             // All of its data was deleted with it.
             self.group = None;
+            self.rights.lose();
             self.founded.clear();
         }
         let kept = self.claims.values().filter(|claim| !claim.deleting && claim.disk.is_some());
@@ -248,6 +253,7 @@ impl World {
             self.broken_promise =
                 Some(format!("the recovery from {} lost what {newer:?} have, acknowledged", token.node_id));
         }
+        self.rights.go_back();
         let Some(group) = &mut self.group else { return false };
         group.recover(token.node_id, ordinal, log, to);
         for volume in self.volumes.values_mut().filter(|volume| volume.node_id == token.node_id) {
