@@ -11,6 +11,7 @@
 //! | [`cluster`] | a KvCluster, as `kubectl` and the API server show it |
 //! | [`doors`] | the way from here to each member's client port, whatever address its pod has |
 //! | [`load`] | clients at work throughout a test, and the check of all that they were told |
+//! | [`proofs`] | clients that say who they are: by a token of a ServiceAccount, or a certificate |
 //! | [`stock`] | clients that know nothing of Kvorum but its `.proto` file |
 //! | [`operator`] | the operator: installed with Helm, or run here so that it can be killed at a point |
 //! | [`machines`] | faults of whole machines |
@@ -30,6 +31,7 @@ pub mod load;
 pub mod machines;
 pub mod operator;
 pub mod prometheus;
+pub mod proofs;
 pub mod rollout;
 pub mod settings;
 pub mod stock;

@@ -10,6 +10,7 @@ mod operators;
 mod plugin;
 mod quorum;
 mod repair;
+mod rights;
 mod rollout;
 mod scale;
 mod specs;
