@@ -23,7 +23,7 @@ impl Cluster {
         for (host, seen) in &seen {
             self.checks.look(*host, now, seen, self.calm.since(*host), furthest);
         }
-        self.written = self.written.max(self.orders.written());
+        self.written = self.written.max(self.orders.decided());
         let since = self.calm.majority_since().max(self.written).max(self.orders.founded());
         if self.orders.founded() > 0 && !self.orders.is_over() && now > since + WRITES_MAX {
             let seconds = (now - since) / SECOND;

@@ -95,17 +95,20 @@ impl Session {
         self.told(|told| if answer.is_ok() { told.answered += 1 } else { told.failed += 1 });
     }
 
-    /// The same of a write, which a majority has to take.
+    /// The same of a write. A member refuses by itself what has no space, and whatever else is refused or done a
+    /// majority has taken.
     fn answered_write<T>(&self, what: &'static str, number: u64, answer: &Result<T, Error>) {
         self.answered(what, number, answer);
-        if matches!(answer, Ok(_) | Err(Error::ConditionFailed { .. } | Error::NoSpace { .. })) {
-            self.orders.note_written(self.clock.now());
+        match answer {
+            Ok(_) | Err(Error::ConditionFailed { .. }) => self.orders.note_written(self.clock.now()),
+            Err(Error::NoSpace { .. }) => self.orders.note_refused(self.clock.now()),
+            Err(_) => {}
         }
     }
 
-    /// Whether a write was taken since then.
+    /// Whether a write was taken since then, or refused where there is no space.
     pub fn has_written_since(&self, then: Micros) -> bool {
-        self.orders.written() > then
+        self.orders.decided() > then
     }
 
     /// All is well from now on.
