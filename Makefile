@@ -45,6 +45,7 @@ fmt: ## Formats the code
 
 bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULTS.md
 	./bench/run
+	WITH=tls ./bench/run
 
 torture: deps ## Does faults (FAULTS) to a cluster for MINUTES (60), or KILLS of them, and checks what it acknowledged
 	$(WITH_ROCKSDB) $(if $(KILLS),,MINUTES=$(or $(MINUTES),60)) cargo test --release --locked -p kvorum-faults --test torture -- --nocapture

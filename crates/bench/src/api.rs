@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use kvorum_proto::kv::v1 as kv;
-use kvorum_tls::{ClientTls, MaterialError};
 use thiserror::Error;
 use tonic::{Status, Streaming};
 
 use crate::args::{Api, LoadArgs};
+use crate::caller::{Caller, CallerError};
 use crate::endpoint::Endpoint;
 use crate::transport::{ConnectError, Transport};
 use crate::workload::Consistency;
@@ -42,9 +42,9 @@ pub enum TargetError {
     /// An endpoint is not there.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The files for TLS.
+    /// We are nobody.
     #[error(transparent)]
-    Tls(#[from] MaterialError),
+    Caller(#[from] CallerError),
     /// An endpoint could not say who leads.
     #[error("ask {endpoint} for the leader: {message} (is --api right?)")]
     Status {
@@ -69,19 +69,19 @@ pub enum Target {
 
 /// Opens the connections of a load, spread over the endpoints.
 pub async fn connect(args: &LoadArgs) -> Result<Vec<Target>, TargetError> {
-    let tls = args.tls()?;
+    let caller = Caller::of(args).await?;
     let endpoints =
-        if args.target_leader { vec![leader(args, tls.as_ref()).await?] } else { args.endpoints.clone() };
+        if args.target_leader { vec![leader(args, &caller).await?] } else { args.endpoints.clone() };
     let mut targets = Vec::new();
     for endpoint in endpoints.iter().cycle().take(args.connections()) {
-        targets.push(Target::new(args.api, Transport::connect(endpoint, tls.as_ref()).await?, endpoint));
+        targets.push(Target::new(args.api, Transport::connect(endpoint, &caller).await?, endpoint));
     }
     Ok(targets)
 }
 
-async fn leader(args: &LoadArgs, tls: Option<&ClientTls>) -> Result<Endpoint, TargetError> {
+async fn leader(args: &LoadArgs, caller: &Caller) -> Result<Endpoint, TargetError> {
     for endpoint in &args.endpoints {
-        let transport = Transport::connect(endpoint, tls).await?;
+        let transport = Transport::connect(endpoint, caller).await?;
         let leads = match args.api {
             Api::Kv => kv_leads(transport, endpoint).await,
             Api::Etcd => etcd_leads(transport, endpoint).await,

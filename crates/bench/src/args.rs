@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -44,6 +45,9 @@ pub enum Command {
     Fill(FillArgs),
     /// Answer kv.v1 reads and writes from memory: what gRPC alone can do
     EchoServer(EchoArgs),
+    /// Let a ServiceAccount do everything with all keys, and others no more: declares the issuer of its tokens
+    #[command(hide = true)]
+    Declare(DeclareArgs),
     /// Make a table in Markdown of reports that were written with --json --label
     Compare(CompareArgs),
 }
@@ -72,6 +76,13 @@ pub struct LoadArgs {
     /// Its key
     #[arg(long, value_name = "FILE", env = "KVORUM_KEY", requires_all = ["cert", "cacert"])]
     pub key: Option<PathBuf>,
+    /// Log in as this user; the password is sent once, and its token with every request
+    #[arg(long, value_name = "NAME:PASSWORD", env = "KVORUM_USER", hide_env_values = true,
+          value_parser = parse_user, requires = "cacert", conflicts_with = "token_file")]
+    pub user: Option<User>,
+    /// Send the token in this file, of a ServiceAccount say, with every request
+    #[arg(long, value_name = "FILE", env = "KVORUM_TOKEN_FILE", requires = "cacert")]
+    pub token_file: Option<PathBuf>,
     /// API to speak
     #[arg(long, value_enum, default_value = "kv")]
     pub api: Api,
@@ -118,6 +129,21 @@ pub struct LoadArgs {
     /// Name of the measured system, for `compare`
     #[arg(long, default_value = "")]
     pub label: String,
+}
+
+/// A user and his password.
+#[derive(Clone)]
+pub struct User {
+    /// His name.
+    pub name: String,
+    /// His password, which nothing prints.
+    pub password: String,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:***", self.name)
+    }
 }
 
 /// How reads are answered.
@@ -200,9 +226,42 @@ pub struct EchoArgs {
     pub listen: SocketAddr,
 }
 
+/// `declare`
+#[derive(Clone, Debug, Args)]
+pub struct DeclareArgs {
+    /// The peer port of a member
+    #[arg(long)]
+    pub peer: Endpoint,
+    /// The CA of the cluster
+    #[arg(long, value_name = "FILE")]
+    pub cacert: PathBuf,
+    /// The certificate of root
+    #[arg(long, value_name = "FILE")]
+    pub cert: PathBuf,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Who may do everything, beside root: users of certificates and ServiceAccounts
+    #[arg(long, value_delimiter = ',')]
+    pub users: Vec<String>,
+    /// The `iss` of tokens
+    #[arg(long)]
+    pub issuer: String,
+    /// Their `aud`
+    #[arg(long)]
+    pub audience: String,
+    /// The keys that they are signed with, a JWKS
+    #[arg(long, value_name = "FILE")]
+    pub jwks: PathBuf,
+}
+
 /// `compare`
 #[derive(Clone, Debug, Args)]
 pub struct CompareArgs {
+    /// Divide the figures of one system by those of another
+    #[arg(long, value_name = "SYSTEM/SYSTEM", value_delimiter = ',', default_value = "kvorum/etcd",
+          value_parser = parse_pair)]
+    pub ratio: Vec<(String, String)>,
     /// Files of JSON objects, one a line
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
@@ -309,6 +368,16 @@ const COUNT_MAX: usize = 100_000;
 const KEY_BYTES_MAX: usize = 64 << 10;
 const VALUE_BYTES_MAX: usize = 64 << 20;
 
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let (one, other) = text.split_once('/').ok_or("SYSTEM/SYSTEM is wanted")?;
+    Ok((one.to_owned(), other.to_owned()))
+}
+
+fn parse_user(text: &str) -> Result<User, String> {
+    let (name, password) = text.split_once(':').ok_or("NAME:PASSWORD is wanted")?;
+    Ok(User { name: name.to_owned(), password: password.to_owned() })
+}
+
 fn parse_count(text: &str) -> Result<usize, String> {
     parse_within(text, 1, COUNT_MAX)
 }
@@ -370,6 +439,10 @@ mod tests {
             "--total 1 --duration 1",
             "--endpoints x",
             "--rate 0",
+            "--user alice --cacert ca.crt",
+            "--user alice:secret",
+            "--token-file token",
+            "--user alice:secret --token-file token --cacert ca.crt",
         ] {
             let words = ["kvorum-bench", "put"].into_iter().chain(bad.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{bad}");

@@ -8,10 +8,6 @@ use thiserror::Error;
 
 use crate::report::{Report, grouped};
 
-/// Whose figures are divided by the other's.
-const OURS: &str = "kvorum";
-const THEIRS: &str = "etcd";
-
 /// Why there is no table.
 #[derive(Debug, Error)]
 pub enum CompareError {
@@ -36,13 +32,14 @@ pub enum CompareError {
 }
 
 /// A table in Markdown of the reports in `files`, one row for each workload and system in the order of their first
-/// appearance; runs of the same thing become their mean.
-pub fn table(files: &[PathBuf]) -> Result<String, CompareError> {
+/// appearance; runs of the same thing become their mean. Under it the figures of one system of each pair, divided by those
+/// of the other.
+pub fn table(files: &[PathBuf], pairs: &[(String, String)]) -> Result<String, CompareError> {
     let mut reports = Vec::new();
     for path in files {
         reports.extend(read(path)?);
     }
-    Ok(render(&reports))
+    Ok(render(&reports, pairs))
 }
 
 fn read(path: &Path) -> Result<Vec<Report>, CompareError> {
@@ -74,7 +71,7 @@ fn shape(report: &Report) -> Shape<'_> {
     Shape { workload, clients: *clients, conns: *conns, value_bytes: *value_bytes }
 }
 
-fn render(reports: &[Report]) -> String {
+fn render(reports: &[Report], pairs: &[(String, String)]) -> String {
     let mut text = String::from(
         "| workload | clients/conns | system | ops/s | server CPU us/op | p50 ms | p99 ms | p99.9 ms | peak RSS MiB | client CPU us/op | errors |\n\
          |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
@@ -89,11 +86,13 @@ fn render(reports: &[Report]) -> String {
         for label in distinct(labels) {
             row(&mut text, &shape, label, &of(label));
         }
-        ratio(&mut ratios, &shape, &of(OURS), &of(THEIRS));
+        for (one, other) in pairs {
+            ratio(&mut ratios, &shape, (one, other), [of(one), of(other)]);
+        }
     }
     if !ratios.is_empty() {
         text.push_str(
-            "\n| workload | clients/conns | ops/s, times etcd's | server CPU, of etcd's | p99, of etcd's |\n|---|---|---:|---:|---:|\n",
+            "\n| workload | clients/conns | system | ops/s, times | server CPU, of | p99, of |\n|---|---|---|---:|---:|---:|\n",
         );
         text.push_str(&ratios);
     }
@@ -121,16 +120,21 @@ fn row(text: &mut String, shape: &Shape<'_>, label: &str, runs: &[&Report]) {
     );
 }
 
-fn ratio(text: &mut String, shape: &Shape<'_>, ours: &[&Report], theirs: &[&Report]) {
+fn ratio(
+    text: &mut String,
+    shape: &Shape<'_>,
+    (one, other): (&str, &str),
+    [ours, theirs]: [Vec<&Report>; 2],
+) {
     let of = |figure: fn(&Report) -> Option<f64>| {
-        let (ours, theirs) = (Mean::of(ours, figure)?, Mean::of(theirs, figure)?);
+        let (ours, theirs) = (Mean::of(&ours, figure)?, Mean::of(&theirs, figure)?);
         Some(ours.mean / theirs.mean)
     };
     let Some(throughput) = of(|run| Some(run.ops_per_sec)) else { return };
     let percent = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{:.0}%", ratio * 100.0));
     let _ = writeln!(
         text,
-        "| {} | {}/{} | {throughput:.2} | {} | {} |",
+        "| {} | {}/{} | {one}, of {other}'s | {throughput:.2} | {} | {} |",
         shape.workload,
         shape.clients,
         shape.conns,
@@ -203,17 +207,17 @@ mod tests {
             report("etcd", 7_000.0, Some(180.0)),
             report("kvorum", 11_000.0, Some(70.0)),
         ];
-        let text = render(&reports);
+        let text = render(&reports, &[("kvorum".into(), "etcd".into())]);
         assert!(text.contains("| put | 100/10 | kvorum | 10,000 ±10% | 80.0 ±12% | 1.00 ±0% |"), "{text}");
         assert!(text.contains("| etcd | 6,000 ±17% | 200.0 ±10% |"), "{text}");
-        assert!(text.contains("| put | 100/10 | 1.67 | 40% | 100% |"), "{text}");
+        assert!(text.contains("| put | 100/10 | kvorum, of etcd's | 1.67 | 40% | 100% |"), "{text}");
     }
 
     /// Goal: one system alone has rows and no ratios. Method: a single run without server figures.
     #[test]
     fn one_system_has_no_ratio() {
-        let text = render(&[report("echo", 40_000.0, None)]);
+        let text = render(&[report("echo", 40_000.0, None)], &[("kvorum".into(), "etcd".into())]);
         assert!(text.contains("| echo | 40,000 | - |"), "{text}");
-        assert!(!text.contains("times etcd"), "{text}");
+        assert!(!text.contains("times"), "{text}");
     }
 }

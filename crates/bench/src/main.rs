@@ -6,8 +6,10 @@
 
 mod api;
 mod args;
+mod caller;
 mod compare;
 mod dataset;
+mod declare;
 mod echo;
 mod endpoint;
 mod load;
@@ -55,8 +57,12 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
             runtime.block_on(echo::run(args.listen))?;
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Declare(args) => {
+            runtime.block_on(declare::run(args))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Command::Compare(args) => {
-            print(&compare::table(&args.files)?)?;
+            print(&compare::table(&args.files, &args.ratio)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Watch(args) => {

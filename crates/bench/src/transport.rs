@@ -14,15 +14,16 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
-use kvorum_tls::{Bytes as Bidirectional, ClientTls, Fault};
+use kvorum_tls::{Bytes as Bidirectional, Fault};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use crate::caller::Caller;
 use crate::endpoint::Endpoint;
 
 /// How long a server may take to accept a connection.
@@ -31,6 +32,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a server may send before it waits for us, on each stream and on the connection: at a round trip of 1 ms it
 /// allows 1 GB/s, so that a scan or a watch is never held up by the window.
 const WINDOW_BYTES: u32 = 1 << 20;
+
+/// The metadata of a token, by etcd's name.
+const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// Why no connection came about.
 #[derive(Debug, Error)]
@@ -66,17 +70,18 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Transport {
     streams: SendRequest<Bytes>,
+    token: Option<HeaderValue>,
 }
 
 impl Transport {
     /// Opens a connection, which lives as long as a handle of it does.
-    pub async fn connect(endpoint: &Endpoint, tls: Option<&ClientTls>) -> Result<Transport, ConnectError> {
+    pub async fn connect(endpoint: &Endpoint, caller: &Caller) -> Result<Transport, ConnectError> {
         let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint.address()))
             .await
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s")))
             .and_then(|socket| socket.set_nodelay(true).map(|()| socket))
             .map_err(|source| ConnectError::Socket { endpoint: endpoint.clone(), source })?;
-        let socket: Box<dyn Bidirectional> = match tls {
+        let socket: Box<dyn Bidirectional> = match &caller.tls {
             None => Box::new(socket),
             Some(tls) => Box::new(
                 tls.connect(socket, endpoint.host())
@@ -93,7 +98,7 @@ impl Transport {
             .map_err(|source| ConnectError::Handshake { endpoint: endpoint.clone(), source })?;
         // Its error needs no care of its own: every request that it breaks reports it.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(Transport { streams })
+        Ok(Transport { streams, token: caller.token.clone() })
     }
 }
 
@@ -107,7 +112,10 @@ impl Service<Request<Body>> for Transport {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if let Some(token) = &self.token {
+            head.headers.insert(TOKEN, token.clone());
+        }
         let opened = self.streams.send_request(Request::from_parts(head, ()), false);
         Box::pin(async move {
             let (response, upload) = opened?;
@@ -205,7 +213,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint: Endpoint = listener.local_addr().unwrap().to_string().parse().unwrap();
         let server = tokio::spawn(echo::serve(listener));
-        let transport = Transport::connect(&endpoint, None).await.unwrap();
+        let transport = Transport::connect(&endpoint, &Caller::default()).await.unwrap();
         let key = Bytes::from(vec![b'k'; 3 * WINDOW_BYTES as usize]);
         let request = GetRequest { key: key.clone(), ..Default::default() };
         let call = async move { KvClient::with_origin(transport, endpoint.origin()).get(request).await };

@@ -498,30 +498,31 @@ pub(crate) enum CertCommand {
         /// The DNS names and addresses by which others reach the member, separated by commas.
         #[arg(required = true, value_delimiter = ',', value_name = "NAME,…")]
         names: Vec<String>,
-        /// The directory of the CA.
-        #[arg(long, value_name = "DIR")]
-        ca: PathBuf,
-        /// Where the files go: tls.crt, tls.key and ca.crt.
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// How long it holds.
-        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
-        days: u32,
+        #[command(flatten)]
+        leaf: LeafArgs,
     },
     /// Make a user's certificate. That of root may administer the members.
     User {
         /// The user.
         name: String,
-        /// The directory of the CA.
-        #[arg(long, value_name = "DIR")]
-        ca: PathBuf,
-        /// Where the files go: tls.crt, tls.key and ca.crt.
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
-        /// How long it holds.
-        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
-        days: u32,
+        #[command(flatten)]
+        leaf: LeafArgs,
     },
+}
+
+/// Who signs a certificate, where it goes, and how long it holds.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct LeafArgs {
+    /// The directory of the CA.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) ca: PathBuf,
+    /// Where the files go: tls.crt, tls.key and ca.crt.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// How long it holds.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub(crate) days: u32,
 }
 
 /// Reads a duration with its unit, of 1 ms at least.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kvorum_tls::make::{self, Made, Subject};
 use serde_json::json;
 
-use crate::args::CertCommand;
+use crate::args::{CertCommand, LeafArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -32,35 +32,30 @@ pub(crate) fn cert(command: CertCommand, output: &mut Output) -> Result<(), Fail
             write_pair(&dir, ("ca.crt", "ca.key"), &made)?;
             output.line(format!("made a CA in {}", dir.display()), json!({ "directory": dir }))
         }
-        CertCommand::Member { names, ca, out, days } => {
-            let all = names.join(", ");
-            leaf(&Subject::Member(names), &ca, &out, days)?;
-            output.line(
-                format!("made a member's certificate for {all} in {}", out.display()),
-                json!({ "directory": out }),
-            )
+        CertCommand::Member { names, leaf } => {
+            let what = format!("made a member's certificate for {}", names.join(", "));
+            make_leaf(what, &Subject::Member(names), &leaf, output)
         }
-        CertCommand::User { name, ca, out, days } => {
-            leaf(&Subject::User(name.clone()), &ca, &out, days)?;
-            output.line(
-                format!("made a certificate of user {name} in {}", out.display()),
-                json!({ "directory": out }),
-            )
+        CertCommand::User { name, leaf } => {
+            let what = format!("made a certificate of user {name}");
+            make_leaf(what, &Subject::User(name), &leaf, output)
         }
     }
 }
 
-fn leaf(subject: &Subject, ca_dir: &Path, out: &Path, days: u32) -> Result<(), Failure> {
+fn make_leaf(what: String, subject: &Subject, args: &LeafArgs, output: &mut Output) -> Result<(), Failure> {
+    let LeafArgs { ca, out, days } = args;
     let read = |name: &str| {
-        let path = ca_dir.join(name);
+        let path = ca.join(name);
         fs::read_to_string(&path).map_err(|error| {
             Failure::Other(format!("read {}: {error}; `kvorum cert ca` makes a CA", path.display()))
         })
     };
     let ca = Made { certificate: read("ca.crt")?, key: read("ca.key")? };
-    let made = make::leaf(&ca, subject, DAY * days).map_err(failure)?;
+    let made = make::leaf(&ca, subject, DAY * *days).map_err(failure)?;
     write_pair(out, ("tls.crt", "tls.key"), &made)?;
-    write(&out.join("ca.crt"), &ca.certificate, CERTIFICATE_MODE)
+    write(&out.join("ca.crt"), &ca.certificate, CERTIFICATE_MODE)?;
+    output.line(format!("{what} in {}", out.display()), json!({ "directory": out }))
 }
 
 fn write_pair(dir: &Path, (certificate, key): (&str, &str), made: &Made) -> Result<(), Failure> {

@@ -241,6 +241,7 @@ impl ClientBuilder {
         if addresses.iter().all(|address| address.is_secure() == Some(false)) {
             self.settings.connect = self.settings.connect.plain();
         }
+        self.settings.connect = self.settings.connect.with_mounted_token();
         // A keyed hasher of the standard library is random enough to spread clients over endpoints.
         let home = RandomState::new().hash_one(&self.endpoints) as usize;
         Ok(Client { pool: Arc::new(Pool::new(addresses, home, self.settings)) })

@@ -42,7 +42,8 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// The usual ones: TCP, 1 s to connect, and TLS where a CA is mounted, see [`Tls`].
+    /// The usual ones: TCP, 1 s to connect, and TLS where a CA is mounted, see [`Tls`]. A [`Client`](crate::Client)
+    /// sends the token that is mounted beside it.
     pub fn new() -> ConnectOptions {
         ConnectOptions {
             timeout: CONNECT_TIMEOUT,
@@ -69,6 +70,14 @@ impl ConnectOptions {
     /// not taken any more. Password and token go over TLS only.
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> ConnectOptions {
         self.credentials = Credentials::password(name.into(), password.into());
+        self
+    }
+
+    /// The token that is mounted beside the CA, where neither is told.
+    pub(crate) fn with_mounted_token(mut self) -> ConnectOptions {
+        if let (Credentials::None, Some(token)) = (&self.credentials, self.security.mounted_token()) {
+            self.credentials = Credentials::file(token);
+        }
         self
     }
 

@@ -7,7 +7,7 @@ use kvorum_tls::{ClientTls, MaterialError, Paths};
 
 use crate::Error;
 
-/// Where a pod finds what it needs to reach a cluster, unless it is told: `ca.crt`, and perhaps `tls.crt` and
+/// Where a pod finds what it needs to reach a cluster, unless it is told: `ca.crt`, and perhaps `token`, or `tls.crt` and
 /// `tls.key`.
 const DEFAULT_DIRECTORY: &str = "/var/run/secrets/kvorum.io";
 
@@ -15,7 +15,8 @@ const DEFAULT_DIRECTORY: &str = "/var/run/secrets/kvorum.io";
 ///
 /// Files are read again when a connection is made and ten seconds have gone by, so that certificates and CAs can be
 /// renewed under a client that runs; what does not fit together is not taken. Without any of this a client looks into
-/// `/var/run/secrets/kvorum.io/` when it connects first, and speaks TLS where there is a `ca.crt`.
+/// `/var/run/secrets/kvorum.io/` when it connects first, and speaks TLS where there is a `ca.crt`; where there is a
+/// `token`, too, of a ServiceAccount, it is sent with every call.
 ///
 /// With TLS, `host:port` means TLS; `http://host:port` says that an endpoint is plain, and `https://host:port` that
 /// it is not.
@@ -94,6 +95,15 @@ impl Security {
         Security::Looked(Arc::default())
     }
 
+    /// The token that is mounted where the CA is looked for. What is told goes with no token but one that is told: a
+    /// ServiceAccount's is meant for one cluster.
+    pub(crate) fn mounted_token(&self) -> Option<PathBuf> {
+        match self {
+            Security::Looked(_) => token_in(Path::new(DEFAULT_DIRECTORY)),
+            Security::Told(_) | Security::Plain => None,
+        }
+    }
+
     /// What connections are made with; nothing: they are plain.
     pub(crate) fn tls(&self) -> Result<Option<Tls>, Error> {
         match self {
@@ -109,5 +119,28 @@ impl Security {
                 Ok(found.clone().flatten())
             }
         }
+    }
+}
+
+fn token_in(directory: &Path) -> Option<PathBuf> {
+    let token = directory.join("token");
+    (directory.join("ca.crt").exists() && token.exists()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A token is sent where a CA is mounted beside it, and to nobody else.
+    #[test]
+    fn a_token_is_found_beside_the_ca() {
+        let directory = tempfile::tempdir().unwrap();
+        let token = directory.path().join("token");
+        std::fs::write(&token, "x").unwrap();
+        assert_eq!(token_in(directory.path()), None);
+        std::fs::write(directory.path().join("ca.crt"), "x").unwrap();
+        assert_eq!(token_in(directory.path()), Some(token.clone()));
+        std::fs::remove_file(token).unwrap();
+        assert_eq!(token_in(directory.path()), None);
     }
 }

@@ -131,6 +131,20 @@ pub struct Node {
     /// What is logged: error, warn, info, debug, trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// Of which calls a line is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+}
+
+/// Of which calls a node writes a line of JSON to standard output: who did what, and what came of it.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Audit {
+    /// Of none. It is not called `off` as the node's flag is: that is no text in YAML.
+    Disabled,
+    /// Of what changes keys, users, rights or the cluster, of log-ins and snapshots.
+    Writes,
+    /// Of what reads, too.
+    All,
 }
 
 /// How a node's log is written.

@@ -11,7 +11,7 @@ mod status;
 mod storage;
 mod tls;
 
-pub use self::cluster::{KvCluster, KvClusterSpec, LogFormat, Metrics, Node};
+pub use self::cluster::{Audit, KvCluster, KvClusterSpec, LogFormat, Metrics, Node};
 pub use self::definition::definition;
 pub use self::pod::{AntiAffinity, Pod, RESERVED_ENV};
 pub use self::service::{IpFamilyPolicy, Service, ServiceType, TrafficPolicy};

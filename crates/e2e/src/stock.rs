@@ -187,7 +187,7 @@ async fn write(n: usize, address: String, stop: Arc<AtomicBool>) -> Result<Seen>
 
 /// A Python with grpcio and its generator: `E2E_PYTHON`, the usual one where it has them, or one of its own that is
 /// made with pip.
-async fn python() -> Result<PathBuf> {
+pub async fn python() -> Result<PathBuf> {
     let usual = PathBuf::from(std::env::var_os("E2E_PYTHON").unwrap_or_else(|| "python3".into()));
     let has = async |python: &PathBuf| command::output(python, ["-c", "import grpc, grpc_tools"]).await;
     if has(&usual).await.is_ok() {

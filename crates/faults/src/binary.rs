@@ -40,6 +40,16 @@ pub fn bench() -> Result<&'static Path> {
     once(&FOUND, &BENCH)
 }
 
+/// An example of the client library, built with the tests, or now.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let profile = profile_directory()?;
+    let path = profile.join("examples").join(name);
+    if !path.is_file() {
+        build(&profile, &["--package", "kvorum-client", "--example", name])?;
+    }
+    Ok(path)
+}
+
 /// The node's binary of an earlier release, by its commit: `KVORUM_OLD_NODE_BIN`, else the one in the build
 /// directory, which is built there from the history if `KVORUM_BUILD_RELEASES` is set. `Err` within says why
 /// there is none.
@@ -115,7 +125,7 @@ fn find(program: &Program) -> Result<PathBuf> {
     let profile = profile_directory()?;
     let path = profile.join(name);
     if !path.is_file() {
-        build(&profile, program)?;
+        build(&profile, &["--package", package, "--bin", name])?;
     }
     match path.is_file() {
         true => Ok(path),
@@ -134,20 +144,19 @@ fn profile_directory() -> Result<PathBuf> {
     profile.map(Path::to_owned).context("find the build directory")
 }
 
-fn build(profile: &Path, program: &Program) -> Result<()> {
-    let Program { name, package, .. } = program;
-    eprintln!("{} has no {name}; building it", profile.display());
+fn build(profile: &Path, what: &[&str]) -> Result<()> {
+    eprintln!("not everything is in {}; building {what:?}", profile.display());
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--package", package, "--bin", name]);
+    cargo.arg("build").args(what);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
     if let Some(target) = profile.parent() {
         cargo.arg("--target-dir").arg(target);
     }
-    let status = cargo.status().context(format!("run cargo build -p {package}"))?;
+    let status = cargo.status().context(format!("run cargo build {what:?}"))?;
     match status.success() {
         true => Ok(()),
-        false => Err(Failure::new(format!("cargo build -p {package} failed ({status})"))),
+        false => Err(Failure::new(format!("cargo build {what:?} failed ({status})"))),
     }
 }

@@ -93,6 +93,27 @@ async fn a_leader_that_differs_is_outvoted() -> Result<()> {
     cluster.close()
 }
 
+/// Users are compared as keys are: nobody's rights may be others on one member.
+#[tokio::test]
+async fn a_member_whose_users_differ_is_found() -> Result<()> {
+    let cluster = Cluster::found(3, Layout::with_flags(["--compare-interval", "1s"])).await?;
+    let client = cluster.client().await?;
+    client.set(key(1), "value").await?;
+    wait::until("the feature level of users", FOUND_LIMIT, async || {
+        client.auth().user_add("alice", None).await.context("add a user")
+    })
+    .await?;
+    expect_equal(&cluster).await?;
+    let odd = cluster.follower().await?;
+    odd.terminate().await?;
+    flip_row(odd.data(), "default", b"auth-user/alice")?;
+    odd.start().await?;
+    let id = odd.status().await?.node_id;
+    expect_corrupt(&cluster, &odd, id).await?;
+    expect_served(&cluster, &odd).await?;
+    cluster.close()
+}
+
 fn key(number: usize) -> Bytes {
     format!("key/{number:06}").into()
 }
@@ -160,15 +181,20 @@ async fn expect_served(cluster: &Cluster, odd: &Node) -> Result<()> {
 
 /// Changes the last byte of a key's value in a stopped member's store, with the checksums that go with it.
 fn flip(data: &Path, key: &[u8]) -> Result<()> {
+    flip_row(data, "current", key)
+}
+
+/// The same of any row.
+fn flip_row(data: &Path, family: &str, key: &[u8]) -> Result<()> {
     let state = state_of(data)?;
     let families = DB::list_cf(&Options::default(), &state).context("list the column families")?;
     let families = families.iter().map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
     let db = DB::open_cf_descriptors(&Options::default(), &state, families).context("open the store")?;
-    let current = db.cf_handle("current").context("there is no such column family")?;
-    let mut row = db.get_cf(current, key).context("read the key")?.context("the key is not there")?;
+    let family = db.cf_handle(family).context("there is no such column family")?;
+    let mut row = db.get_cf(family, key).context("read the key")?.context("the key is not there")?;
     *row.last_mut().context("the row is empty")? ^= 1;
-    db.put_cf(current, key, row).context("change the key")?;
-    db.flush_cf(current).context("flush")?;
+    db.put_cf(family, key, row).context("change the key")?;
+    db.flush_cf(family).context("flush")?;
     Ok(())
 }
 

@@ -1,7 +1,8 @@
-//! Goal: whoever reads a node's standard error, and does so no more, costs nothing but lines: the node starts, serves and
-//! stops as ever, and what must end its process ends it.
+//! Goal: whoever reads a node's standard error, or its audit on the standard output, and does so no more, costs nothing but
+//! lines: the node starts, serves and stops as ever, and what must end its process ends it.
 //!
-//! Method: the standard error is a pipe that is full and that nobody reads, and then one whose reader is gone.
+//! Method: the standard error is a pipe that is full and that nobody reads, and then one whose reader is gone; and the
+//! same of both, with more calls than lines may wait.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -11,18 +12,23 @@ use std::time::Duration;
 
 use kvorum_faults::process::Release;
 use kvorum_faults::slow_disk::SlowDisk;
-use kvorum_faults::{Cluster, Context as _, Layout, Result, binary, ensure};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, binary, ensure, rpc};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 
 /// A process whose disk fails is gone within this, whoever reads its last line.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
+/// A thousand more than lines of the audit may wait.
+const AUDITED_CALLS: usize = 11_000;
+/// So many calls at a time.
+const TASKS: usize = 50;
+
 #[tokio::test]
 async fn nobody_waits_for_who_reads_the_log() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let reader = full_pipe(&directory.path().join("stderr"))?;
-    let release =
-        Release { binary: Some(program(directory.path())?), flags: vec!["--log-level=debug".into()] };
+    let binary = Some(program(directory.path(), &["2>stderr"])?);
+    let release = Release { binary, flags: vec!["--log-level=debug".into()] };
     let cluster = Cluster::found(1, Layout { release, ..Layout::default() }).await?;
     let (node, client) = (cluster.leader().await?, cluster.client().await?);
     client.set("k", "while nobody reads").await?;
@@ -49,6 +55,48 @@ async fn nobody_waits_for_who_reads_the_log() -> Result<()> {
     cluster.close()
 }
 
+#[tokio::test]
+async fn nobody_waits_for_who_reads_the_audit() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let readers = ["stdout", "stderr"].map(|name| full_pipe(&directory.path().join(name)));
+    let binary = Some(program(directory.path(), &["1>stdout", "2>stderr"])?);
+    let flags = vec!["--log-level=debug".into(), "--audit=all".into()];
+    let cluster =
+        Cluster::found(1, Layout { release: Release { binary, flags }, ..Layout::default() }).await?;
+    let (node, client) = (cluster.leader().await?, cluster.client().await?);
+    client.set("k", "while nobody reads").await?;
+    let mut readers_at_work = tokio::task::JoinSet::new();
+    for _ in 0..TASKS {
+        let client = client.clone();
+        readers_at_work.spawn(async move {
+            for _ in 0..AUDITED_CALLS / TASKS {
+                client.get("k").serializable().await?;
+            }
+            Ok::<(), kvorum_client::Error>(())
+        });
+    }
+    while let Some(done) = readers_at_work.join_next().await {
+        done??;
+    }
+    let dropped = rpc::metric(node.http_address(), "kvorum_audit_dropped_total").await?;
+    // Some more are what the cluster's founder and the client ask for themselves.
+    ensure!((900.0..1_300.0).contains(&dropped), "{dropped} lines were dropped");
+    // What waits does not hold up the end either.
+    node.terminate().await?;
+
+    node.start().await?;
+    cluster.wait_healthy().await?;
+    drop(readers);
+    for number in 0..20 {
+        client.set("k", format!("the readers are gone, {number}")).await?;
+    }
+    let dropped = rpc::metric(node.http_address(), "kvorum_audit_dropped_total").await?;
+    ensure!(dropped > 0.0, "lines that nobody can get are counted as dropped");
+    node.check_alive()?;
+    node.terminate().await?;
+    cluster.close()
+}
+
 /// A pipe that takes nothing more, and its reader.
 fn full_pipe(path: &Path) -> Result<File> {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).context("make a pipe")?;
@@ -64,11 +112,15 @@ fn full_pipe(path: &Path) -> Result<File> {
     }
 }
 
-/// A program that becomes the node, with the pipe as its standard error.
-fn program(directory: &Path) -> Result<std::path::PathBuf> {
+/// A program that becomes the node, with pipes in the directory as its outputs.
+fn program(directory: &Path, outputs: &[&str]) -> Result<std::path::PathBuf> {
     let (path, node) = (directory.join("node"), binary::node()?);
-    let script =
-        format!("#!/bin/sh\nexec '{}' \"$@\" 2>'{}'\n", node.display(), directory.join("stderr").display());
+    let output = |output: &&str| {
+        let (number, name) = output.split_once('>').expect("it is an output's number, and a name");
+        format!("{number}>'{}'", directory.join(name).display())
+    };
+    let outputs: Vec<String> = outputs.iter().map(output).collect();
+    let script = format!("#!/bin/sh\nexec '{}' \"$@\" {}\n", node.display(), outputs.join(" "));
     fs::write(&path, script)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
     Ok(path)

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvorum_store::feature::FEATURE_LEVEL_MAX;
 use kvorum_tls::{Mode, Paths};
 
+use crate::audit::Level;
 use crate::limits::Limits;
 use crate::net::budget::SEND_BUDGET_BYTES;
 use crate::net::workers::workers;
@@ -173,6 +174,12 @@ pub struct Flags {
     /// name is a user, but never root
     #[arg(long, env = "KVORUM_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
+
+    /// Writes a line of JSON to standard output for each call: who did what to which keys, and what came of it; never
+    /// values, passwords or tokens. off; writes (of keys, users, rights and the cluster, log-ins and snapshots); all
+    /// (reads, too)
+    #[arg(long, env = "KVORUM_AUDIT", value_enum, default_value_t = Level::Off)]
+    pub audit: Level,
 
     /// How the log on standard error is written
     #[arg(long, env = "KVORUM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]

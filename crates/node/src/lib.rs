@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod blocking;
 pub mod boot;
 pub mod config;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kvorum_store as store;
 
+use crate::audit::Audit;
 use crate::blocking::{Blocking, ThreadPool};
 use crate::net::network::Net;
 use crate::net::tcp::Tcp;
@@ -21,12 +22,14 @@ pub struct Machine {
     pub store: store::Machine,
     /// Who looks on at what the node does; in production nobody.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Who is told of each call, if anybody is.
+    pub audit: Option<Audit>,
 }
 
 impl Machine {
     /// The one that the process runs on: its TCP, the threads of its runtimes and of its own, its disk.
     pub fn real() -> Machine {
         let (net, blocking) = (Arc::new(Tcp), Blocking::new(ThreadPool));
-        Machine { net, blocking, store: store::Machine::system(), observer: None }
+        Machine { net, blocking, store: store::Machine::system(), observer: None, audit: None }
     }
 }

@@ -5,11 +5,13 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser as _;
-use kvorum_node::config::{Cli, Config, LogFormat, Task};
+use kvorum_node::audit::{Audit, StandardOutput};
+use kvorum_node::config::{Cli, Config, Flags, LogFormat, Task};
 use kvorum_node::machine::Machine;
 use kvorum_node::net::listen::FILES_WANTED;
 use kvorum_node::server::{self, Closing};
@@ -35,6 +37,8 @@ const CLOSE_POLL: Duration = Duration::from_millis(1);
 
 /// Lines of the log that wait to be written.
 const LOG_LINES_MAX: usize = 4_096;
+/// How long the last lines of log and audit may take, at the end, where somebody reads them.
+const LAST_LINES_MAX: Duration = Duration::from_millis(1_500);
 
 /// The exit code for a command line that cannot work, as clap has it.
 const EXIT_USAGE: u8 = 2;
@@ -44,14 +48,26 @@ fn main() -> ExitCode {
     if let Some(Task::Verify { data_dir }) = cli.task {
         return verify(&data_dir);
     }
-    let _lines = match log_to_stderr(cli.flags.log_format, &cli.flags.log_level) {
-        Ok(lines) => lines,
+    let mut lines = match log_to_stderr(cli.flags.log_format, &cli.flags.log_level) {
+        Ok(log) => vec![log],
         Err(error) => return fail(EXIT_USAGE, format!("--log-level: {error}")),
     };
     end_on_panic();
     // What is on disk is everybody's values: nobody but the owner reads what this process or RocksDB writes.
     umask(Mode::RWXG | Mode::RWXO);
-    let config = match cli.flags.validate() {
+    let audit = Audit::to(cli.flags.audit, || {
+        let (output, guard) = StandardOutput::open();
+        lines.push(guard);
+        Arc::new(output)
+    });
+    let code = serve(cli.flags, Machine { audit, ..Machine::real() });
+    write_last(lines);
+    code
+}
+
+/// Runs a node to its end.
+fn serve(flags: Flags, machine: Machine) -> ExitCode {
+    let config = match flags.validate() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_USAGE, error),
     };
@@ -63,7 +79,7 @@ fn main() -> ExitCode {
         .build();
     let result = match runtime {
         Ok(runtime) => {
-            let result = runtime.block_on(run(config));
+            let result = runtime.block_on(run(config, machine));
             // Blocking reads that are still under way hold the store.
             runtime.shutdown_timeout(CLOSE_MAX);
             result
@@ -92,7 +108,7 @@ fn closed(closing: &Closing) -> bool {
 }
 
 /// Runs the node until a signal.
-async fn run(config: Config) -> Result<Closing, Box<dyn std::error::Error>> {
+async fn run(config: Config, machine: Machine) -> Result<Closing, Box<dyn std::error::Error>> {
     raise_file_limit();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| format!("handle SIGTERM: {error}"))?;
@@ -103,13 +119,33 @@ async fn run(config: Config) -> Result<Closing, Box<dyn std::error::Error>> {
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         }
     };
-    Ok(server::run(config, Machine::real(), stop).await?)
+    Ok(server::run(config, machine, stop).await?)
 }
 
 fn fail(code: u8, error: impl Display) -> ExitCode {
     // Nothing can be done about a standard error that is closed.
     let _ = writeln!(io::stderr(), "kvorum-node: {error}");
     ExitCode::from(code)
+}
+
+/// Writes what still waits of log and audit. Whoever reads it may stand still, and then it is not waited for long: a guard
+/// that cannot flush would tell the standard output so, which may be what stands still.
+#[expect(clippy::disallowed_methods, reason = "nothing of a node is left, and the process is at its end")]
+fn write_last(lines: Vec<WorkerGuard>) {
+    let (writing, written) = mpsc::channel::<()>();
+    for guard in lines {
+        let writing = writing.clone();
+        let flush = move || {
+            drop(guard);
+            drop(writing);
+        };
+        if let Err(error) = thread::Builder::new().name("last-lines".into()).spawn(flush) {
+            fail(1, format!("the last lines of the log are lost: {error}"));
+        }
+    }
+    drop(writing);
+    // Nothing is ever sent: it ends when the last one is written.
+    let _ = written.recv_timeout(LAST_LINES_MAX);
 }
 
 /// A thread that panics ends the process, even where nobody reads what it says of that.

@@ -50,6 +50,11 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// A status code as labels and lines name it.
+pub fn code_name(code: tonic::Code) -> &'static str {
+    CODES[code as usize]
+}
+
 /// All metrics of a node.
 pub struct Metrics {
     registry: Registry,
@@ -76,6 +81,8 @@ pub struct Metrics {
     expired: IntCounter,
     /// Users and rights.
     pub auth: AuthMetrics,
+    /// Lines of the audit that nobody took.
+    pub audit_dropped: IntCounter,
     /// TLS, and connections.
     pub tls: TlsMetrics,
     process: ProcessMetrics,
@@ -91,6 +98,11 @@ pub struct MethodMetrics {
 }
 
 impl MethodMetrics {
+    /// `package.Service/Method`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it answers with a stream, which goes on after the call was answered.
     pub fn streams(&self) -> bool {
         self.streams
@@ -173,6 +185,10 @@ impl Metrics {
                 "Keys deleted because their TTL had passed, on the word of this node.",
             ),
             auth: AuthMetrics::new(&make),
+            audit_dropped: make.counter(
+                "kvorum_audit_dropped_total",
+                "Lines of the audit that were lost, since whoever reads the standard output does not keep up.",
+            ),
             tls: TlsMetrics::new(&make),
             process: ProcessMetrics::new(&make),
             registry: make.0,

@@ -210,7 +210,10 @@ impl Requests {
 
     /// Proposes what a caller may do, and answers what it did.
     pub async fn write(&self, caller: &Caller, kind: Kind, deadline: Instant) -> Result<Done, RequestError> {
-        self.write_for(Asker::Caller(caller), kind, deadline).await
+        caller.trail.changes(&kind);
+        let done = self.write_for(Asker::Caller(caller), kind, deadline).await?;
+        caller.trail.at(done.head.revision);
+        Ok(done)
     }
 
     /// Where rights changed before the command was applied, nothing was done, and who asks is checked anew.
@@ -269,7 +272,9 @@ impl Requests {
         consistency: Consistency,
         deadline: Instant,
     ) -> Result<Grant, RequestError> {
+        caller.trail.reads(&range);
         self.is_current(consistency, deadline).await?;
+        caller.trail.at(self.store().revision());
         let authorizer = self.0.authorizer.clone();
         let checked = authorizer.check(&caller, Needs::Read(&range))?;
         Ok(Grant::new(authorizer, caller, range, checked))
@@ -340,7 +345,9 @@ impl Requests {
         range: KeyRange,
         deadline: Instant,
     ) -> Result<(Watcher, Arc<SharedReads>, Grant), RequestError> {
+        caller.trail.reads(&range);
         self.is_current(Consistency::Serializable, deadline).await?;
+        caller.trail.at(self.store().revision());
         let checked = self.may(&caller, Needs::Read(&range), deadline).await?;
         let grant = Grant::new(self.0.authorizer.clone(), caller, range.clone(), checked);
         Ok((self.0.hub.watch(range), self.0.changes.clone(), grant))
@@ -354,7 +361,8 @@ impl Requests {
 
     /// What this node says of itself.
     pub fn status(&self) -> admin::StatusResponse {
-        self.0.raft.status()
+        let unknown_token_key = self.0.authorizer.saw_unknown_key();
+        admin::StatusResponse { unknown_token_key, ..self.0.raft.status() }
     }
 
     /// What this node says of itself; with the hash of its records at a revision other than 0, and whether it
@@ -367,7 +375,7 @@ impl Requests {
         let raft = &self.0.raft;
         let status = async {
             let confirmed = asked.confirm && raft.confirm().await;
-            let mut status = admin::StatusResponse { confirmed, ..raft.status() };
+            let mut status = admin::StatusResponse { confirmed, ..self.status() };
             if asked.hash_revision != 0 {
                 status.hash = raft.hash(asked.hash_revision).await?;
             }

@@ -26,6 +26,7 @@ use crate::api::kv::cluster::ClusterService;
 use crate::api::kv::service::KvService;
 use crate::api::peer::PeerService;
 use crate::api::peer_port::may_call;
+use crate::audit::Auditor;
 use crate::boot::recover::{self, RecoverError};
 use crate::boot::restore::{self, RestoreError};
 use crate::config::{Bootstrap, Config, TlsConfig};
@@ -205,6 +206,7 @@ impl Node {
             warn_of_plain_ports(addresses);
         }
         let metrics = Arc::new(Metrics::new());
+        let auditor = machine.audit.clone().map(|audit| audit.counted(metrics.audit_dropped.clone()));
         let parts = open_data(&config, addresses, metrics.clone(), machine, tls).await?;
         let hub = parts.hub.clone();
         let raft = Raft::start(parts, raft_options(&config, addresses)).await?;
@@ -221,7 +223,7 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"),
             "serving"
         );
-        Node::serve(&config, raft, hub, metrics, listeners, addresses)
+        Node::serve(&config, raft, hub, metrics, auditor, listeners, addresses)
     }
 
     fn serve(
@@ -229,6 +231,7 @@ impl Node {
         raft: Raft,
         hub: Arc<WatchHub>,
         metrics: Arc<Metrics>,
+        auditor: Option<Auditor>,
         listeners: Listeners,
         addresses: Addresses,
     ) -> Result<Node, StartError> {
@@ -252,6 +255,8 @@ impl Node {
         let router =
             Router::builder(metrics.clone(), stopping.clone(), limit, budget.clone(), client_receive)
                 .status_only(raft.status_only())
+                .audit(auditor.as_ref())
+                .pages(http::metrics_page(health.clone()))
                 .with(KvService::server(requests.clone()))
                 .with(ClusterService::server(requests.clone()))
                 .with(AuthService::server(requests.clone()))
@@ -278,6 +283,7 @@ impl Node {
         let admin = AdminServer::new(AdminService::new(requests.clone()));
         let router = Router::builder(metrics, gone.clone(), PEER_MESSAGE_BYTES_MAX, budget, peer_receive)
             .status_only(raft.status_only())
+            .audit(auditor.as_ref())
             .rights(move |identity, path| may_call(identity, requests.rights_count(), path))
             .with(peer)
             .with(admin);
@@ -404,7 +410,7 @@ async fn open_data(
     machine: Machine,
     tls: Option<NodeTls>,
 ) -> Result<Parts, StartError> {
-    let Machine { net, blocking, store: on, observer } = machine;
+    let Machine { net, blocking, store: on, observer, audit: _ } = machine;
     let dir = &config.data_dir;
     let data_dir = DataDir::open_on(&on, dir)?;
     let identity = data_dir.create_identity(rand::rng().next_u64().max(1))?;

@@ -2,6 +2,8 @@
 //! around rights that was found in etcd, by each of them.
 #![allow(clippy::unwrap_used, clippy::wildcard_imports, clippy::disallowed_methods)]
 
+#[path = "fixture/audit.rs"]
+mod audit;
 mod fixture;
 #[path = "../../auth/tests/issuer/mod.rs"]
 mod issuer;
@@ -9,23 +11,33 @@ mod issuer;
 mod tls;
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use audit::Kept;
 use bytes::Bytes;
 use fixture::Fixture;
 use futures_util::future::BoxFuture;
+use http_body::Body as _;
+use kvorum_node::machine::Machine;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::auth::v1 as auth;
 use kvorum_proto::auth::v1::auth_client::AuthClient;
 use kvorum_proto::kv::v1 as kv;
 use kvorum_proto::kv::v1::batch_op::{Op, Put};
 use kvorum_proto::kv::v1::condition::Expect;
+use kvorum_tls::make::Subject;
 use prost::Message;
 use tls::Certificates;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
+use tonic::codegen::{Service as _, http};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
+use tower::ServiceExt as _;
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +93,7 @@ fn row<M: Message + Clone + 'static>(
             let mut grpc = tonic::client::Grpc::new(channel);
             grpc.ready()
                 .await
-                .map_err(|error: tonic::transport::Error| Status::unknown(error.to_string()))?;
+                .map_err(|error: tonic::transport::Error| Status::from_error(Box::new(error)))?;
             let codec = tonic_prost::ProstCodec::<M, ()>::default();
             let mut request = Request::new(message);
             request.set_timeout(Duration::from_secs(10));
@@ -332,9 +344,23 @@ fn denied(outcome: &Result<(), Status>) -> bool {
 
 /// A node on which rights count, with the users of [`CALLERS`].
 async fn with_users(certificates: &Certificates) -> Fixture {
-    let flags = certificates.flags("optional");
+    with_users_on(Machine::real(), certificates).await
+}
+
+async fn with_users_on(machine: Machine, certificates: &Certificates) -> Fixture {
+    with_users_in("optional", machine, certificates).await
+}
+
+async fn with_users_in(mode: &str, machine: Machine, certificates: &Certificates) -> Fixture {
+    let flags = certificates.flags(mode);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut it = Fixture::start_with(0, &flags).await;
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = kvorum_node::config::Config { client_threads: 0, ..fixture::config(&dir, &flags) };
+    let node = kvorum_node::server::Node::start(config, machine).await.unwrap();
+    let channel = certificates.connect(node.addresses.client, Some("root")).await;
+    let kv = kv::kv_client::KvClient::new(channel.clone());
+    let mut it = Fixture { node: Some(node), kv, channel, dir };
+    it.get("k").await;
     it.set("a/k", "v").await;
     it.set("b", "v").await;
     let raise = async {
@@ -377,12 +403,25 @@ async fn with_users(certificates: &Certificates) -> Fixture {
     it
 }
 
-/// The one table of what each RPC needs. An RPC without a row fails it.
+/// A call came to this: the audit has a line of it, which says the same.
+fn is_told(kept: &Kept, path: &str, outcome: &Result<(), Status>) {
+    let lines = kept.lines();
+    // A member asks the others how they are, by calls of its own.
+    let of_it: Vec<_> = lines.iter().filter(|line| line["method"] == path[1..]).collect();
+    let code = outcome.as_ref().map_or_else(Status::code, |()| Code::Ok);
+    let told = of_it.last().map(|line| &line["outcome"]);
+    let is_stream = of_it.first().is_some_and(|line| line["outcome"] == "OK");
+    assert!(of_it.len() == 1 || of_it.len() == 2 && is_stream, "{path} {outcome:?} {lines:?}");
+    assert_eq!(told, Some(&kvorum_node::metrics::code_name(code).into()), "{path} {lines:?}");
+}
+
+/// The one table of what each RPC needs. An RPC without a row fails it, and a call that the audit does not tell of.
 #[test]
 fn every_call_needs_what_the_table_says() {
     fixture::run(async {
-        let certificates = Certificates::make();
-        let mut it = with_users(&certificates).await;
+        let (certificates, kept) = (Certificates::make(), Arc::new(Kept::default()));
+        let mut it = with_users_on(kept.machine(), &certificates).await;
+        kept.take();
         let (client, peer) = (it.node().addresses.client, it.node().addresses.peer);
         let mut seen = BTreeSet::new();
         let on_client_port: Vec<Row> = [reads(), writes(), others()].into_iter().flatten().collect();
@@ -391,6 +430,7 @@ fn every_call_needs_what_the_table_says() {
             for Row { path, what, needs, call } in &on_client_port {
                 seen.insert(*path);
                 let outcome = call(channel.clone()).await;
+                is_told(&kept, path, &outcome);
                 assert_eq!(denied(&outcome), !has.contains(needs), "{caller:?} {path} {what}: {outcome:?}");
             }
         }
@@ -403,8 +443,12 @@ fn every_call_needs_what_the_table_says() {
         let (root, plain) = (certificates.connect(peer, Some("root")).await, fixture::connect(peer).await);
         for Row { path, needs, call, .. } in &administration() {
             seen.insert(*path);
-            assert!(!denied(&call(root.clone()).await), "root {path}");
-            assert_eq!(denied(&call(plain.clone()).await), *needs == Needs::Administrator, "nobody {path}");
+            let outcome = call(root.clone()).await;
+            is_told(&kept, path, &outcome);
+            assert!(!denied(&outcome), "root {path}");
+            let outcome = call(plain.clone()).await;
+            is_told(&kept, path, &outcome);
+            assert_eq!(denied(&outcome), *needs == Needs::Administrator, "nobody {path}");
         }
         // Members have a test of their own in api/peer_port.rs; what turns rights off comes last.
         let last = row("/auth.v1.Auth/AuthDisable", "", Needs::Root, auth::AuthDisableRequest {});
@@ -427,6 +471,161 @@ fn every_call_needs_what_the_table_says() {
                 assert!(package == "peer.v1" || seen.contains(&*path), "{path} has no row");
             }
         }
+        it.stop().await;
+    });
+}
+
+/// A call of any method, with a message that says nothing.
+fn empty(path: String) -> Call {
+    Box::new(move |channel| {
+        let path = tonic::codegen::http::uri::PathAndQuery::try_from(path.as_str()).unwrap();
+        Box::pin(async move {
+            let mut grpc = tonic::client::Grpc::new(channel);
+            grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
+            let codec = tonic_prost::ProstCodec::<(), ()>::default();
+            let mut answers = grpc.server_streaming(Request::new(()), path, codec).await?.into_inner();
+            timeout(Duration::from_secs(10), answers.message()).await.expect("it is answered").map(drop)
+        })
+    })
+}
+
+/// The services of all ports, and their methods.
+fn services() -> Vec<(String, Vec<String>)> {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let reflection = [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
+    let sets =
+        [&[kvorum_proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET], &reflection[..]].concat();
+    let files = sets.iter().flat_map(|set| prost_types::FileDescriptorSet::decode(*set).unwrap().file);
+    let services = files.flat_map(|file| {
+        let package = file.package().to_owned();
+        file.service.into_iter().map(move |service| {
+            let methods = service.method.iter().map(|method| method.name().to_owned()).collect();
+            (format!("{package}.{}", service.name()), methods)
+        })
+    });
+    services.collect()
+}
+
+/// Whether a call got past the connection and the rights.
+fn is_answer(outcome: &Result<(), Status>) -> bool {
+    let is_cut_off = outcome.as_ref().is_err_and(|status| std::error::Error::source(status).is_some());
+    let is_absent = outcome.as_ref().is_err_and(|status| status.code() == Code::Unimplemented);
+    !is_cut_off && !is_absent && !denied(outcome)
+}
+
+/// What is answered over a connection, as the docs write it.
+async fn answered(channel: Option<Channel>) -> String {
+    let Some(channel) = channel else { return "nothing".into() };
+    let last = row("/auth.v1.Auth/AuthDisable", "", Needs::Root, auth::AuthDisableRequest {});
+    let rows: Vec<Row> =
+        [reads(), writes(), others(), administration(), vec![last]].into_iter().flatten().collect();
+    let mut all = Vec::new();
+    for (service, methods) in services() {
+        let mut some = Vec::new();
+        for method in &methods {
+            let path = format!("/{service}/{method}");
+            let calls: Vec<&Call> = rows.iter().filter(|row| row.path == path).map(|row| &row.call).collect();
+            // What has no row, members and everybody call.
+            let plain = empty(path);
+            let mut is_answered = false;
+            for call in if calls.is_empty() { vec![&plain] } else { calls } {
+                is_answered |= is_answer(&call(channel.clone()).await);
+            }
+            if is_answered {
+                some.push(format!("`{service}/{method}`"));
+            }
+        }
+        if some.len() == methods.len() && some.len() > 1 {
+            some = vec![format!("`{service}/*`")];
+        }
+        all.extend(some);
+    }
+    if all.is_empty() { "nothing".into() } else { all.join(", ") }
+}
+
+/// Goal: a stranger gets what the docs say, and nothing else. Method: nodes on which rights count, every RPC there is, on
+/// both ports, by strangers of all kinds. The rows of the table in docs/security.md are what is seen here.
+#[test]
+fn a_stranger_gets_what_the_docs_say() {
+    fixture::run(async {
+        let mut rows = Vec::new();
+        for mode in ["required", "optional"] {
+            let (certificates, others) = (Certificates::make(), Certificates::make());
+            let mut it = with_users_in(mode, Machine::real(), &certificates).await;
+            let ports = [("2379", it.node().addresses.client), ("2380", it.node().addresses.peer)];
+            for (port, address) in ports {
+                let none = certificates.connect_with(None);
+                let nobody = certificates.connect_with(Some("stranger"));
+                let user = Subject::User("root".into());
+                let member = Subject::Member(vec!["127.0.0.1".into()]);
+                let kinds = [
+                    ("TLS, no certificate", Certificates::try_connect(address, none).await),
+                    (
+                        "TLS, a certificate of this CA, of no user",
+                        Certificates::try_connect(address, nobody).await,
+                    ),
+                    (
+                        "TLS, root's certificate of another CA",
+                        Certificates::try_connect(address, certificates.of_stranger(&others, &user)).await,
+                    ),
+                    (
+                        "TLS, a member's certificate of another CA",
+                        Certificates::try_connect(address, certificates.of_stranger(&others, &member)).await,
+                    ),
+                    ("plain", fixture::try_connect(address).await),
+                ];
+                for (kind, channel) in kinds {
+                    let answered = answered(channel.ok()).await;
+                    rows.push(format!("| `--tls {mode}` | {port} | {kind} | {answered} |"));
+                }
+            }
+            it.stop().await;
+        }
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/security.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let table =
+            page.split("\n## What a stranger gets\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+        let told: Vec<&str> =
+            table.unwrap_or_default().lines().filter(|line| line.starts_with("| `--tls ")).collect();
+        assert_eq!(told, rows, "docs/security.md says otherwise; what is seen:\n{}", rows.join("\n"));
+    });
+}
+
+/// Goal: who wants metrics encrypted has them on the client port, whichever HTTP he speaks there, and nothing else by GET.
+/// Method: a node that speaks TLS only, asked by somebody without a certificate.
+#[test]
+fn metrics_are_to_be_had_with_tls() {
+    fixture::run(async {
+        let certificates = Certificates::make();
+        let mut it = with_users_in("required", Machine::real(), &certificates).await;
+        let (client, peer) = (it.node().addresses.client, it.node().addresses.peer);
+        let ask = async |address, path: &str| {
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            let tls = certificates.connect_with(None);
+            let mut stream = tls.connect_http1(stream, "127.0.0.1").await.map_err(std::io::Error::other)?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: kvorum\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let page = ask(client, "/metrics").await.unwrap();
+        assert!(page.starts_with("HTTP/1.1 200") && page.contains("\nkvorum_auth_revision "), "{page}");
+        for path in ["/", "/readyz", "/kv.v1.Kv/Get"] {
+            let page = ask(client, path).await.unwrap();
+            assert!(page.starts_with("HTTP/1.1 404"), "{path}: {page}");
+        }
+        ask(peer, "/metrics").await.expect_err("the peer port speaks HTTP/2 only");
+
+        let mut channel = certificates.connect(client, None).await;
+        let request = http::Request::get("/metrics").body(tonic::body::Body::empty()).unwrap();
+        let page = channel.ready().await.unwrap().call(request).await.unwrap();
+        assert_eq!(page.status(), http::StatusCode::OK);
+        let (mut body, mut text) = (page.into_body(), Vec::new());
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            text.extend(frame.unwrap().into_data().unwrap());
+        }
+        assert!(String::from_utf8_lossy(&text).contains("\nkvorum_auth_revision "));
         it.stop().await;
     });
 }
@@ -599,6 +798,19 @@ fn a_service_account_is_its_token() {
         operator.apply_access(declared(&[issuer::USER])).await.unwrap();
         assert_eq!(get_with(&pod, "token", &token(now + 600)).await, Ok(()));
         assert_eq!(get_with(&pod, "token", &token(now - 300)).await, refused("INVALID_TOKEN"));
+        // Whoever can reads the issuer's keys anew, where a member says that there may be another one.
+        let mut asking = operator.clone();
+        let mut unknown = async || {
+            let status = asking.status(admin::StatusRequest::default()).await.unwrap().into_inner();
+            status.unknown_token_key
+        };
+        let rotated = issuer::KEYS.sign(&issuer::header("ES256", "next"), &issuer::claims());
+        assert!(!unknown().await, "nobody has sent it");
+        assert_eq!(get_with(&pod, "token", &rotated).await, refused("INVALID_TOKEN"));
+        assert!(unknown().await);
+        // What was declared since may have it.
+        operator.apply_access(declared(&[issuer::USER, "somebody"])).await.unwrap();
+        assert!(!unknown().await);
         let foreign = issuer::Issuer::generate();
         let forged = foreign.sign(&issuer::header("ES256", "p256"), &issuer::claims());
         assert_eq!(get_with(&pod, "token", &forged).await, refused("INVALID_TOKEN"));

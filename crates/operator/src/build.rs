@@ -1,7 +1,7 @@
 //! The objects that belong to a cluster, made of its spec: pure.
 
 use k8s_openapi::api::core::v1::EnvVar;
-use kvorum_crd::{AntiAffinity, KvCluster, LogFormat, Node, Pod, RESERVED_ENV, TlsMode};
+use kvorum_crd::{AntiAffinity, Audit, KvCluster, LogFormat, Node, Pod, RESERVED_ENV, TlsMode};
 use serde_json::{Map, Value, json};
 
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
@@ -443,6 +443,11 @@ fn flags(node: &Node) -> Vec<String> {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
     });
+    let audit = node.audit.map(|audit| match audit {
+        Audit::Disabled => "off",
+        Audit::Writes => "writes",
+        Audit::All => "all",
+    });
     [
         number("election-timeout-ms", node.election_timeout_ms),
         number("heartbeat-interval-ms", node.heartbeat_interval_ms),
@@ -453,6 +458,7 @@ fn flags(node: &Node) -> Vec<String> {
         number("log-retain-bytes", node.log_retain_bytes),
         text("log-format", format),
         text("log-level", node.log_level.as_deref()),
+        text("audit", audit),
     ]
     .into_iter()
     .flatten()

@@ -15,6 +15,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use crate::certificate::{Facts, Identity};
 use crate::explain::{Fault, Reason, explained};
 use crate::member::{Loaded, MemberTls};
+use crate::provider::ALPN_HTTP1;
 use crate::slots::Slots;
 use crate::stream::{Begun, Bytes};
 use crate::trust::Port;
@@ -64,6 +65,11 @@ pub enum Accepted<S> {
 
 /// A stream inside of TLS.
 pub type TlsStream<S> = tokio_rustls::server::TlsStream<Begun<S>>;
+
+/// Whether HTTP/1.1 was agreed on; else it is HTTP/2, which who says nothing speaks too.
+pub fn is_http1<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP1)
+}
 
 /// Who is at the other end.
 #[derive(Clone, Debug)]

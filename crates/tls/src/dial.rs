@@ -93,6 +93,15 @@ impl ClientTls {
         first_words(handshake(self.config(), stream, host).await?).await
     }
 
+    /// The same for HTTP/1.1, as who scrapes metrics speaks it: a server says nothing before it is asked.
+    pub async fn connect_http1<S: Bytes>(
+        &self,
+        stream: S,
+        host: &str,
+    ) -> Result<tokio_rustls::client::TlsStream<S>, Fault> {
+        handshake(config::with_http1(&self.config()), stream, host).await
+    }
+
     /// The configuration of the moment. Where files have changed it is made anew; what does not fit is not taken.
     ///
     /// They are a few kilobytes in memory, read every ten seconds at most and only where a connection is made: that

@@ -24,7 +24,7 @@ mod slots;
 mod stream;
 mod trust;
 
-pub use accept::{Accepted, Mode, Peer, TlsPort, TlsStream};
+pub use accept::{Accepted, Mode, Peer, TlsPort, TlsStream, is_http1};
 pub use certificate::{
     Facts, Identity, Unreadable, bundle_fingerprint, date, fingerprint, hex, pem_fingerprint,
     pem_leaf_fingerprint,

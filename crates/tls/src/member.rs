@@ -99,8 +99,8 @@ impl Loaded {
         let keeper = |port| Arc::new(Doorkeeper::new(port, trust.clone(), client_trust.clone()));
         let (peer_keeper, client_keeper) = (keeper(Port::Peer), keeper(Port::Client));
         Ok(Loaded {
-            peer_port: config::server(&own, peer_keeper.clone()),
-            client_port: config::server(&own, client_keeper.clone()),
+            peer_port: config::server(&own, peer_keeper.clone(), Port::Peer),
+            client_port: config::server(&own, client_keeper.clone(), Port::Client),
             dialing: config::client(Some(&own), Caller::new(trust.clone(), Wanted::Member)),
             bundle: trust.fingerprint(),
             bundle_not_after: trust.not_after(),

@@ -14,6 +14,8 @@ pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TL
 
 /// What every connection here speaks.
 pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
+/// Who scrapes metrics may speak this, on the port of clients.
+pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {

@@ -6,6 +6,7 @@ use kvorum_tls::Peer;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Request, Status};
 
+use crate::audit::Trail;
 use crate::net::remote::Remote;
 
 /// etcd's name for the token of a call. HTTP/2 keeps it in its table, other than `authorization`, so that a long one
@@ -25,6 +26,8 @@ pub struct Caller {
     pub token: Option<Token>,
     /// The last token of the connection.
     pub last: LastToken,
+    /// What is known of the call, for the audit.
+    pub trail: Trail,
 }
 
 impl Caller {
@@ -36,6 +39,7 @@ impl Caller {
             peer: remote.peer.clone(),
             token: Token::of(request.metadata()),
             last: remote.last_token.clone(),
+            trail: remote.trail.clone(),
         })
     }
 }

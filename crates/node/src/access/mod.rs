@@ -82,6 +82,11 @@ impl Authorizer {
         Now::new(self.0.raft.cluster_now_ms())
     }
 
+    /// Whether a token came lately that its issuer may have signed with a new key.
+    pub fn saw_unknown_key(&self) -> bool {
+        self.0.proofs.saw_unknown_key(self.store().auth().revision())
+    }
+
     /// A token for a user whose password is of this auth revision, and who has just said it.
     pub fn session(&self, auth: &Auth, user: String, password_revision: u64) -> Result<String, AuthError> {
         let expires_ms = self.now().cluster_ms.saturating_add(SESSION_MS);
@@ -105,6 +110,7 @@ impl Authorizer {
         }
         let proven = self.0.proofs.prove(caller, &auth, self.now());
         let by = Some(proven.as_ref().map_or("none", |proven| proven.by.label()));
+        caller.trail.proven(proven.as_ref().ok().map(|proven| (&*proven.user, proven.by.label())));
         let checked = proven.and_then(|proven| {
             self.check_proven(&auth, &proven, needs)?;
             Ok(Checked { fence: auth.fence(), proven: Some(proven) })

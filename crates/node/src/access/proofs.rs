@@ -3,12 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvorum_auth::{LEEWAY_SECONDS, Session, SessionError, SessionKey, TokenVerifier, is_jwt};
+use kvorum_auth::{JwtError, LEEWAY_SECONDS, Session, SessionError, SessionKey, TokenVerifier, is_jwt};
 use kvorum_store::Auth;
 use kvorum_tls::Identity;
+use tokio::time::{Duration, Instant};
 
 use super::caller::{Caller, Proof, Proven, Token};
 use crate::error::AuthError;
+
+/// That a token of an unknown key came is told for so long: whoever looks at a member now and then sees it.
+const UNKNOWN_KEY_TOLD: Duration = Duration::from_secs(60);
 
 /// What tokens are verified by. It is made of the auth state, once for each auth revision.
 #[derive(Default)]
@@ -19,6 +23,8 @@ struct Keys {
     auth_revision: u64,
     session: Option<SessionKey>,
     issuer: Option<TokenVerifier>,
+    /// When a token came last whose key is not among the issuer's.
+    unknown_key: Mutex<Option<Instant>>,
 }
 
 /// What time it is: for sessions by the cluster, which no member's clock moves, and for others' tokens by this machine.
@@ -81,6 +87,16 @@ impl Proofs {
         key.issue(session).map_err(|_| AuthError::Failed)
     }
 
+    /// Whether a token of an unknown key came lately, under the keys of this auth revision. Anybody can send one, which
+    /// is why it is no more than a flag.
+    pub(super) fn saw_unknown_key(&self, auth_revision: u64) -> bool {
+        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.filter(|keys| keys.auth_revision == auth_revision).is_some_and(|keys| {
+            let last = *keys.unknown_key.lock().unwrap_or_else(PoisonError::into_inner);
+            last.is_some_and(|last| last.elapsed() < UNKNOWN_KEY_TOLD)
+        })
+    }
+
     fn keys(&self, auth: &Auth) -> Arc<Keys> {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*keys {
@@ -98,7 +114,7 @@ impl Keys {
             verifier.inspect_err(|error| tracing::error!(%error, "no ServiceAccount's token is taken")).ok()
         });
         let session = SessionKey::from_bytes(auth.session_key()).ok();
-        Keys { auth_revision: auth.revision(), session, issuer }
+        Keys { auth_revision: auth.revision(), session, issuer, unknown_key: Mutex::default() }
     }
 
     fn open_session(&self, token: &str, now: Now) -> Result<Proven, AuthError> {
@@ -116,7 +132,12 @@ impl Keys {
     fn open_jwt(&self, token: &str, now: Now) -> Result<Proven, AuthError> {
         let none = AuthError::InvalidToken("no ServiceAccounts are declared");
         let account = self.issuer.as_ref().ok_or(none)?.verify(token, now.wall_ms);
-        let account = account.map_err(|error| AuthError::InvalidServiceAccount(error.to_string()))?;
+        let account = account.map_err(|error| {
+            if matches!(error, JwtError::UnknownKey { .. }) {
+                *self.unknown_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
+            AuthError::InvalidServiceAccount(error.to_string())
+        })?;
         Ok(Proven { user: account.user.into(), by: Proof::ServiceAccount { expires_ms: account.expires_ms } })
     }
 }

@@ -1,5 +1,6 @@
 //! `admin.v1`: what the operator and `kvorum member` ask of a node, on the peer port.
 
+use std::fmt;
 use std::pin::Pin;
 
 use futures_util::Stream;
@@ -11,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::auth::permission;
 use crate::error::{MembershipError, RequestError};
 use crate::net::deadline::{deadline, deadline_if_any};
+use crate::net::remote::Remote;
 use crate::raft::Raft;
 use crate::requests::{Requests, within};
 
@@ -24,6 +26,12 @@ impl AdminService {
     pub fn new(requests: Requests) -> Self {
         AdminService { requests }
     }
+}
+
+/// Members or users that a call is about, for the audit.
+fn concerns<T>(request: &Request<T>, what: fmt::Arguments<'_>) -> Result<(), Status> {
+    Remote::of(request.extensions())?.trail.concerns(what);
+    Ok(())
 }
 
 impl From<MembershipError> for Status {
@@ -78,6 +86,10 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::AddLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
+        concerns(
+            &request,
+            format_args!("member {:016x}", request.get_ref().node.as_ref().map_or(0, |node| node.node_id)),
+        )?;
         let deadline = deadline_if_any(request.metadata());
         let admin::AddLearnerRequest { node, expected } = request.into_inner();
         let add = move |raft: Raft| async move { raft.add_learner(node.unwrap_or_default(), expected).await };
@@ -88,6 +100,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::RemoveLearnerRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
+        concerns(&request, format_args!("member {:016x}", request.get_ref().node_id))?;
         let deadline = deadline_if_any(request.metadata());
         let admin::RemoveLearnerRequest { node_id, expected } = request.into_inner();
         let remove = move |raft: Raft| async move { raft.remove_learner(node_id, expected).await };
@@ -98,6 +111,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ChangeMembershipRequest>,
     ) -> Result<Response<admin::MembershipResponse>, Status> {
+        concerns(&request, format_args!("voters {:016x?}", request.get_ref().voter_ids))?;
         let deadline = deadline_if_any(request.metadata());
         let admin::ChangeMembershipRequest { voter_ids, expected, retain } = request.into_inner();
         let voter_ids = voter_ids.into_iter().collect();
@@ -109,6 +123,7 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::TransferLeaderRequest>,
     ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
+        concerns(&request, format_args!("member {:016x}", request.get_ref().to))?;
         let deadline = deadline_if_any(request.metadata());
         let to = request.into_inner().to;
         let transfer = move |raft: Raft| async move { raft.transfer_leader(to).await };
@@ -141,6 +156,10 @@ impl Admin for AdminService {
         &self,
         request: Request<admin::ApplyAccessRequest>,
     ) -> Result<Response<admin::ApplyAccessResponse>, Status> {
+        concerns(
+            &request,
+            format_args!("{} users, {} roles", request.get_ref().users.len(), request.get_ref().roles.len()),
+        )?;
         let deadline = deadline(request.metadata());
         self.requests.declare(declared(request.into_inner())?, deadline).await?;
         Ok(Response::new(admin::ApplyAccessResponse {}))

@@ -18,6 +18,12 @@ pub fn routes(health: Health) -> Router {
         .with_state(health)
 }
 
+/// What the client port answers beside its services, to who wants it encrypted. Nobody need say who he is for it: there are
+/// no keys, users or addresses in it.
+pub fn metrics_page(health: Health) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(health)
+}
+
 fn answer(result: Result<(), String>) -> Response {
     match result {
         Ok(()) => "ok\n".into_response(),

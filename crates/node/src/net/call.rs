@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::inbox::Room;
 use super::open_calls::OpenCall;
 use super::outbox::Outbox;
+use crate::audit::Trail;
 use crate::error::RequestError;
 use crate::metrics::MethodMetrics;
 
@@ -25,6 +26,7 @@ pub struct Call {
     response: BoxFuture<HttpResponse, Infallible>,
     /// Absent once the call was counted, or the stream that it opened will be.
     method: Option<Arc<MethodMetrics>>,
+    trail: Trail,
     request_bytes_max: usize,
     begun: Instant,
     held: Option<Held>,
@@ -43,10 +45,11 @@ impl Call {
     pub fn new(
         response: BoxFuture<HttpResponse, Infallible>,
         method: Arc<MethodMetrics>,
+        trail: Trail,
         request_bytes_max: usize,
         held: Option<Held>,
     ) -> Call {
-        Call { response, method: Some(method), request_bytes_max, begun: Instant::now(), held }
+        Call { response, method: Some(method), trail, request_bytes_max, begun: Instant::now(), held }
     }
 }
 
@@ -66,8 +69,10 @@ impl Future for Call {
                     response = error.into_http();
                 }
                 method.ended(code);
+                self.trail.answered(code);
             }
             None => {
+                self.trail.answered(Code::Ok);
                 let outbox = response.extensions_mut().remove::<Outbox>();
                 if let Some(outbox) = &outbox {
                     outbox.progress().watch_over();
@@ -79,8 +84,9 @@ impl Future for Call {
                     None
                 };
                 if method.is_some() || outbox.is_some() {
-                    response =
-                        response.map(|body| Body::new(Answers { body, method, outbox, _place: place }));
+                    let trail = std::mem::take(&mut self.trail);
+                    response = response
+                        .map(|body| Body::new(Answers { body, method, trail, outbox, _place: place }));
                 }
             }
         }
@@ -94,6 +100,7 @@ impl Drop for Call {
         if let Some(method) = self.method.take() {
             method.answered(self.begun.elapsed());
             method.ended(Code::Cancelled);
+            self.trail.answered(Code::Cancelled);
         }
     }
 }
@@ -103,6 +110,7 @@ struct Answers {
     body: Body,
     /// Absent once the stream was counted.
     method: Option<Arc<MethodMetrics>>,
+    trail: Trail,
     /// What goes past tonic, or is counted behind it.
     outbox: Option<Outbox>,
     _place: Option<OpenCall>,
@@ -116,6 +124,10 @@ impl Answers {
     fn ended(&mut self, code: Code) {
         if let Some(method) = self.method.take() {
             method.ended(code);
+            // That it was opened is written already. A client that has had enough is no news.
+            if !matches!(code, Code::Ok | Code::Cancelled) {
+                self.trail.answered(code);
+            }
         }
     }
 }

@@ -6,9 +6,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use kvorum_tls::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -59,17 +61,27 @@ pub async fn serve(mut listener: Box<dyn Listener>, router: Router, stop: impl F
 /// Serves one connection to its end, and answers whose it was.
 async fn serve_connection(connection: Connection, router: Router) -> IpAddr {
     let Connection { stream, from, permit: _permit } = connection;
+    serve_on(TokioIo::new(stream), router).await;
+    from
+}
+
+/// Serves a connection of another port that speaks HTTP/1.1, to its end or until `over`.
+pub async fn serve_pages(io: Box<dyn Bytes>, pages: Router, over: impl Future<Output = ()>) {
+    tokio::select! {
+        () = serve_on(TokioIo::new(io), pages) => {}
+        () = over => {}
+    }
+}
+
+async fn serve_on(io: impl Read + Write + Unpin + 'static, router: Router) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(io, TowerToHyperService::new(router));
     match timeout(CONNECTION_MAX, served).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection of the HTTP port ended"),
-        Err(_) => {
-            tracing::debug!(%from, "a connection of the HTTP port was open for too long, and is closed")
-        }
+        Ok(Err(error)) => tracing::debug!(%error, "a connection that speaks HTTP/1.1 ended"),
+        Err(_) => tracing::debug!("a connection that speaks HTTP/1.1 was open for too long, and is closed"),
     }
-    from
 }

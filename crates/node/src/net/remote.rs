@@ -9,6 +9,7 @@ use tonic::{Extensions, Status};
 use super::budget::Account;
 use super::open_calls::ConnectionCalls;
 use crate::access::LastToken;
+use crate::audit::Trail;
 
 /// The connection that a request came over: an extension of each.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Remote {
     pub peer: Option<Arc<Peer>>,
     /// The last token that came over it.
     pub last_token: LastToken,
+    /// What is known of the call, for the audit.
+    pub trail: Trail,
 }
 
 impl Remote {

@@ -4,11 +4,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::TryFutureExt as _;
 use kvorum_tls::Identity;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::http::Method;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
+use tower::ServiceExt as _;
 
 use super::budget::Budget;
 use super::call::{Call, Held, HttpResponse};
@@ -16,6 +19,7 @@ use super::inbox::Room;
 use super::open_calls::{CALLS_MAX, OpenCall, OpenCalls};
 use super::remote::Remote;
 use super::sizes::decoding_limit;
+use crate::audit::{Auditor, Trail};
 use crate::error::{AuthError, RequestError};
 use crate::metrics::Metrics;
 use crate::place::StatusOnly;
@@ -46,6 +50,9 @@ struct Inner {
     receive_budget: Budget,
     calls: Arc<OpenCalls>,
     rights: Rights,
+    auditor: Option<Auditor>,
+    /// What is answered to GET, which no call is.
+    pages: axum::Router,
 }
 
 impl Router {
@@ -68,6 +75,8 @@ impl Router {
             receive_budget,
             calls: OpenCalls::new(CALLS_MAX),
             rights: Box::new(|_, _| true),
+            auditor: None,
+            pages: axum::Router::new(),
         })
     }
 
@@ -91,15 +100,21 @@ impl Router {
         &self.inner.calls
     }
 
+    /// What is answered to whoever speaks HTTP/1.1.
+    pub fn pages(&self) -> axum::Router {
+        self.inner.pages.clone()
+    }
+
     /// Answers a call that has this room for what it brings. Without a place it is refused.
-    pub fn answer(&self, request: HttpRequest, room: Room, place: Option<OpenCall>) -> Call {
+    pub fn answer(&self, mut request: HttpRequest, room: Room, place: Option<OpenCall>) -> Call {
         let method = self.inner.metrics.method(request.uri().path()).clone();
+        let trail = self.inner.begin_trail(method.name(), &mut request);
         let response = match &place {
             Some(_) => self.inner.call(request),
             None => ready(RequestError::Busy.into()),
         };
         let held = place.map(|place| Held { place, room });
-        Call::new(response, method, self.inner.request_bytes_max, held)
+        Call::new(response, method, trail, self.inner.request_bytes_max, held)
     }
 }
 
@@ -119,6 +134,18 @@ impl RouterBuilder {
         rights: impl Fn(Option<&Identity>, &str) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.0.rights = Box::new(rights);
+        self
+    }
+
+    /// Who is told of each call.
+    pub fn audit(mut self, auditor: Option<&Auditor>) -> Self {
+        self.0.auditor = auditor.cloned();
+        self
+    }
+
+    /// Pages beside the services.
+    pub fn pages(mut self, pages: axum::Router) -> Self {
+        self.0.pages = pages;
         self
     }
 
@@ -147,7 +174,19 @@ impl RouterBuilder {
 }
 
 impl Inner {
+    /// What is known of a call from its begin, for the door to add to.
+    fn begin_trail(&self, method: &str, request: &mut HttpRequest) -> Trail {
+        let auditor = self.auditor.as_ref().filter(|_| request.method() != Method::GET);
+        let Some(auditor) = auditor else { return Trail::default() };
+        let Some(remote) = request.extensions_mut().get_mut::<Remote>() else { return Trail::default() };
+        remote.trail = auditor.begin(method, remote.address, remote.peer.as_deref());
+        remote.trail.clone()
+    }
+
     fn call(&self, request: HttpRequest) -> BoxFuture<HttpResponse, Infallible> {
+        if request.method() == Method::GET {
+            return Box::pin(self.pages.clone().oneshot(request).map_ok(|page| page.map(Body::new)));
+        }
         let path = request.uri().path();
         let service =
             path.strip_prefix('/').and_then(|path| path.split_once('/')).map(|(service, _)| service);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kvorum_tls::{
     Accepted, Bytes, COMPARE_INTERVAL, Fault, Identity, Loaded, MemberTls, Mode, Peer, Port, Reason, Reload,
-    TlsPort,
+    TlsPort, is_http1,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -51,6 +51,8 @@ pub struct Admitted {
     pub io: Box<dyn Bytes>,
     /// Whether it was taken out of TLS, or its network is as good.
     pub secured: bool,
+    /// Whether it speaks HTTP/1.1: to scrape metrics.
+    pub http1: bool,
     /// Who is at the other end, where a certificate says it.
     pub peer: Option<Arc<Peer>>,
     /// Its place among those that are counted.
@@ -94,7 +96,8 @@ impl Door {
                     Some(by_current_ca) if is_member => metrics.secured_member(name, by_current_ca),
                     by_current_ca => metrics.secured(name, by_current_ca),
                 };
-                Some(Admitted { io: stream, secured: true, peer: peer.map(Arc::new), held })
+                let http1 = is_http1(&stream);
+                Some(Admitted { io: stream, secured: true, http1, peer: peer.map(Arc::new), held })
             }
             Err(fault) => {
                 metrics.failed(name, fault.reason);
@@ -141,7 +144,7 @@ impl Door {
 
 impl Admitted {
     fn plain(io: Box<dyn Bytes>, held: Held) -> Admitted {
-        Admitted { io, secured: false, peer: None, held }
+        Admitted { io, secured: false, http1: false, peer: None, held }
     }
 }
 

@@ -22,6 +22,7 @@ use tonic::codegen::http;
 
 use super::call::{Call, HttpResponse};
 use super::greeting::{GREETING_MAX, Greeted};
+use super::http as pages;
 use super::inbox::{Inbox, Room};
 use super::listen::{Connection, Port, accept, room};
 use super::network::Listener;
@@ -31,6 +32,7 @@ use super::router::Router;
 use super::sizes::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use super::tls::{Admitted, Door, FAREWELL_MAX};
 use crate::access::LastToken;
+use crate::audit::Trail;
 
 /// Calls and streams in flight on a connection. A client that multiplexes a thousand watches over
 /// one connection fits; one that opens streams without end waits.
@@ -121,11 +123,21 @@ async fn serve_connection(
         // Whoever is not in yet has asked for nothing.
         () = stopping => return,
     };
-    let Some(Admitted { io, secured, peer, mut held }) = admitted else { return };
+    let Some(Admitted { io, secured, http1, peer, mut held }) = admitted else { return };
+    if http1 {
+        let over = async {
+            tokio::select! {
+                () = stopped(draining) => {}
+                () = door.until_over(peer.as_ref(), &mut held) => {}
+            }
+        };
+        return pages::serve_pages(io, router.pages(), over).await;
+    }
     let (account, received) = (router.budget().account(), router.receive_budget().account());
     let calls = router.calls().connection();
-    let last_token = LastToken::default();
-    let remote = Remote { address: from, account, received, calls, secured, peer: peer.clone(), last_token };
+    let (last_token, trail) = (LastToken::default(), Trail::default());
+    let remote =
+        Remote { address: from, account, received, calls, secured, peer: peer.clone(), last_token, trail };
     let io = Greeted::new(io);
     let overdue = io.overdue(GREETING_MAX);
     let served = http2::Builder::new(Answering)

@@ -38,12 +38,12 @@ pub async fn tell(raft: Raft) {
         }
         let overview = raft.overview();
         match overview.leaderless_since.filter(|_| overview.in_config).map(|since| since.elapsed()) {
-            Some(lasting) if lasting >= SAID_AFTER => {
-                if said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
-                    said = Some(Instant::now());
-                    let silent = raft.silent_voters().join(", ");
-                    tracing::warn!(silent, "no leader for {} s", lasting.as_secs());
-                }
+            Some(lasting)
+                if lasting >= SAID_AFTER && said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) =>
+            {
+                said = Some(Instant::now());
+                let silent = raft.silent_voters().join(", ");
+                tracing::warn!(silent, "no leader for {} s", lasting.as_secs());
             }
             Some(_) => {}
             None if said.take().is_some() => tracing::info!("there is a leader again"),

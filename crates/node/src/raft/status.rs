@@ -82,6 +82,8 @@ impl Raft {
             disk_went_back: matches!(overview.status_only, Some(StatusOnly::WentBack { .. })),
             auth_revision: auth.revision(),
             auth_hash: auth.hash(),
+            // Who takes tokens knows that.
+            unknown_token_key: false,
         }
     }
 

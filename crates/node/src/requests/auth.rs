@@ -21,6 +21,11 @@ impl Requests {
         needs: Needs<'_>,
         deadline: Instant,
     ) -> Result<Arc<Auth>, RequestError> {
+        match needs {
+            Needs::Oneself(name) => caller.trail.concerns(format_args!("user {name}")),
+            Needs::OwnRole(name) => caller.trail.concerns(format_args!("role {name}")),
+            _ => {}
+        }
         self.is_current(Consistency::Linearizable, deadline).await?;
         self.0.authorizer.check(caller, needs)?;
         Ok(self.store().auth())
@@ -74,6 +79,7 @@ impl Requests {
         change: fn(UserPassword) -> AuthKind,
         deadline: Instant,
     ) -> Result<(), RequestError> {
+        caller.trail.concerns(format_args!("user {name}"));
         let hash = self.hash(caller, password, deadline).await?;
         self.change_auth(caller, change(UserPassword { name, hash }), deadline).await
     }
@@ -102,6 +108,7 @@ impl Requests {
         password: String,
         deadline: Instant,
     ) -> Result<String, RequestError> {
+        caller.trail.concerns(format_args!("user {name}"));
         need_tls(caller)?;
         self.is_current(Consistency::Linearizable, deadline).await?;
         let auth = self.store().auth();
@@ -118,6 +125,7 @@ impl Requests {
         })?;
         // The token is of the password that was compared, whatever it is by now.
         let password_revision = user.ok_or(AuthError::Failed)?.password_revision;
+        caller.trail.proven(Some((&name, "password")));
         Ok(self.0.authorizer.session(&auth, name, password_revision)?)
     }
 }

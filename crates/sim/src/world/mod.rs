@@ -131,6 +131,7 @@ impl World {
             net: Arc::new(self.network_of(host)),
             blocking: Blocking::new(pool),
             observer,
+            audit: None,
             store: kvorum_store::Machine {
                 files: Arc::new(DiskFiles::new(self.disks[host].clone())),
                 threads: Arc::new(threads.clone()),

@@ -39,7 +39,14 @@ impl Raft {
         let keys_max = keys_max.saturating_add(MORE_KEYS);
         let slice = Slice { revision, after, through, keys_max, bytes_max: MORE_FACTOR * SLICE_BYTES };
         let Digest { hash, keys, next, .. } = self.read_digest(slice).await?;
-        Ok(peer::DigestResponse { hash, keys, more: next.is_some() })
+        Ok(peer::DigestResponse { hash, keys, more: next.is_some(), auth: Some(self.auth_digest()) })
+    }
+
+    /// Users, roles and rights as they are here now. Each change has a revision, by which two members know whether they
+    /// speak of the same ones.
+    pub(super) fn auth_digest(&self) -> peer::AuthDigest {
+        let auth = self.store().auth();
+        peer::AuthDigest { revision: auth.revision(), hash: auth.hash() }
     }
 
     /// Reads a slice here. One is read at a time, or the whole store hashed; meanwhile the next one is refused.

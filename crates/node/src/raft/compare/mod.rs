@@ -2,7 +2,7 @@
 //!
 //! Checksums find what a disk has changed. What a bug, or memory that flips a bit before the checksum is made,
 //! has changed is found only by looking at what the others have. So each slice is read on all members at one
-//! revision. Who differs from a majority is marked as corrupt, through the log: it serves no reads and does
+//! revision, and with it users, roles and rights, among members that have seen the same changes of these. Who differs from a majority is marked as corrupt, through the log: it serves no reads and does
 //! not lead from then on, and whoever looks after the cluster replaces its disk.
 //!
 //! It costs no more than [`SHARE`] of one core on each member, and what the disk gives in that time.
@@ -77,30 +77,15 @@ async fn pass(raft: &Raft) -> Result<(), RequestError> {
         let begun = Instant::now();
         let (mut found, own) = raft.compare(after.clone()).await?;
         let took = begun.elapsed();
-        if found != Verdict::Equal {
-            tracing::warn!(%found, from = %Start(&after), "members differ; looking again");
+        if found != Found::default() {
+            let Found { keys, users } = &found;
+            tracing::warn!(%keys, %users, what = %What::Keys(&after), "members differ; looking again");
             sleep(REST_MIN).await;
-            let again = raft.compare(after.clone()).await?.0;
             // What is seen once may be memory that flips a bit while it is read.
-            found = if again == found { found } else { Verdict::Equal };
+            found = found.seen_again(raft.compare(after.clone()).await?.0);
         }
-        match found {
-            Verdict::Equal => {}
-            Verdict::Odd(ids) => {
-                raft.metrics().store.differences.inc();
-                for id in ids {
-                    mark(raft, id, &after).await?;
-                }
-            }
-            Verdict::Unclear => {
-                raft.metrics().store.differences.inc();
-                tracing::error!(
-                    from = %Start(&after),
-                    "members differ, and no majority agrees, so that nobody can say who is right; take a backup \
-                     of each member and ask for help"
-                );
-            }
-        }
+        act(raft, found.keys, What::Keys(&after)).await?;
+        act(raft, found.users, What::Users).await?;
         after = own.next;
         if after.is_none() {
             return Ok(());
@@ -110,10 +95,32 @@ async fn pass(raft: &Raft) -> Result<(), RequestError> {
     Ok(())
 }
 
-async fn mark(raft: &Raft, node_id: u64, after: &Option<Bytes>) -> Result<(), RequestError> {
+/// Does what a verdict calls for.
+async fn act(raft: &Raft, verdict: Verdict, what: What<'_>) -> Result<(), RequestError> {
+    match verdict {
+        Verdict::Equal => {}
+        Verdict::Odd(ids) => {
+            raft.metrics().store.differences.inc();
+            for id in ids {
+                mark(raft, id, &what).await?;
+            }
+        }
+        Verdict::Unclear => {
+            raft.metrics().store.differences.inc();
+            tracing::error!(
+                %what,
+                "members differ, and no majority agrees, so that nobody can say who is right; take a backup \
+                 of each member and ask for help"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn mark(raft: &Raft, node_id: u64, what: &What<'_>) -> Result<(), RequestError> {
     tracing::error!(
         node = format!("{node_id:016x}"),
-        from = %Start(after),
+        %what,
         "a member's data differs from what a majority holds: it is marked as CORRUPT, serves no reads and does \
          not lead; replace it by an empty disk"
     );
@@ -129,24 +136,31 @@ impl Raft {
     }
 
     /// Reads the next slice here and on all members that answer.
-    async fn compare(&self, after: Option<Bytes>) -> Result<(Verdict, Digest), RequestError> {
+    async fn compare(&self, after: Option<Bytes>) -> Result<(Found, Digest), RequestError> {
         let slice = Slice { after, keys_max: SLICE_KEYS, bytes_max: SLICE_BYTES, ..Slice::default() };
         let own = self.read_digest(slice.clone()).await?;
+        let own_auth = self.auth_digest();
         let overview = self.overview();
         let others: Vec<u64> = (overview.members.iter().map(|member| member.node_id))
             .filter(|id| *id != overview.node_id && !self.store().is_corrupt(*id))
             .collect();
         let asked = others.iter().map(|id| self.ask_digest(*id, &slice, &own));
         let answers = join_all(asked).await;
-        let mut held: BTreeMap<u64, Held> =
-            others.into_iter().zip(answers).filter_map(|(id, held)| Some((id, held?))).collect();
-        held.insert(overview.node_id, Held { hash: own.hash, keys: own.keys, more: false });
+        let answers: BTreeMap<u64, peer::DigestResponse> =
+            others.into_iter().zip(answers).filter_map(|(id, answer)| Some((id, answer?))).collect();
         let voters = overview.members.iter().filter(|member| member.voter).map(|member| member.node_id);
-        Ok((verdict::of(&held, &voters.collect()), own))
+        let voters = voters.collect();
+        let held =
+            |answer: &peer::DigestResponse| Held { hash: answer.hash, keys: answer.keys, more: answer.more };
+        let mut keys: BTreeMap<u64, Held> = answers.iter().map(|(id, answer)| (*id, held(answer))).collect();
+        keys.insert(overview.node_id, Held { hash: own.hash, keys: own.keys, more: false });
+        let mut users = same_rights(&own_auth, &answers);
+        users.insert(overview.node_id, Held { hash: own_auth.hash, keys: 0, more: false });
+        Ok((Found { keys: verdict::of(&keys, &voters), users: verdict::of(&users, &voters) }, own))
     }
 
     /// What a member holds of a slice that was read here; nothing where it does not say.
-    async fn ask_digest(&self, node_id: u64, slice: &Slice, own: &Digest) -> Option<Held> {
+    async fn ask_digest(&self, node_id: u64, slice: &Slice, own: &Digest) -> Option<peer::DigestResponse> {
         let core = self.core().ok()?;
         let mut client = core.connections.open_client(node_id)?;
         let request = peer::DigestRequest {
@@ -159,24 +173,68 @@ impl Raft {
         let mut request = tonic::Request::new(request);
         request.set_timeout(ANSWER_TIMEOUT);
         match timeout(ANSWER_TIMEOUT, client.digest(request)).await {
-            Ok(Ok(answer)) => {
-                let peer::DigestResponse { hash, keys, more } = answer.into_inner();
-                Some(Held { hash, keys, more })
-            }
+            Ok(Ok(answer)) => Some(answer.into_inner()),
             // It is down, behind, busy, or of a release that does not compare: the next pass asks again.
             Ok(Err(_)) | Err(_) => None,
         }
     }
 }
 
-/// Where a slice begins, for people.
-struct Start<'a>(&'a Option<Bytes>);
+/// What members hold of users, roles and rights, where they have seen as many changes of these as this node: the others
+/// are behind, ahead, or of a release that does not say.
+fn same_rights(own: &peer::AuthDigest, answers: &BTreeMap<u64, peer::DigestResponse>) -> BTreeMap<u64, Held> {
+    let digests = answers.iter().filter_map(|(id, answer)| Some((*id, answer.auth?)));
+    digests
+        .filter(|(_, theirs)| theirs.revision == own.revision)
+        .map(|(id, theirs)| (id, Held { hash: theirs.hash, keys: 0, more: false }))
+        .collect()
+}
 
-impl std::fmt::Display for Start<'_> {
+/// What comes of comparing a slice, and users, roles and rights beside it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    keys: Verdict,
+    users: Verdict,
+}
+
+impl Found {
+    /// What both looks have found.
+    fn seen_again(self, again: Found) -> Found {
+        let both = |one: Verdict, other: Verdict| if one == other { one } else { Verdict::Equal };
+        Found { keys: both(self.keys, again.keys), users: both(self.users, again.users) }
+    }
+}
+
+/// What was compared, for people.
+enum What<'a> {
+    /// A slice, and where it begins.
+    Keys(&'a Option<Bytes>),
+    Users,
+}
+
+impl std::fmt::Display for What<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(after) => write!(f, "the keys after \"{}\"", after.escape_ascii()),
-            None => f.write_str("the first key"),
+        match self {
+            What::Keys(Some(after)) => write!(f, "the keys after \"{}\"", after.escape_ascii()),
+            What::Keys(None) => f.write_str("the keys from the first on"),
+            What::Users => f.write_str("users, roles and rights"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only who has seen the same changes of rights is compared: others are behind, or cannot say.
+    #[test]
+    fn who_has_seen_other_changes_of_rights_is_not_compared() {
+        let own = peer::AuthDigest { revision: 7, hash: 1 };
+        let answer = |auth| peer::DigestResponse { auth, ..Default::default() };
+        let auth = |revision, hash| Some(peer::AuthDigest { revision, hash });
+        let answers = [auth(7, 1), auth(7, 2), auth(6, 3), auth(8, 4), None];
+        let answers = answers.into_iter().zip(1..).map(|(auth, id)| (id, answer(auth))).collect();
+        let held = same_rights(&own, &answers);
+        assert_eq!(held.iter().map(|(id, held)| (*id, held.hash)).collect::<Vec<_>>(), [(1, 1), (2, 2)]);
     }
 }

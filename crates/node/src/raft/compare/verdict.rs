@@ -15,9 +15,10 @@ pub(super) struct Held {
 }
 
 /// What comes of a comparison.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// All that have answered hold the same.
+    #[default]
     Equal,
     /// A majority of the voters holds the same, and these do not.
     Odd(Vec<u64>),
