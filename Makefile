@@ -8,7 +8,7 @@ PROFILE ?= release
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&,rocksdb=$$(./scripts/rocksdb) && eval "$$rocksdb" &&)
 
-.PHONY: help deps image manifests run build test lint fmt bench torture simulate mutants upgrade-test e2e e2e-full e2e-local clean
+.PHONY: help deps image manifests run build test lint fmt bench torture simulate simulate-some mutants upgrade-test e2e e2e-full e2e-local clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -57,6 +57,10 @@ simulate: deps ## Runs clusters in simulated time: SEED (1), SEEDS, MINUTES or H
 		--seconds $(or $(SECONDS),120) --members $(or $(MEMBERS),3) $(if $(FAULTS),--faults $(FAULTS)) \
 		$(if $(TWICE),--twice) $(if $(TRACE),--trace $(TRACE)) $(if $(PLAN),--plan $(PLAN)) \
 		$(if $(SHRINK),--until-failure --shrink "$${CARGO_TARGET_DIR:-target}/plan.json")
+
+simulate-some: deps ## Three minutes of the simulation: equal runs, plans that once failed, new seeds (SEED, from the commit without)
+	$(WITH_ROCKSDB) cargo build --profile simulation --locked -p kvorum-sim
+	$(if $(SEED),SEED=$(SEED)) $(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(JOBS),JOBS=$(JOBS)) ./scripts/simulate-some
 
 mutants: deps ## Puts known faults back, one at a time (crates/sim/mutants), and says which the simulation finds
 	$(WITH_ROCKSDB) ./scripts/mutants $(MUTANTS)

@@ -28,6 +28,7 @@ pub struct Orders {
     given: Mutex<Vec<Order>>,
     held_down: Mutex<BTreeSet<HostId>>,
     written: AtomicU64,
+    refused: AtomicU64,
     founded: AtomicU64,
     over: AtomicBool,
     calm_since: AtomicU64,
@@ -40,6 +41,7 @@ impl Orders {
             given: Mutex::default(),
             held_down: Mutex::default(),
             written: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             founded: AtomicU64::new(0),
             over: AtomicBool::new(false),
             calm_since: AtomicU64::new(0),
@@ -71,7 +73,7 @@ impl Orders {
         self.held_down.lock().unwrap_or_else(PoisonError::into_inner).contains(&host)
     }
 
-    /// A write was acknowledged.
+    /// A write went through the log: it was acknowledged, or a condition of it did not hold.
     pub fn note_written(&self, now: Micros) {
         self.written.fetch_max(now, Ordering::Relaxed);
     }
@@ -79,6 +81,16 @@ impl Orders {
     /// When the last one was.
     pub fn written(&self) -> Micros {
         self.written.load(Ordering::Relaxed)
+    }
+
+    /// A write was refused because there is no space, which needs no log.
+    pub fn note_refused(&self, now: Micros) {
+        self.refused.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// When the last write went through the log or was refused.
+    pub fn decided(&self) -> Micros {
+        self.written().max(self.refused.load(Ordering::Relaxed))
     }
 
     /// The cluster is founded.

@@ -95,7 +95,7 @@ fn draw_limits(random: &mut StdRng) -> Limits {
         previous_bytes_max: pick(random, [4 * KIB, store.previous_bytes_max]),
         step_changes_max: pick(random, [7, store.step_changes_max]),
         shared_values_max: pick(random, [3, store.shared_values_max]),
-        // No workload has users yet.
+        // There are few users and roles, whose number no seed varies.
         users_max: store.users_max,
         roles_max: store.roles_max,
         permissions_max: store.permissions_max,

@@ -83,6 +83,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Somebody without a certificate, for whom the network vouches.
+    pub fn vouched(identity: Identity) -> Peer {
+        Peer { identity, chain: Arc::default(), facts: Facts::default() }
+    }
+
     /// The certificate and those behind it.
     pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain

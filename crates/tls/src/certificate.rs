@@ -52,7 +52,7 @@ impl fmt::Display for Identity {
 }
 
 /// What is read out of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Its subject's common name, or the whole subject where there is none; with its key's identifier, if it has one.
     pub subject: String,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use kvorum_tls::Bytes;
+use kvorum_tls::{Bytes, Identity};
 
 /// A network, as all of a node's rooms share it.
 pub type Net = Arc<dyn Network>;
@@ -39,6 +39,12 @@ pub trait Listener: Send + 'static {
 
 /// Both directions of a connection.
 pub trait Duplex: Bytes {
+    /// Whom the network itself vouches for, as TLS does by a certificate. No network of a real machine does: TCP says
+    /// where somebody is, not who.
+    fn vouched(&self) -> Option<Identity> {
+        None
+    }
+
     /// Moves the connection from the runtime that it was accepted on to the caller's.
     fn take_over(self: Box<Self>) -> io::Result<Stream>;
 }

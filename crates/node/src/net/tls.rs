@@ -49,7 +49,7 @@ struct Inner {
 pub struct Admitted {
     /// Its bytes, without TLS.
     pub io: Box<dyn Bytes>,
-    /// Whether it was taken out of TLS.
+    /// Whether it was taken out of TLS, or its network is as good.
     pub secured: bool,
     /// Whether it speaks HTTP/1.1: to scrape metrics.
     pub http1: bool,
@@ -82,7 +82,9 @@ impl Door {
     pub async fn admit(&self, stream: Stream, from: IpAddr) -> Option<Admitted> {
         let Inner { name, tls, metrics, .. } = &*self.0;
         let Some(tls) = tls else {
-            return Some(Admitted::plain(stream, metrics.plain(name)));
+            let peer = stream.vouched().map(|identity| Arc::new(Peer::vouched(identity)));
+            let secured = peer.is_some();
+            return Some(Admitted { secured, peer, ..Admitted::plain(stream, metrics.plain(name)) });
         };
         match tls.accept(stream, from).await {
             Ok(Accepted::Plain(stream)) => Some(Admitted::plain(Box::new(stream), metrics.plain(name))),

@@ -23,7 +23,7 @@ impl Cluster {
         for (host, seen) in &seen {
             self.checks.look(*host, now, seen, self.calm.since(*host), furthest);
         }
-        self.written = self.written.max(self.orders.written());
+        self.written = self.written.max(self.orders.decided());
         let since = self.calm.majority_since().max(self.written).max(self.orders.founded());
         if self.orders.founded() > 0 && !self.orders.is_over() && now > since + WRITES_MAX {
             let seconds = (now - since) / SECOND;
@@ -60,7 +60,7 @@ impl Cluster {
             let hash = seen.store.hash(revision).map_err(|error| format!("member {host}: {error}"))?;
             let members: Vec<u64> = seen.place.members.iter().map(|member| member.node_id).collect();
             let (level, bytes) = (seen.store.feature_level(), seen.store.logical_bytes());
-            let held = (revision, hash, members, level, bytes);
+            let held = (revision, hash, seen.store.auth().hash(), members, level, bytes);
             let known = first.get_or_insert_with(|| held.clone());
             if *known != held {
                 return Err(format!("member {host} ends with {held:x?}, and another one with {known:x?}"));

@@ -22,7 +22,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Sends what nobody is to believe, until told to stop.
 pub async fn work(session: Arc<Session>, network: HostNetwork, peers: Vec<String>) {
     let mut random = stream(session.seed, "forger");
-    let dialer = Dialer::new(Arc::new(network.clone()), None);
+    let dialer = Dialer::new(Arc::new(network.of_user(None)), None);
     while !session.stops() {
         sleep(random.random_range(Duration::ZERO..=2 * PAUSE)).await;
         let address = &peers[random.random_range(0..peers.len())];

@@ -35,6 +35,8 @@ pub struct Mix {
     pub idle: u32,
     /// Whether somebody forges what members say.
     pub forges: bool,
+    /// Whether rights count, and one user's are taken and given again.
+    pub rights: bool,
 }
 
 impl Mix {
@@ -58,6 +60,7 @@ impl Mix {
             administers: some(1) > 0,
             idle: some(1) * some(2),
             forges: some(1) * some(1) > 0,
+            rights: some(1) > 0,
         }
     }
 }

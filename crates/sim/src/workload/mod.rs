@@ -12,6 +12,8 @@ mod inserts;
 mod mix;
 mod reads;
 mod registers;
+mod rights;
+mod sessions;
 mod sweeps;
 mod told;
 mod ttls;
@@ -26,8 +28,10 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use kvorum_client::admin::Operations;
 use kvorum_client::{Client, ConnectOptions, Error, KeyRange};
+use kvorum_store::auth::ROOT;
 
 use self::mix::Mix;
+use self::rights::Rights;
 use self::told::Told;
 use crate::cluster::Cluster;
 use crate::orders::Orders;
@@ -56,6 +60,8 @@ pub struct Session {
     /// How far off true time the clocks of members are, in a million.
     drift_ppm: u64,
     told: Mutex<Told>,
+    /// What is known of a user's rights.
+    rights: Mutex<Rights>,
     /// Which clients there are.
     mix: Mix,
     orders: Arc<Orders>,
@@ -95,17 +101,20 @@ impl Session {
         self.told(|told| if answer.is_ok() { told.answered += 1 } else { told.failed += 1 });
     }
 
-    /// The same of a write, which a majority has to take.
+    /// The same of a write. A member refuses by itself what has no space, and whatever else is refused or done a
+    /// majority has taken.
     fn answered_write<T>(&self, what: &'static str, number: u64, answer: &Result<T, Error>) {
         self.answered(what, number, answer);
-        if matches!(answer, Ok(_) | Err(Error::ConditionFailed { .. } | Error::NoSpace { .. })) {
-            self.orders.note_written(self.clock.now());
+        match answer {
+            Ok(_) | Err(Error::ConditionFailed { .. }) => self.orders.note_written(self.clock.now()),
+            Err(Error::NoSpace { .. }) => self.orders.note_refused(self.clock.now()),
+            Err(_) => {}
         }
     }
 
-    /// Whether a write was taken since then.
+    /// Whether a write was taken since then, or refused where there is no space.
     pub fn has_written_since(&self, then: Micros) -> bool {
-        self.orders.written() > then
+        self.orders.decided() > then
     }
 
     /// All is well from now on.
@@ -136,6 +145,16 @@ impl Session {
     /// Whether revisions have gaps by now.
     fn has_new_history(&self) -> bool {
         self.new_history.load(Ordering::Relaxed)
+    }
+
+    /// What is known of the user's rights whose are taken and given.
+    fn rights(&self) -> Rights {
+        *self.rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_rights(&self, rights: Rights) {
+        self.trace.tell("rights", format!("{rights:?}"));
+        *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = rights;
     }
 
     /// Since when nothing has gone wrong.
@@ -196,6 +215,7 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
         endpoints: cluster.endpoints(),
         drift_ppm: drift.unwrap_or_default(),
         told: Mutex::default(),
+        rights: Mutex::default(),
         mix: Mix::draw(seed),
         orders: cluster.orders.clone(),
         watched: Default::default(),
@@ -214,6 +234,7 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
         (0..=ADMIN).map(|number| world.add_host(dir.join(format!("c{number:02}")), TRUE_PPM)).collect();
     for (number, host) in hosts.into_iter().enumerate() {
         let (network, session, peers) = (world.network_of(host), session.clone(), cluster.peers());
+        let network = network.of_user(Some(ROOT));
         world.start(host, None, |_, runtime| {
             runtime.spawn(async move {
                 if number == ADMIN {
@@ -321,6 +342,17 @@ fn clients(
     }
     for client_number in of_host(mix.idle) {
         clients.push(idle::work(session.clone(), client(session, network)?, client_number).boxed());
+    }
+    if mix.rights {
+        for endpoint in session.endpoints.iter().skip(number).step_by(HOSTS) {
+            clients.push(rights::write_at(session.clone(), network.clone(), endpoint.clone()).boxed());
+            clients.push(rights::watch_at(session.clone(), network.clone(), endpoint.clone()).boxed());
+        }
+        let root = client(session, network)?;
+        clients.push(match number {
+            0 => rights::change(session.clone(), root).boxed(),
+            _ => sessions::work(session.clone(), network.clone(), root).boxed(),
+        });
     }
     if mix.looks {
         for (at, endpoint) in (0..).zip(&session.endpoints).filter(|(at, _)| *at as usize % HOSTS == number) {

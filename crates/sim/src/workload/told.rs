@@ -10,6 +10,7 @@ use kvorum_faults::timeline::{self, Mark};
 
 use super::counters::Count;
 use super::history::{History, Read};
+use super::rights::Denied;
 use super::watchers::{Prints, Visit, fingerprint};
 use crate::model;
 
@@ -33,6 +34,8 @@ pub struct Told {
     pub reads: Vec<Read>,
     /// What watchers that came and went were told.
     pub visits: Vec<Visit>,
+    /// When somebody had no right to what he wrote.
+    pub denied: Vec<Denied>,
     /// What each of the watchers of all keys has seen.
     pub journals: Vec<Journal>,
     /// Every change, as the first watcher was told of it.
@@ -66,6 +69,7 @@ impl Told {
                 pair[0].check_equal(&pair[1]).map_err(|failure| format!("two watchers differ: {failure}"))?;
             }
         }
+        self.denied.iter().try_for_each(|denied| denied.check(&self.prints))?;
         self.reads.iter().try_for_each(|read| self.history.check(read))?;
         self.visits.iter().try_for_each(|visit| visit.check(&self.prints, last))?;
         timeline::check(&self.marks).map_err(|failure| failure.to_string())?;

@@ -83,6 +83,8 @@ pub(super) struct End {
 struct Connection {
     ends: [End; 2],
     addresses: [SocketAddr; 2],
+    /// Who has connected, where that is known.
+    user: Option<&'static str>,
     ways: [Direction; 2],
 }
 
@@ -399,7 +401,12 @@ impl Network {
 
     // What ends of connections and ports ask for.
 
-    pub(super) fn connect(&mut self, from: HostId, to: SocketAddr) -> ConnectionId {
+    pub(super) fn connect(
+        &mut self,
+        from: HostId,
+        to: SocketAddr,
+        user: Option<&'static str>,
+    ) -> ConnectionId {
         self.connections_made += 1;
         let id = self.connections_made;
         let port = FIRST_PORT + (id % u64::from(PORTS)) as u16;
@@ -407,11 +414,17 @@ impl Network {
         let connection = Connection {
             ends: [end(from), end(host_at(to))],
             addresses: [SocketAddr::new(self.names.address(from), port), to],
+            user,
             ways: Default::default(),
         };
         self.connections.insert(id, connection);
         self.send(id, 0, Segment::Open);
         id
+    }
+
+    /// Who has connected, where that is known.
+    pub(super) fn user_of(&self, id: ConnectionId) -> Option<&'static str> {
+        self.connections.get(&id).and_then(|connection| connection.user)
     }
 
     /// None: not yet; false: it was refused.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use kvorum_client::{ByteStream, Connecting, Connector};
 use kvorum_node::net::network::{self as node, Duplex, Listener};
+use kvorum_tls::Identity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 
@@ -46,6 +47,8 @@ impl Shared {
 pub struct HostNetwork {
     pub(super) shared: Shared,
     pub(super) host: HostId,
+    /// Who connects, where the network vouches for somebody.
+    pub(super) user: Option<&'static str>,
 }
 
 impl fmt::Debug for HostNetwork {
@@ -55,10 +58,15 @@ impl fmt::Debug for HostNetwork {
 }
 
 impl HostNetwork {
+    /// The same as this user has it, or nobody whom it knows.
+    pub fn of_user(&self, user: Option<&'static str>) -> HostNetwork {
+        HostNetwork { user, ..self.clone() }
+    }
+
     fn open(&self, to: SocketAddr) -> impl Future<Output = io::Result<Stream>> + Send + 'static {
-        let HostNetwork { shared, host } = self.clone();
+        let HostNetwork { shared, host, user } = self.clone();
         async move {
-            let id = shared.with(|network| network.connect(host, to));
+            let id = shared.with(|network| network.connect(host, to, user));
             // Dropped before it is connected, it is closed.
             let stream = Stream { shared, id, side: 0 };
             let connected =
@@ -163,6 +171,11 @@ impl Drop for Stream {
 }
 
 impl Duplex for Stream {
+    fn vouched(&self) -> Option<Identity> {
+        let user = self.shared.with(|network| network.user_of(self.id));
+        user.map(|user| Identity::User(user.to_owned()))
+    }
+
     fn take_over(self: Box<Self>) -> io::Result<node::Stream> {
         Ok(self)
     }
