@@ -15,6 +15,8 @@ pub const RENEWED_AHEAD: i64 = 30 * 24 * 3600;
 pub const ROTATED_AHEAD: i64 = 365 * 24 * 3600;
 /// The old CA goes once no client has shown a certificate of it for so long, in seconds.
 pub const QUIET_SECONDS: i64 = 600;
+/// Names of users who are gone are kept, up to so many in all; each costs a read in each look.
+const BEGUN_MAX: usize = 512;
 /// What a token begins with whose rotation does not wait for clients: the CA's key was stolen.
 pub(super) const URGENT: &str = "urgent:";
 
@@ -198,8 +200,8 @@ pub enum Change {
         /// With a new certificate and key.
         renew: bool,
     },
-    /// Write down in `NAME-ca` for whom certificates are begun, before the first is made and after the last is gone: no
-    /// Secret is found again that nobody knows the name of.
+    /// Write down in `NAME-ca` for whom certificates are begun, before one is made: no Secret is found again that nobody
+    /// knows the name of.
     Users(BTreeSet<String>),
     /// Write a user's Secret.
     User {
@@ -345,7 +347,8 @@ fn users(look: &Look, authority: &Authority) -> Option<Change> {
             None => {}
         }
     }
-    (!gone.is_empty()).then(|| Change::Users(begun - &gone))
+    // An operator that is late may yet make a Secret that is gone, which is found only by its name here.
+    (begun.len() > BEGUN_MAX && !gone.is_empty()).then(|| Change::Users(begun - &gone))
 }
 
 /// Whether a Secret is to be written, and then whether with a new certificate.
