@@ -44,6 +44,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Forgets what came after a revision.
+    pub fn end_with(&mut self, revision: u64) {
+        let kept = (revision + 1).saturating_sub(FIRST_REVISION);
+        self.revisions.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+    }
+
     /// Fails at the first revision that two journals saw differently, or that one of them lacks.
     pub fn check_equal(&self, other: &Journal) -> Result<()> {
         let pairs = self.revisions.iter().zip(&other.revisions);

@@ -45,6 +45,8 @@ pub async fn follow(session: Arc<Session>, client: Client, number: usize) -> Jou
     loop {
         let last = session.last_revision.load(Ordering::Relaxed);
         if last != 0 && journal.next() > last {
+            // A key whose TTL ends later is another revision, which one watcher is told of in time and the other is not.
+            journal.end_with(last);
             return journal;
         }
         match timeout(PAUSE, changes.next()).await {
