@@ -193,13 +193,13 @@ impl Time {
 
     fn applied(&mut self, term: Option<u64>, stamp_ms: u64, now: Duration) {
         self.floor_ms = self.floor_ms.max(stamp_ms);
-        let term = term.filter(|term| *term > self.term);
-        if let Some(term) = term {
+        // What a leader has yet to apply of those before it says nothing of its own time, which it has told others.
+        let news = term.filter(|term| *term > self.authority());
+        if let Some(term) = news {
             self.term = term;
             self.window = None;
         }
-        // This node's own time is no news to it.
-        if term.is_some_and(|term| term != self.led) || stamp_ms > self.now_ms(now) {
+        if news.is_some() || stamp_ms > self.now_ms(now) {
             self.set(stamp_ms, now);
         }
     }

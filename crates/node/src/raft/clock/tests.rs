@@ -416,3 +416,20 @@ fn time_follows_the_leader_also_backwards() {
     time.applied(Some(4), 4_005, at(150));
     assert_eq!(time.now_ms(at(150)), 4_010);
 }
+
+/// A member that was started anew is elected with the time of a voter, and has entries yet to apply: it does not go back
+/// to their stamps, behind what it has told those who follow it.
+#[test]
+fn a_leader_does_not_go_back_to_stamps_of_those_before_it() {
+    let at = Duration::from_millis;
+    let mut time = Time::new(1_000, at(0));
+    time.relayed(0, 9_000, at(10));
+    time.leads(6);
+    time.applied(Some(5), 2_000, at(20));
+    assert_eq!((time.authority(), time.now_ms(at(20))), (6, 9_010));
+    time.applied(Some(6), 9_005, at(30));
+    assert_eq!((time.authority(), time.now_ms(at(30))), (6, 9_020));
+    // One that is ahead of it is a time that somebody had.
+    time.applied(Some(5), 9_500, at(40));
+    assert_eq!((time.authority(), time.now_ms(at(40))), (6, 9_500));
+}
