@@ -13,16 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
-use kvorum_client::ConnectOptions;
-use kvorum_client::admin::AdminClient;
+use kvorum_client::admin::{AdminClient, declared_role, v1};
+use kvorum_client::auth::Access;
+use kvorum_client::{ConnectOptions, KeyRange};
 use kvorum_e2e::{Context as _, Failure, Result, ensure, settings, stock};
 use kvorum_faults::certificates::{Certificates, leaf};
-use kvorum_faults::rpc::secured_channel;
 use kvorum_faults::{Cluster, Layout, binary, wait};
-use kvorum_proto::admin::v1 as admin;
-use kvorum_proto::admin::v1::admin_client;
-use kvorum_proto::auth::v1::{Access, Permission};
-use kvorum_proto::kv::v1::KeyRange;
 use kvorum_tls::make::Subject;
 use serde_json::json;
 use tokio::process::Command;
@@ -58,29 +54,22 @@ impl Rig {
     /// Declares what a KvCluster with the samples' `spec.access` does.
     async fn declare(&self) -> Result<()> {
         let node = &self.cluster.nodes()[0];
-        let level = AdminClient::new(node.peer_address(), SAMPLE_LIMIT)?
-            .connect_options(ConnectOptions::new().tls(self.certificates.root()?))
-            .status()
-            .await?
-            .feature_level;
+        let root = ConnectOptions::new().tls(self.certificates.root()?);
+        let node = AdminClient::new(node.peer_address(), SAMPLE_LIMIT)?.connect_options(root);
+        let level = node.status().await?.feature_level;
         ensure!(level >= 3, "the feature level is {level}");
-        let keys = KeyRange { start: "app/".into(), end: "app0".into(), unbounded: false };
-        let permission = Permission { range: Some(keys), access: Access::ReadWrite.into() };
-        let user =
-            |name: &str, role: &str| admin::DeclaredUser { name: name.into(), roles: vec![role.into()] };
-        let request = admin::ApplyAccessRequest {
+        let user = |name: &str, role: &str| v1::DeclaredUser { name: name.into(), roles: vec![role.into()] };
+        let request = v1::ApplyAccessRequest {
             users: vec![user("root", "root"), user(APP, APP), user(issuer::USER, APP)],
-            roles: vec![admin::DeclaredRole { name: APP.into(), permissions: vec![permission] }],
-            issuer: Some(admin::TokenIssuer {
+            roles: vec![declared_role(APP, [(KeyRange::prefix("app/"), Access::ReadWrite)])],
+            issuer: Some(v1::TokenIssuer {
                 issuer: issuer::ISSUER.into(),
                 audience: issuer::AUDIENCE.into(),
                 jwks: issuer::KEYS.jwks(),
             }),
             enabled: true,
         };
-        let channel = secured_channel(node.peer_address(), self.certificates.raw_root()?)?;
-        let applied = admin_client::AdminClient::new(channel).apply_access(request).await;
-        applied.map(drop).context("declare who may do what")
+        node.apply_access(request).await.context("declare who may do what")
     }
 
     /// What the pod with a ServiceAccount mounts.

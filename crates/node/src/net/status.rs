@@ -5,6 +5,7 @@
 //! client decides by: codes are shared with whatever stands between the two.
 
 use std::collections::HashMap;
+use std::error::Error;
 
 use bytes::Bytes;
 use tonic::{Code, Status};
@@ -177,21 +178,13 @@ impl RequestError {
 
 /// Whether the request did not even reach a connection.
 fn was_never_sent(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(status).any(|error| error.is::<tonic::ConnectError>())
 }
 
 /// Why a call to a member came to nothing, for people: the innermost cause.
 pub fn cause(status: &Status) -> String {
     let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
+    for error in causes(status) {
         let wants_tls = |error: &h2::Error| error.reason() == Some(h2::Reason::INADEQUATE_SECURITY);
         if error.downcast_ref().is_some_and(wants_tls) {
             return "it speaks TLS, and this node does not: see --tls".to_owned();
@@ -200,9 +193,13 @@ pub fn cause(status: &Status) -> String {
             Some(error) if error.raw_os_error().is_some() => error.kind().to_string(),
             _ => error.to_string(),
         };
-        cause = error.source();
     }
     text
+}
+
+/// What a status that was made on this side was made of, from the outermost on.
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(Error::source(status), |&error| error.source())
 }
 
 fn hex(bytes: &[u8]) -> String {

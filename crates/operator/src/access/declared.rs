@@ -7,11 +7,9 @@ use kvorum_client::KeyRange;
 use kvorum_client::admin::{declared_role, v1};
 use kvorum_client::auth::Access;
 use kvorum_crd::{Keys, KvClusterSpec, Permission};
+use kvorum_tls::ROOT;
 
 use super::issuer::Issuer;
-
-/// The user who may do everything, and the role that he has.
-const ROOT: &str = "root";
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
