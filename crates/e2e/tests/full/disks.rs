@@ -1,6 +1,7 @@
 //! Disks that are lost while they hold much.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use tokio::time::Instant;
 const DATA: &str = "data";
 /// A key whose value will differ.
 const DIFFERS: &str = "differs";
+/// How long a process on a machine without power may take to be gone.
+const RELEASED_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take until a disk is known to be bad, and another one is in its place.
 const REPLACED_LIMIT: Duration = Duration::from_secs(180);
 
@@ -122,9 +125,9 @@ fn a_disk_whose_data_differs_is_replaced() {
         let (node_id, machine) = (cluster.node_id(ordinal).await?, cluster.machine(ordinal).await?);
         let data = cluster.volume(ordinal).await?.join(DATA);
         let fault = machines.kill(&machine).await?;
-        let changed = flip(&data, DIFFERS.as_bytes());
+        released(&data).await?;
+        flip(&data, DIFFERS.as_bytes())?;
         fault.heal()?;
-        changed?;
         let begun = Instant::now();
         cluster.has_another_disk(ordinal, &node_id, REPLACED_LIMIT).await?;
         test.say(format!("another disk {:.1} s after it was started", begun.elapsed().as_secs_f64()));
@@ -152,15 +155,20 @@ fn a_disk_that_went_back_is_replaced() {
         let copies = tempfile::tempdir()?;
         let copy = copies.path().join(DATA);
         let fault = machines.kill(&machine).await?;
-        let copied = copy_all(&data, &copy).await;
+        released(&data).await?;
+        copy_all(&data, &copy).await?;
         fault.heal()?;
-        copied?;
-        cluster.settled(CHANGE_LIMIT).await?;
+        load.client().await?.set(DIFFERS, "written after the copy").await?;
+        wait::until("what it acknowledges after the copy", CHANGE_LIMIT, async || {
+            cluster.tool(ordinal, ["get", DIFFERS, "--serializable"]).await.map(drop)
+        })
+        .await?;
         ensure!(cluster.node_id(ordinal).await? == node_id, "it has another disk already");
         let fault = machines.kill(&machine).await?;
-        let put_back = put_back(&copy, &data).await;
+        released(&data).await?;
+        std::fs::remove_dir_all(&data)?;
+        copy_all(&copy, &data).await?;
         fault.heal()?;
-        put_back?;
         let begun = Instant::now();
         cluster.has_another_disk(ordinal, &node_id, REPLACED_LIMIT).await?;
         test.say(format!("another disk {:.1} s after it was started", begun.elapsed().as_secs_f64()));
@@ -171,9 +179,13 @@ fn a_disk_that_went_back_is_replaced() {
     });
 }
 
-async fn put_back(copy: &Path, data: &Path) -> Result<()> {
-    std::fs::remove_dir_all(data)?;
-    copy_all(copy, data).await
+/// Waits until no process works on the files of a member: those on a machine that lost its power end a moment later.
+async fn released(data: &Path) -> Result<()> {
+    wait::until("the end of the member's process", RELEASED_LIMIT, async || {
+        let lock = File::open(data.join("LOCK")).context("open the lock")?;
+        lock.try_lock().context("lock the directory")
+    })
+    .await
 }
 
 /// With owners and rights.
