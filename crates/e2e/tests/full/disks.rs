@@ -120,7 +120,14 @@ fn a_disk_whose_data_differs_is_replaced() {
         load.client().await?.set(DIFFERS, "as it was written").await?;
         let ordinal = (cluster.leader().await? + 1) % 3;
         // A member that is told to stop leaves all it has in its store.
+        let before = cluster.lives().await?;
         cluster.delete_pod(ordinal).await?;
+        wait::until("another pod", CHANGE_LIMIT, async || {
+            let life = cluster.lives().await?.remove(&ordinal);
+            ensure!(life.is_some_and(|life| life != before[&ordinal]), "there is none");
+            Ok(())
+        })
+        .await?;
         cluster.settled(CHANGE_LIMIT).await?;
         let (node_id, machine) = (cluster.node_id(ordinal).await?, cluster.machine(ordinal).await?);
         let data = cluster.volume(ordinal).await?.join(DATA);
