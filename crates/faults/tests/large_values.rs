@@ -7,6 +7,7 @@
 use std::fs;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kvorum_client::{Error, KeyRange};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
@@ -31,9 +32,18 @@ async fn values_that_are_replaced_take_little_memory() -> Result<()> {
         Ok(())
     })
     .await?;
-    let written = each(|number| client.set(key(number), vec![7; VALUE_BYTES]).timeout(TIMEOUT)).await?;
+    let value = Bytes::from(vec![7; VALUE_BYTES]);
+    let set = |number| client.set(key(number), value.clone()).timeout(TIMEOUT);
+    each(TOGETHER, set).await?;
     let process = node.process_id().context("the node does not run")?;
-    let revision = client.get(key(0)).await?.header.revision;
+    // All at once ask for what they replace.
+    let written = each(VALUES, |number| set(number).return_previous()).await?;
+    let previous = written.iter().filter_map(|(_, answer)| answer.previous.as_ref());
+    ensure!(
+        previous.filter(|kv| kv.value == value).count() == VALUES,
+        "not all were told what they replaced"
+    );
+    let revision = client.get("none").await?.header.revision;
 
     // Whoever asks only, asks for no values.
     let asks = written.iter().fold(client.batch(), |batch, (number, answer)| {
@@ -49,12 +59,12 @@ async fn values_that_are_replaced_take_little_memory() -> Result<()> {
         let refused = all.timeout(TIMEOUT).await;
         ensure!(matches!(refused, Err(Error::TooLarge { .. })), "it answered {refused:?}");
     }
-    let seen = client.get(key(0)).await?.header.revision;
+    let seen = client.get("none").await?.header.revision;
     ensure!(seen == revision, "a refused write made revision {seen} of {revision}");
     let some = (0..40).fold(client.batch(), |batch, number| batch.set(key(number), "small"));
     some.timeout(TIMEOUT).await?;
 
-    each(|number| client.expire(key(number), Duration::from_secs(1)).timeout(TIMEOUT)).await?;
+    each(TOGETHER, |number| client.expire(key(number), Duration::from_secs(1)).timeout(TIMEOUT)).await?;
     wait::until("the end of all keys", EXPIRED_LIMIT, async || {
         let keys = rpc::metric(node.http_address(), "kvorum_store_keys").await?;
         ensure!(keys == 0.0, "{keys} are left");
@@ -72,8 +82,8 @@ fn key(number: usize) -> String {
     format!("key/{number:03}")
 }
 
-/// Does it for each key, a few at a time.
-async fn each<C, A>(call: impl Fn(usize) -> C) -> Result<Vec<(usize, A)>>
+/// Does it for each key, so many at a time.
+async fn each<C, A>(together: usize, call: impl Fn(usize) -> C) -> Result<Vec<(usize, A)>>
 where
     C: IntoFuture<Output = std::result::Result<A, Error>>,
 {
@@ -81,7 +91,7 @@ where
         let answer = call(number).into_future();
         async move { answer.await.map(|answer| (number, answer)) }
     });
-    stream::iter(calls).buffer_unordered(TOGETHER).try_collect().await.context("write")
+    stream::iter(calls).buffer_unordered(together).try_collect().await.context("write")
 }
 
 fn held_at_most(process: u32) -> Result<u64> {

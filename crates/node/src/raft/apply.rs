@@ -28,6 +28,8 @@ const QUEUE_RUNS_MAX: usize = 4;
 /// A run of entries on its way to the store.
 struct Run {
     entries: Vec<Entry>,
+    /// For each of them, whether somebody waits for its outcome.
+    awaited: Vec<bool>,
     done: oneshot::Sender<Vec<Vec<Outcome>>>,
 }
 
@@ -96,8 +98,8 @@ impl Applier {
         Ok(Applier { runs, applied, work, log, running })
     }
 
-    /// Applies a run and answers each entry's outcomes.
-    pub async fn apply(&self, entries: Vec<Entry>) -> std::io::Result<Vec<Vec<Outcome>>> {
+    /// Applies a run and answers each entry's outcomes, without records where nobody waits for them.
+    pub async fn apply(&self, entries: Vec<Entry>, awaited: Vec<bool>) -> std::io::Result<Vec<Vec<Outcome>>> {
         let (done, outcomes) = oneshot::channel();
         let gone = || std::io::Error::other("the apply worker has ended");
         // No wait lies between the count and the run.
@@ -106,7 +108,7 @@ impl Applier {
             self.work.last.store(last.log_id.index, Ordering::Release);
         }
         self.work.given.fetch_add(1, Ordering::Release);
-        room.send(Run { entries, done });
+        room.send(Run { entries, awaited, done });
         outcomes.await.map_err(|_| gone())
     }
 
@@ -174,7 +176,10 @@ impl ApplyWorker {
     /// Applies a run, or a part of it where the disk is full.
     fn apply(&mut self, run: Run) -> Next {
         let Parts { store, clock, hub, metrics, observer, .. } = &self.parts;
-        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let begun = *self.begun.get_or_insert_with(|| {
+            self.applying = Applying::awaited(run.awaited.clone());
+            Instant::now()
+        });
         let applied = match store.try_apply(&run.entries, &mut self.applying) {
             Ok(Attempt::Done(applied)) => applied,
             Ok(Attempt::Full { wait }) => {
@@ -186,7 +191,7 @@ impl ApplyWorker {
         };
         self.begun = None;
         self.work.ended.fetch_add(1, Ordering::Release);
-        let Run { entries, done } = run;
+        let Run { entries, done, .. } = run;
         metrics.applied(begun.elapsed(), entries.len());
         clock.applied(stamped_term(&entries), store.cluster_time_ms());
         hub.publish(applied.events, store.revision());

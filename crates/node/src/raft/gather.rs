@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use kvorum_store::command::Outcome;
+use kvorum_store::command::{Outcome, asks_for_records};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +20,10 @@ use crate::error::RequestError;
 /// enough that nobody waits for a large one. One larger command is a batch of its own.
 pub const BATCH_COMMANDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// Commands in one batch that are answered with records, of up to 3 MiB each: the answers of a batch are in memory
+/// together, and go to the member that it came from in one message.
+const RECORDS_ASKED_MAX: usize = 5;
 
 /// Batches under way: enough to keep log and network busy, few enough that commands gather
 /// meanwhile. Four make smaller batches, which cost 5% more CPU per put and were not faster.
@@ -59,6 +63,7 @@ pub struct Proposal {
 /// A proposal on its way.
 struct Waiting {
     proposal: Proposal,
+    asks_for_records: bool,
     reply: oneshot::Sender<Answer>,
     _room: OwnedSemaphorePermit,
 }
@@ -99,7 +104,9 @@ impl Gather {
             let bytes = command.len().clamp(1, BYTES_WAITING_MAX) as u32;
             let room = self.room.clone().acquire_many_owned(bytes).await;
             let _room = room.map_err(|_| RequestError::ShuttingDown)?;
-            let waiting = Waiting { proposal: Proposal { command, deadline }, reply, _room };
+            let asks_for_records = asks_for_records(&command);
+            let proposal = Proposal { command, deadline };
+            let waiting = Waiting { proposal, asks_for_records, reply, _room };
             self.queue.send(waiting).await.map_err(|_| RequestError::ShuttingDown)
         };
         timeout_at(deadline, enqueue).await.map_err(|_| RequestError::Busy)??;
@@ -150,10 +157,11 @@ where
 
 /// Takes what fits into one batch off the front of what waits.
 fn take_batch(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
-    let mut bytes = 0;
+    let (mut bytes, mut asked) = (0, 0);
     let fits = waiting.iter().take_while(|waiting| {
         bytes += waiting.proposal.command.len();
-        bytes <= BATCH_BYTES_MAX
+        asked += usize::from(waiting.asks_for_records);
+        bytes <= BATCH_BYTES_MAX && asked <= RECORDS_ASKED_MAX
     });
     let count = fits.count().max(1);
     let rest = waiting.split_off(count);
@@ -171,6 +179,8 @@ async fn answer(batch: Vec<Waiting>, submitted: impl Future<Output = Vec<Answer>
 mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
+
+    use kvorum_store::command::{Command, Kind, Write};
 
     use super::*;
 
@@ -205,6 +215,28 @@ mod tests {
         assert_eq!(sizes.iter().sum::<usize>(), 1002);
         assert!(sizes.len() < 20, "{sizes:?}");
         assert!(sizes.iter().all(|size| *size <= BATCH_COMMANDS_MAX), "{sizes:?}");
+    }
+
+    /// Few of those that are answered with records share a batch, and others join them.
+    #[tokio::test]
+    async fn few_that_ask_for_records_share_a_batch() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let seen = sizes.clone();
+        let gather = Gather::start(move |batch: Vec<Proposal>| {
+            let asked = batch.iter().filter(|proposal| asks_for_records(&proposal.command)).count();
+            seen.lock().expect("nobody panics").push((batch.len(), asked));
+            std::future::ready(vec![Err(RequestError::NoLeader); batch.len()])
+        });
+        let write = |return_previous| {
+            let command = Command::from(Kind::Write(Write { return_previous, ..Write::default() })).encoded();
+            gather.submit(command, soon())
+        };
+        let all = (0..40).map(|number| write(number % 2 == 0));
+        futures_util::future::join_all(all).await;
+        let sizes = sizes.lock().expect("nobody panics");
+        assert_eq!(sizes.iter().map(|(size, _)| size).sum::<usize>(), 40);
+        assert!(sizes.iter().all(|(_, asked)| *asked <= RECORDS_ASKED_MAX), "{sizes:?}");
+        assert!(sizes.iter().any(|(size, asked)| size > asked), "{sizes:?}");
     }
 
     /// Commands that are still in the tasks of their requests when the first one is in the queue share its

@@ -68,7 +68,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if run.is_empty() {
             return Ok(());
         }
-        let outcomes = self.applier.apply(run).await?;
+        let awaited = responders.iter().map(Option::is_some).collect();
+        let outcomes = self.applier.apply(run, awaited).await?;
         for (responder, outcomes) in responders.into_iter().zip(outcomes) {
             if let Some(responder) = responder {
                 responder.send(Outcomes(outcomes));
@@ -88,7 +89,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let store = self.store.clone();
         let install = self.blocking.run(move || store.install(*received));
         install.await?.map_err(io::Error::other)?;
-        self.applier.apply(Vec::new()).await?;
+        self.applier.apply(Vec::new(), Vec::new()).await?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use kvorum_node::observer::{AppliedRun, Glance, Observer, Seen};
 use kvorum_node::place::Overview;
+use kvorum_store::command::{Answer, Outcome};
 use kvorum_store::entry::LogId;
 use kvorum_store::log::{self, Vote};
 
@@ -261,6 +262,17 @@ impl Member {
     }
 }
 
+/// Without records, which only those have who are waited for.
+fn hash_outcomes(outcomes: &[Outcome]) -> u64 {
+    let mut outcomes = outcomes.to_vec();
+    for outcome in &mut outcomes {
+        if let Some(Answer::Written(written)) = &mut outcome.answer {
+            written.previous.clear();
+        }
+    }
+    hash_bytes(format!("{outcomes:?}").as_bytes())
+}
+
 impl Observer for Member {
     fn applied(&self, run: &AppliedRun<'_>) {
         for (at, entry) in run.entries.iter().enumerate() {
@@ -269,7 +281,7 @@ impl Observer for Member {
             let applied = Applied {
                 term: entry.log_id.term,
                 payload: hash_bytes(&entry.payload),
-                outcomes: outcomes.map(|outcomes| hash_bytes(format!("{outcomes:?}").as_bytes())),
+                outcomes: outcomes.map(|outcomes| hash_outcomes(outcomes)),
             };
             self.checks.with(|state| state.applied(self.host, entry.log_id.index, applied));
             let numbers = [self.host as u64, entry.log_id.index, entry.log_id.term, applied.payload];

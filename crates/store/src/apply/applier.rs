@@ -26,6 +26,8 @@ pub(super) struct Applier<'db> {
     pub(super) previous_room: usize,
     /// Whether there was no room for one in the revision that is being made.
     pub(super) is_cut: bool,
+    /// Whether somebody waits for the outcomes of the entry at hand.
+    pub(super) is_awaited: bool,
     /// For each entry so far, for each of its commands so far, what became of it.
     pub(super) outcomes: Vec<Vec<Outcome>>,
     write_options: WriteOptions,
@@ -53,6 +55,7 @@ impl<'db> Applier<'db> {
             events,
             previous_room,
             is_cut: false,
+            is_awaited: true,
             outcomes,
             write_options,
         }

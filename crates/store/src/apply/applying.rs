@@ -40,6 +40,8 @@ pub enum Attempt {
 /// A run on its way into the store: what attempts before the next have applied of it.
 #[derive(Debug, Default)]
 pub struct Applying {
+    /// For each entry of the run, whether somebody waits for its outcomes; somebody does for all without this.
+    awaited: Vec<bool>,
     /// Of whole entries.
     outcomes: Vec<Vec<Outcome>>,
     /// Of the commands of the entry after these.
@@ -51,6 +53,17 @@ pub struct Applying {
 }
 
 impl Applying {
+    /// Of a run of which the outcomes of these entries are waited for. The others' have no records in them: those of a
+    /// long run would not fit in memory.
+    pub fn awaited(awaited: Vec<bool>) -> Applying {
+        Applying { awaited, ..Applying::default() }
+    }
+
+    /// Whether somebody waits for the outcomes of each entry that is still to be applied.
+    pub(super) fn rest_awaited(&self) -> Vec<bool> {
+        self.awaited.get(self.entries()..).unwrap_or_default().to_vec()
+    }
+
     /// Whether an attempt before has met a full disk.
     pub(super) fn is_again(&self) -> bool {
         self.in_vain > 0

@@ -32,7 +32,7 @@ pub(crate) fn attempt(state: &State, run: &[Entry], applying: &mut Applying) -> 
 
     let payload_bytes: usize = rest.iter().map(|entry| entry.payload.len()).sum();
     let mut applier = Applier::new(state, published, &mut recent, payload_bytes, write_options);
-    let done = applier.run(rest);
+    let done = applier.run(rest, &applying.rest_awaited());
     let Applier { events, outcomes, .. } = applier;
     let head = state.head();
     match done {
@@ -97,10 +97,11 @@ fn decode(entry: &Entry) -> Result<Decoded, StoreError> {
 }
 
 impl Applier<'_> {
-    fn run(&mut self, run: &[Entry]) -> Result<(), StoreError> {
+    fn run(&mut self, run: &[Entry], awaited: &[bool]) -> Result<(), StoreError> {
         let payloads = run.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
         self.load(&payloads)?;
-        for (entry, payload) in run.iter().zip(payloads) {
+        for (at, (entry, payload)) in run.iter().zip(payloads).enumerate() {
+            self.is_awaited = awaited.get(at).copied().unwrap_or(true);
             self.outcomes.push(Vec::new());
             self.entry(entry.log_id, payload)?;
         }

@@ -84,7 +84,7 @@ impl Applier<'_> {
                 },
             }
         }
-        self.carry_out(plan, now_ms, write.return_previous)
+        self.carry_out(plan, now_ms, write.return_previous && self.is_awaited)
     }
 
     fn failed_condition(&mut self, write: &Write) -> Result<Option<Refused>, StoreError> {

@@ -92,6 +92,24 @@ pub struct Write {
     pub return_previous: bool,
 }
 
+/// Of an encoded command, what says whether its answer has records in it. All else is skipped where it is.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Asked {
+    #[prost(message, optional, tag = "1")]
+    write: Option<AskedOfWrite>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AskedOfWrite {
+    #[prost(bool, tag = "3")]
+    return_previous: bool,
+}
+
+/// Whether an encoded command is answered with the records that it overwrites or deletes.
+pub fn asks_for_records(command: &[u8]) -> bool {
+    Asked::decode(command).is_ok_and(|asked| asked.write.is_some_and(|write| write.return_previous))
+}
+
 /// What a key must look like.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Condition {

@@ -16,7 +16,7 @@ pub use self::auth::{
 };
 pub use self::kinds::{
     Command, Compact, CompactStep, Condition, CorruptAlarm, DueKey, ExpireDue, Kind, NewHistory, Op, OpKind,
-    Put, RaiseFeatureLevel, SetQuota, SetTtl, SpaceAlarm, Tick, Write,
+    Put, RaiseFeatureLevel, SetQuota, SetTtl, SpaceAlarm, Tick, Write, asks_for_records,
 };
 pub use self::outcome::{Answer, Done, Outcome, Reason, Record, Refused, TtlSet, Written};
 pub use self::range::KeyRange;
