@@ -1,5 +1,5 @@
 //! A program in a pod that is who its ServiceAccount is, by the token that Kubernetes mounts and renews: nothing is
-//! copied, and there is no password. manifests/samples/client-service-account.yaml is its pod.
+//! copied, and there is no password. manifests/samples/client.yaml is its pod.
 //!
 //! `cargo run --example service_account -- demo:2379 /var/run/secrets/kvorum.io`, where `ca.crt` and `token` are.
 

@@ -11,8 +11,10 @@ pub const RESERVED_USERS: [&str; 3] = ["root", "member", "server"];
 pub(crate) const NEEDS_TLS: &str = "!has(self.spec.auth) || !has(self.spec.auth.mode) || \
     self.spec.auth.mode == 'Disabled' || \
     (has(self.spec.tls) && has(self.spec.tls.mode) && self.spec.tls.mode == 'Required')";
-/// What is declared where nobody has said whether it counts would do nothing.
-pub(crate) const NEEDS_MODE: &str = "!has(self.spec.access) || size(self.spec.access) == 0 || (has(self.spec.auth) && has(self.spec.auth.mode))";
+/// What is declared for a plain cluster, and not said to count one day, would do nothing.
+pub(crate) const NEEDS_MODE: &str = "!has(self.spec.access) || size(self.spec.access) == 0 || \
+    (has(self.spec.auth) && has(self.spec.auth.mode)) || \
+    !has(self.spec.tls) || !has(self.spec.tls.mode) || self.spec.tls.mode == 'Required'";
 /// Where rights count by what is on record, TLS goes only after them.
 pub(crate) const TLS_STAYS: &str = "!has(oldSelf.status) || !has(oldSelf.status.auth) || \
     oldSelf.status.auth.mode != 'Required' || (has(self.spec.auth) && has(self.spec.auth.mode)) || \
@@ -27,7 +29,8 @@ pub(crate) const TLS_STAYS: &str = "!has(oldSelf.status) || !has(oldSelf.status.
     "message": "spec.auth.mode: Observe is not there yet; it is Disabled or Required",
 }]))]
 pub struct Auth {
-    /// Disabled: everybody may do everything. Required: what spec.access, roles and users say. Without it: as it is.
+    /// Disabled: everybody may do everything. Required: what spec.access, roles and users say. Without it: Required in a new
+    /// cluster that speaks TLS alone; one that exists stays as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<AuthMode>,
 }

@@ -209,7 +209,12 @@ fn access_that_does_nothing_is_refused() {
         (json!({"auth": {"mode": "Required"}}), Some("needs spec.tls.mode")),
         (json!({"auth": {"mode": "Required"}, "tls": {"mode": "Optional"}}), Some("needs spec.tls.mode")),
         (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Required"}}), Some("not there yet")),
-        (json!({"tls": {"mode": "Required"}, "access": [entry]}), Some("spec.access needs")),
+        (json!({"access": [entry]}), None),
+        (json!({"tls": {"mode": "Required"}, "access": [entry]}), None),
+        (json!({"tls": {"mode": "Disabled"}}), None),
+        (json!({"tls": {"mode": "Disabled"}, "access": [entry]}), Some("spec.access needs")),
+        (json!({"tls": {"mode": "Optional"}, "access": [entry]}), Some("spec.access needs")),
+        (json!({"tls": {"mode": "Disabled"}, "auth": {"mode": "Disabled"}, "access": [entry]}), None),
     ] {
         let problems = problems(&cluster("demo", spec.clone()), None);
         match refused {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Tls {
-    /// Disabled: plain. Optional: with TLS or without, as whoever connects begins. Required: with TLS only. Without it: as
-    /// it is. Each change is a rolling restart; between Disabled and Required the operator goes by Optional.
+    /// Disabled: plain. Optional: with TLS or without, as whoever connects begins. Required: with TLS only. Without it:
+    /// Required in a new cluster; one that exists stays as it is. Each change is a rolling restart; between Disabled and Required the operator goes by Optional.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
     /// How long a new CA is believed beside the old one before certificates of it are shown, and how long at most the old one

@@ -9,14 +9,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use kvorum_client::admin::AdminClient;
+use kvorum_client::{Connecting, Connector, Tcp};
 use kvorum_crd::KvCluster;
 use kvorum_operator::memory::peer_address;
-use kvorum_operator::names;
+use kvorum_operator::names::{self, PEER_PORT};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::command::kubectl;
-use crate::{Context as _, Result, Test, ensure, wait};
+use crate::{Context as _, Result, Test, ensure, proofs, wait};
 
 /// How long a change may take that nothing is promised about: images are there, disks are small.
 pub const CHANGE_LIMIT: Duration = Duration::from_secs(120);
@@ -50,6 +51,12 @@ pub fn spec_for_services(members: u32) -> Value {
             "requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "704Mi"},
         }},
     })
+}
+
+/// The same without TLS, for tests whose clients speak none.
+pub fn plain(mut spec: Value) -> Value {
+    spec["tls"] = json!({"mode": "Disabled"});
+    spec
 }
 
 impl<'t> Cluster<'t> {
@@ -268,7 +275,9 @@ impl<'t> Cluster<'t> {
     pub async fn admin(&self, ordinal: u32) -> Result<AdminClient> {
         let address = self.pod(ordinal).await?.status.and_then(|status| status.pod_ip);
         let address = address.context(format!("pod {ordinal} has no address"))?;
-        Ok(AdminClient::new(&peer_address(&address), ANSWER_LIMIT)?)
+        let options = proofs::root(self).await?.options().connector(At(peer_address(&address)));
+        let name = names::address(&self.name, &self.test.namespace, ordinal, PEER_PORT);
+        Ok(AdminClient::new(&name, ANSWER_LIMIT)?.connect_options(options))
     }
 
     /// Deletes a pod, as `kubectl delete pod` does.
@@ -298,6 +307,16 @@ impl<'t> Cluster<'t> {
         let about = format!("involvedObject.kind=KvCluster,involvedObject.name={}", self.name);
         let events = self.test.api::<Event>().list(&ListParams::default().fields(&about)).await?;
         Ok(events.into_iter().filter_map(|event| event.reason).collect())
+    }
+}
+
+/// Connects to this address, whatever name it is called by: that is for its certificate.
+#[derive(Debug)]
+struct At(String);
+
+impl Connector for At {
+    fn connect(&self, _name: &str) -> Connecting {
+        Tcp.connect(&self.0)
     }
 }
 

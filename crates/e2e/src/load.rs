@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::doors::Doors;
+use crate::proofs::{self, Root};
 use crate::{Cluster, Result, ensure, settings, wait};
 
 /// Writers of unique keys through the client crate. With the registers' clients they leave most of two
@@ -38,6 +39,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 /// Clients at work.
 pub struct Load {
     doors: Doors,
+    root: Root,
     writers: Writers,
     registers: Vec<JoinHandle<Result<History>>>,
     generations: JoinHandle<()>,
@@ -63,11 +65,12 @@ impl Load {
     /// Starts clients of a cluster that has at most `members` members while they work.
     pub async fn start(cluster: &Cluster<'_>, members: u32) -> Result<Load> {
         let doors = Doors::open(cluster.test(), cluster.name(), members).await?;
-        let endpoints = doors.addresses();
+        let (endpoints, root) = (doors.addresses(), proofs::root(cluster).await?);
+        let nodes = endpoints.iter().map(|endpoint| root.raw(endpoint)).collect::<Result<Vec<_>>>()?;
         let (epoch, stop, generation) = (Instant::now(), watch::Sender::new(false), Generation::default());
         let mut registers = Vec::new();
         for client in 0..REGISTER_CLIENTS {
-            let worker = Worker::new(client, &endpoints, kvorum_faults::settings::seed(), epoch)?;
+            let worker = Worker::by(client, nodes.clone(), kvorum_faults::settings::seed(), epoch);
             registers.push(tokio::spawn(worker.run(generation.clone(), stop.subscribe())));
         }
         let generations = tokio::spawn(async move {
@@ -78,17 +81,21 @@ impl Load {
         });
         let style = Style { pause: PAUSE, timeout: TIMEOUT, ..Style::default() };
         let connected = async || {
-            Client::connect(endpoints.clone()).await?;
+            root.client(endpoints.clone()).await?;
             Ok(())
         };
         wait::until("the first answer to a client", LAST_LOOK_LIMIT, connected).await?;
-        let writers = Writers::start(&endpoints, 0, WRITERS, style, epoch).await?;
-        Ok(Load { doors, writers, registers, generations, stop })
+        let mut clients = Vec::new();
+        for _ in 0..WRITERS {
+            clients.push(root.client(endpoints.clone()).await?);
+        }
+        let writers = Writers::by(clients, 0, style, epoch);
+        Ok(Load { doors, root, writers, registers, generations, stop })
     }
 
     /// A client that knows the members by their doors.
     pub async fn client(&self) -> Result<Client> {
-        Ok(Client::connect(self.doors.addresses()).await?)
+        self.root.client(self.doors.addresses()).await
     }
 
     /// Stops the clients and checks: nothing acknowledged is missing or was applied twice, no read went
@@ -102,7 +109,7 @@ impl Load {
         let kvs = wait::until("a look at all keys", LAST_LOOK_LIMIT, async || {
             let mut problem = None;
             for endpoint in &endpoints {
-                match scan(endpoint).await {
+                match scan(self.root.raw(endpoint)?).await {
                     Ok(kvs) => return Ok(kvs),
                     Err(failure) => problem = Some(failure),
                 }
@@ -113,7 +120,7 @@ impl Load {
         let operations = history.records.len();
         let tally = workload::check(&ledgers, history, &kvs, SEARCH_LIMIT).await?;
         // The next load on this cluster begins with keys that were never written.
-        let client = Client::connect(endpoints).await?;
+        let client = self.root.client(endpoints).await?;
         for prefix in [writers::PREFIX, registers::PREFIX] {
             client.delete_range(KeyRange::prefix(prefix)).timeout(LAST_LOOK_LIMIT).await?;
         }
@@ -129,8 +136,7 @@ impl Load {
 }
 
 /// The writers' keys as one member has them, after it has caught up with everything acknowledged.
-async fn scan(endpoint: &str) -> Result<Vec<rpc::KeyValue>> {
-    let node = RawClient::new(endpoint)?;
+async fn scan(node: RawClient) -> Result<Vec<rpc::KeyValue>> {
     let answer = node.get("any".into(), Consistency::Linearizable).await?;
     let revision = answer.header.map_or(0, |header| header.revision);
     let keys = rpc::range(writers::PREFIX, writers::PREFIX_END);

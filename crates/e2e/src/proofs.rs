@@ -4,11 +4,14 @@ use std::fs;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use kube::ResourceExt as _;
 use kube::api::PostParams;
 use kvorum_client::{Client, ConnectOptions, Tls};
+use kvorum_faults::rpc::{RawClient, secured_channel};
 use kvorum_operator::certificates::{BUNDLE, CERTIFICATE, KEY};
 use kvorum_operator::names;
+use kvorum_tls::ClientTls;
 use tempfile::TempDir;
 
 use crate::doors::Doors;
@@ -24,6 +27,46 @@ pub struct Proven {
     /// The client.
     pub client: Client,
     _mounted: TempDir,
+}
+
+/// Who does everything in a cluster: root where it speaks TLS, and anybody where it is plain.
+#[derive(Clone, Debug)]
+pub struct Root {
+    options: ConnectOptions,
+    tls: Option<ClientTls>,
+}
+
+/// See [`Root`].
+pub async fn root(cluster: &Cluster<'_>) -> Result<Root> {
+    let pods = cluster.pods().await?;
+    let is_plain = |pod: &Pod| !pod.annotations().contains_key(names::TLS);
+    if pods.values().any(is_plain) {
+        return Ok(Root { options: ConnectOptions::new().plain(), tls: None });
+    }
+    let [ca, certificate, key] = secret(cluster, &names::root_tls(cluster.name())).await?;
+    let own = Some((&*certificate, &*key));
+    let tls = ClientTls::of_pem(&ca, own).context("read root's certificate")?;
+    Ok(Root { options: ConnectOptions::new().tls(Tls::pem(&ca, own)?), tls: Some(tls) })
+}
+
+impl Root {
+    /// How he connects.
+    pub fn options(&self) -> ConnectOptions {
+        self.options.clone()
+    }
+
+    /// His client of these members.
+    pub async fn client(&self, endpoints: Vec<String>) -> Result<Client> {
+        Ok(Client::builder(endpoints).connect_options(self.options()).connect().await?)
+    }
+
+    /// His raw client of one member.
+    pub fn raw(&self, endpoint: &str) -> Result<RawClient> {
+        match &self.tls {
+            Some(tls) => Ok(RawClient::on(secured_channel(endpoint, tls.clone())?)),
+            None => RawClient::new(endpoint),
+        }
+    }
 }
 
 /// A pod of this ServiceAccount that has mounted a token for the cluster, and its CA.
@@ -47,11 +90,8 @@ pub async fn service_account(cluster: &Cluster<'_>, doors: &Doors, account: &str
 
 /// A pod that has mounted the Secret of a user with a certificate.
 pub async fn certificate(cluster: &Cluster<'_>, doors: &Doors, user: &str) -> Result<Proven> {
-    let secret = cluster.test().api::<Secret>().get(&names::user_tls(cluster.name(), user)).await?;
-    let data = secret.data.unwrap_or_default();
-    let text = |key: &str| data.get(key).map(|bytes| bytes.0.clone()).context(format!("{key} is missing"));
-    let (certificate, key) = (text(CERTIFICATE)?, text(KEY)?);
-    let tls = Tls::pem(&text(BUNDLE)?, Some((&certificate, &key)))?;
+    let [ca, certificate, key] = secret(cluster, &names::user_tls(cluster.name(), user)).await?;
+    let tls = Tls::pem(&ca, Some((&certificate, &key)))?;
     proven(doors, ConnectOptions::new().tls(tls), tempfile::tempdir()?)
 }
 
@@ -59,6 +99,13 @@ pub async fn certificate(cluster: &Cluster<'_>, doors: &Doors, user: &str) -> Re
 pub async fn nobody(cluster: &Cluster<'_>, doors: &Doors) -> Result<Proven> {
     let tls = Tls::pem(ca(cluster).await?.as_bytes(), None)?;
     proven(doors, ConnectOptions::new().tls(tls), tempfile::tempdir()?)
+}
+
+/// The CA, certificate and key in a Secret.
+async fn secret(cluster: &Cluster<'_>, name: &str) -> Result<[Vec<u8>; 3]> {
+    let mut data = cluster.test().api::<Secret>().get(name).await?.data.unwrap_or_default();
+    let mut part = |key: &str| data.remove(key).map(|bytes| bytes.0).context(format!("{name} lacks {key}"));
+    Ok([part(BUNDLE)?, part(CERTIFICATE)?, part(KEY)?])
 }
 
 async fn ca(cluster: &Cluster<'_>) -> Result<String> {

@@ -93,8 +93,12 @@ impl Worker {
     /// A client with a number of its own; it begins at one node and moves on when that fails. Times are
     /// counted from `epoch`.
     pub fn new(client: u32, endpoints: &[String], seed: u64, epoch: Instant) -> Result<Worker> {
-        let nodes = RawClient::of_each(endpoints)?;
-        Ok(Worker {
+        Ok(Worker::by(client, RawClient::of_each(endpoints)?, seed, epoch))
+    }
+
+    /// The same over clients of the caller's, one of each node.
+    pub fn by(client: u32, nodes: Vec<RawClient>, seed: u64, epoch: Instant) -> Worker {
+        Worker {
             client,
             node: client as usize % nodes.len(),
             nodes,
@@ -103,7 +107,7 @@ impl Worker {
             seen: HashMap::new(),
             epoch,
             history: History::default(),
-        })
+        }
     }
 
     /// Works until told to stop. It fails when an answer makes no sense.

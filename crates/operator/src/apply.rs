@@ -14,7 +14,7 @@ use kvorum_client::admin::{AdminClient, v1};
 use kvorum_crd::KvCluster;
 use serde_json::{Value, json};
 
-use crate::access::Sent;
+use crate::access::{Sent, mode};
 use crate::build::{Inputs, hash, tls_word};
 use crate::fence::{Disk, LogId, Retired, Version};
 use crate::memory::Memory;
@@ -344,6 +344,7 @@ impl Effects<'_> {
             pull_policy: None,
             incarnation: 1,
             tls: self.seen.tls.mode(),
+            auth: self.seen.observed.auth,
         };
         inputs.stateful_set(replicas, &self.seen.template, &self.seen.size)
     }
@@ -361,7 +362,7 @@ impl Effects<'_> {
             names::IMAGE: self.seen.pinned_image,
             names::INCARNATION: incarnation.to_string(),
         });
-        self.add_tls(&mut annotations);
+        self.add_security(&mut annotations);
         if disk.founder {
             annotations[names::FOUNDER] = json!("true");
         }
@@ -381,17 +382,21 @@ impl Effects<'_> {
             names::IMAGE: self.seen.pinned_image,
             names::RETIRED: retired,
         });
-        self.add_tls(&mut annotations);
+        self.add_security(&mut annotations);
         if let Some(claim) = claim.filter(|claim| claim.incarnation > 0) {
             annotations[names::INCARNATION] = json!(claim.incarnation.to_string());
         }
         self.annotate_claim(ordinal, version, annotations).await
     }
 
-    /// What pods speak is on record with their disks: a KvCluster that is made again over them does not become plain.
-    fn add_tls(&self, annotations: &mut Value) {
+    /// What pods speak, and whether rights count, is on record with their disks: a KvCluster that is made again over them
+    /// does not become plain.
+    fn add_security(&self, annotations: &mut Value) {
         if let Some(word) = tls_word(self.seen.tls.mode()) {
             annotations[names::TLS] = json!(word);
+        }
+        if let Some(word) = mode::word(self.seen.observed.auth) {
+            annotations[names::AUTH] = json!(word);
         }
     }
 

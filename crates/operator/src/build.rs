@@ -1,9 +1,10 @@
 //! The objects that belong to a cluster, made of its spec: pure.
 
 use k8s_openapi::api::core::v1::EnvVar;
-use kvorum_crd::{AntiAffinity, Audit, KvCluster, LogFormat, Node, Pod, RESERVED_ENV, TlsMode};
+use kvorum_crd::{AntiAffinity, Audit, AuthMode, KvCluster, LogFormat, Node, Pod, RESERVED_ENV, TlsMode};
 use serde_json::{Map, Value, json};
 
+use crate::access::mode;
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
 
 /// Where a node keeps its data: below the volume's root, where some file systems keep their own.
@@ -53,6 +54,8 @@ pub struct Inputs<'a> {
     pub incarnation: u64,
     /// What the members' ports speak.
     pub tls: TlsMode,
+    /// Whether rights are to count.
+    pub auth: AuthMode,
 }
 
 /// The pod template and what it was made of.
@@ -184,6 +187,9 @@ impl Inputs<'_> {
             names::INPUTS: template.inputs,
             names::IMAGE: self.pinned,
         });
+        if let Some(word) = mode::word(self.auth) {
+            set["metadata"]["annotations"][names::AUTH] = json!(word);
+        }
         set
     }
 
@@ -547,7 +553,20 @@ mod tests {
             pull_policy: None,
             incarnation: 1,
             tls: TlsMode::Disabled,
+            auth: AuthMode::Disabled,
         }
+    }
+
+    /// Goal: that rights count is on record as soon as there is a StatefulSet, and restarts nobody; without them it is what
+    /// it was before there were any.
+    #[test]
+    fn rights_are_on_record_from_the_first_moment() {
+        let cluster = KvCluster::new("demo", KvClusterSpec::default());
+        let (plain, made) = (inputs(&cluster), Inputs { auth: AuthMode::Required, ..inputs(&cluster) });
+        assert_eq!(made.template(), plain.template());
+        let set = |inputs: &Inputs<'_>| inputs.stateful_set(3, &inputs.template(), "1Gi");
+        assert_eq!(set(&made)["metadata"]["annotations"][names::AUTH], names::AUTH_REQUIRED);
+        assert!(set(&plain)["metadata"]["annotations"].get(names::AUTH).is_none());
     }
 
     /// Goal: members show what the operator makes, and `kubectl exec` finds root's certificate; without TLS a template

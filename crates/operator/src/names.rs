@@ -56,6 +56,10 @@ pub const TLS: &str = "kvorum.io/tls";
 pub const TLS_OPTIONAL: &str = "optional";
 /// A value of [`TLS`]: with TLS only.
 pub const TLS_REQUIRED: &str = "required";
+/// On the StatefulSet and on claims: whether rights count, if somebody has said so or the cluster was made with them.
+pub const AUTH: &str = "kvorum.io/auth";
+/// A value of [`AUTH`]: they do.
+pub const AUTH_REQUIRED: &str = "required";
 /// On a KvCluster, by a person: any text that was not there before has the whole CA replaced.
 pub const ROTATE_CA: &str = "kvorum.io/rotate-ca";
 /// On a KvCluster, by a person: the token of a recovery.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kvorum_crd::{Keep, TlsMode};
+use kvorum_crd::{AuthMode, Keep, TlsMode};
 
 use crate::access::{AuthState, Sent};
 use crate::certificates::Report;
@@ -69,6 +69,8 @@ pub struct Observed {
     pub tls: TlsMode,
     /// What must be there before the first pods of a cluster can be made, as part of a sentence.
     pub tls_waits: Option<String>,
+    /// Whether rights are to count, as it goes on record.
+    pub auth: AuthMode,
     /// What is declared of users and rights; nothing where nobody has ever said anything of them.
     pub access: Option<Access>,
     /// Why the image that the spec wants cannot run what the cluster has.
@@ -146,6 +148,8 @@ pub struct Access {
     pub fingerprint: Option<u64>,
     /// Nothing is declared.
     pub is_empty: bool,
+    /// Something is declared, and nobody has ever said whether it counts.
+    pub unsaid: bool,
     /// Rights are to count.
     pub counts: bool,
     /// They do, as far as is on record.
@@ -267,6 +271,8 @@ pub struct Claim {
     pub image: String,
     /// What was written on it that its pod speaks.
     pub tls: TlsMode,
+    /// What was written on it of whether rights count.
+    pub auth: AuthMode,
     /// Its disk takes part no more, and is kept.
     pub retired: Retired,
     /// The size that is asked for.

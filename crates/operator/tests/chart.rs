@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAcco
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kvorum_crd::{KvCluster, KvClusterSpec, TlsMode};
+use kvorum_crd::{AuthMode, KvCluster, KvClusterSpec, TlsMode};
 use kvorum_operator::build::Inputs;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Serialize};
@@ -133,6 +133,33 @@ fn the_test_cluster_pulls_with_the_operators_secrets() {
     assert_eq!(cluster["spec"]["pod"]["imagePullSecrets"][0]["name"], "mine");
 }
 
+/// Goal: `helm test` passes with certificates, and where the operator may make none. Method: what its cluster and its client
+/// say of TLS and tokens fits together.
+#[test]
+fn the_test_cluster_is_secure_where_it_can_be() {
+    if !at_hand("helm", &["version"]) {
+        return;
+    }
+    for (set, secure) in [("replicas=1", true), ("rbac.secrets=false", false)] {
+        let rendered = rendered_with(set);
+        let of = |kind: &str| rendered.iter().find(|object| object["kind"] == kind).expect("the test has it");
+        let (cluster, client) = (of("KvCluster"), of("Pod"));
+        assert_eq!(cluster["spec"]["tls"]["mode"] == "Disabled", !secure, "{set}");
+        let named = |field: &str| cluster["metadata"][field].as_str().expect("it is said").to_owned();
+        let (name, namespace) = (named("name"), named("namespace"));
+        let sources = &client["spec"]["volumes"][0]["projected"]["sources"];
+        assert_eq!(sources.is_array(), secure, "{set}");
+        if secure {
+            assert_eq!(sources[0]["configMap"]["name"], format!("{name}-ca"));
+            let token = &sources[1]["serviceAccountToken"];
+            assert_eq!(token["audience"], format!("kvorum.io/{namespace}/{name}"));
+            let account = client["spec"]["serviceAccountName"].as_str().unwrap_or("default");
+            let entry = &cluster["spec"]["access"][0];
+            assert_eq!(entry["serviceAccounts"][0], format!("{namespace}/{account}"));
+        }
+    }
+}
+
 /// Goal: whoever takes the operator over reads no Secret whose name he does not know; and the rights can be withheld.
 #[test]
 fn secrets_cannot_be_listed() {
@@ -176,6 +203,7 @@ fn the_charts_pod_monitor_labels_members_as_the_operators_does() {
         pull_policy: None,
         incarnation: 1,
         tls: TlsMode::Disabled,
+        auth: AuthMode::Disabled,
     };
     charts[0].as_object_mut().unwrap().remove("interval");
     assert_eq!(inputs.pod_monitor()["spec"]["podMetricsEndpoints"], charts);

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use kvorum_client::Client;
-use kvorum_e2e::{Cluster, Context as _, Result, Test, ensure, run, settings, wait};
+use kvorum_e2e::{Cluster, Context as _, Result, Test, cluster, ensure, run, settings, wait};
 use kvorum_operator::memory::host_port;
 use serde_json::json;
 
@@ -19,7 +19,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_service_is_as_wanted_and_one_that_kubernetes_refuses_stops_nothing() {
     run("access", Duration::from_secs(300), async |test| {
-        let cluster = Cluster::ready(test, "demo", 3).await?;
+        // A certificate of members holds the names by which clients inside know them, and no machine's address.
+        let cluster = Cluster::create(test, "demo", cluster::plain(cluster::spec(3))).await?;
+        cluster.settled(LIMIT).await?;
         let lives = cluster.lives().await?;
         let services = test.api::<Service>();
         cluster.change(json!({"service": {"type": "NodePort", "annotations": {"ours": "1"}}})).await?;

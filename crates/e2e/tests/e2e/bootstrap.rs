@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kvorum_e2e::cluster::spec;
+use kvorum_e2e::cluster::{CHANGE_LIMIT, spec};
 use kvorum_e2e::{Cluster, Load, ensure, operator, run, run_alone, wait};
 use serde_json::json;
 
@@ -43,11 +43,11 @@ fn a_wiped_first_member_never_founds_a_second_cluster() {
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn retained_claims_are_adopted_with_their_data() {
-    run("adopted", Duration::from_secs(180), async |test| {
+    run("adopted", Duration::from_secs(300), async |test| {
         let mut retained = spec(3);
         retained["storage"]["whenDeleted"] = json!("Retain");
         let cluster = Cluster::create(test, "demo", retained.clone()).await?;
-        cluster.settled(Duration::from_secs(60)).await?;
+        cluster.settled(CHANGE_LIMIT).await?;
         let id = cluster.id().await?;
         cluster.tool(0, ["set", "from", "before"]).await?;
         cluster.api().delete("demo", &DeleteParams::default()).await?;
@@ -60,7 +60,7 @@ fn retained_claims_are_adopted_with_their_data() {
         let claims = test.api::<PersistentVolumeClaim>().list(&ListParams::default()).await?.items.len();
         ensure!(claims == 3, "{claims} claims were retained");
         let cluster = Cluster::create(test, "demo", retained).await?;
-        cluster.settled(Duration::from_secs(60)).await?;
+        cluster.settled(CHANGE_LIMIT).await?;
         ensure!(cluster.id().await? == id, "it is another cluster");
         ensure!(cluster.tool(2, ["get", "from"]).await?.trim_end() == "before", "the data is lost");
         let load = Load::start(&cluster, 3).await?;

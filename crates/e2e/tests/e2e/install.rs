@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kvorum_e2e::command::{helm, kubectl, kubectl_with};
 use kvorum_e2e::prometheus::Prometheus;
-use kvorum_e2e::{Cluster, Load, Needs, ensure, operator, run, run_alone, run_with, settings, wait};
+use kvorum_e2e::{Cluster, Load, Needs, Result, ensure, operator, run, run_alone, run_with, settings, wait};
 
 /// Goal: a new user's first minutes. Method: the commands of the README's quick start, in a namespace
 /// that enforces restricted pods; then the sample of a program in the cluster, and `helm test`.
@@ -16,7 +16,8 @@ fn a_new_user_has_a_cluster_within_a_minute() {
     run_with(Needs::Everything, "a_new_user", Duration::from_secs(240), async |test| {
         operator::install(operator::NAMESPACE, &[]).await?;
         let namespace = test.namespace.as_str();
-        kubectl(["apply", "-n", namespace, "-f", "manifests/samples/2-three-members.yaml"]).await?;
+        let cluster = sample("2-three-members.yaml", namespace)?;
+        kubectl_with(["apply", "-n", namespace, "-f", "-"], &cluster).await?;
         let cluster = Cluster::named(test, "demo");
         let took = cluster.settled(Duration::from_secs(60)).await?;
         test.say(format!("three members ready {:.1} s after kubectl apply", took.as_secs_f64()));
@@ -24,21 +25,35 @@ fn a_new_user_has_a_cluster_within_a_minute() {
         ensure!(cluster.tool(0, ["set", "greeting", "hello"]).await?.starts_with("OK"), "no answer");
         ensure!(cluster.tool(1, ["get", "greeting"]).await?.trim_end() == "hello", "no greeting");
 
-        let sample = fs::read_to_string(settings::root().join("manifests/samples/client.yaml"))?;
+        let sample = sample("client.yaml", namespace)?;
         let published = sample.lines().find_map(|line| line.trim().strip_prefix("image: "));
         let sample = sample.replace(published.unwrap_or_default(), &settings::image());
         kubectl_with(["apply", "-n", namespace, "-f", "-"], &sample).await?;
         wait::until("the client's first look", Duration::from_secs(30), async || {
-            kubectl(["exec", "-n", namespace, "kvorum-client", "--", "kvorum", "set", "greeting", "hi"])
-                .await?;
+            client(namespace, "app/greeting").await?;
             let seen = kubectl(["logs", "-n", namespace, "kvorum-client"]).await?;
-            ensure!(seen.contains("PUT\tgreeting\thi"), "it printed {seen:?}");
+            ensure!(seen.contains("PUT\tapp/greeting\thi"), "it printed {seen:?}");
             Ok(())
         })
         .await?;
+        let denied = client(namespace, "greeting").await.err().map(|failure| failure.to_string());
+        let denied = denied.unwrap_or_default();
+        ensure!(denied.contains("permission denied"), "a key of others was answered with {denied:?}");
         helm(["test", operator::RELEASE, "-n", operator::NAMESPACE, "--timeout", "90s"]).await?;
         Ok(())
     });
+}
+
+/// A sample, which is for the namespace `default`, for another one.
+fn sample(file: &str, namespace: &str) -> Result<String> {
+    let text = fs::read_to_string(settings::root().join("manifests/samples").join(file))?;
+    let text = text.replace("default/app", &format!("{namespace}/app"));
+    Ok(text.replace("/default/demo", &format!("/{namespace}/demo")))
+}
+
+/// The program in the cluster writes a key.
+async fn client(namespace: &str, key: &str) -> Result<()> {
+    kubectl(["exec", "-n", namespace, "kvorum-client", "--", "kvorum", "set", key, "hi"]).await.map(drop)
 }
 
 /// Goal: Prometheus sees every member and the operator by what the chart ships, with the labels that the

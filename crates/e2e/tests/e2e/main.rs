@@ -4,6 +4,7 @@
 
 mod access;
 mod bootstrap;
+mod defaults;
 mod install;
 mod machines;
 mod operators;

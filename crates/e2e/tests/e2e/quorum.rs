@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use kvorum_client::Client;
 use kvorum_crd::KvCluster;
 use kvorum_e2e::command::kubectl;
 use kvorum_e2e::doors::Doors;
-use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, run, run_alone, wait};
+use kvorum_e2e::{Cluster, Context as _, Load, Result, ensure, proofs, run, run_alone, wait};
 use kvorum_operator::names;
 use serde_json::json;
 
@@ -107,7 +106,7 @@ fn a_lost_quorum_is_recovered_from_the_survivor_that_a_person_names() {
         );
         let doors = Doors::open(test, "demo", 3).await?;
         let written = wait::until("a write", Duration::from_secs(10), async || {
-            let client = Client::connect(doors.addresses()).await?;
+            let client = proofs::root(&cluster).await?.client(doors.addresses()).await?;
             Ok(client.set("from", "after").await?)
         })
         .await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvorum_e2e::cluster::spec_for_services;
+use kvorum_e2e::cluster::{plain, spec_for_services};
 use kvorum_e2e::command::kubectl;
 use kvorum_e2e::stock::watched;
 use kvorum_e2e::{Cluster, Result, run_alone};
@@ -16,7 +16,7 @@ use serde_json::json;
 #[ignore = "needs a Kubernetes: make e2e"]
 fn clients_that_are_not_ours_notice_nothing() {
     run_alone("stock_clients", Duration::from_secs(300), async |test| {
-        let cluster = Cluster::create(test, "demo", spec_for_services(3)).await?;
+        let cluster = Cluster::create(test, "demo", plain(spec_for_services(3))).await?;
         cluster.settled(Duration::from_secs(60)).await?;
         watched(&cluster, "a roll", roll).await?;
         watched(&cluster, "a drain of the leader's machine", drain).await

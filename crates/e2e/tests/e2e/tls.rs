@@ -55,7 +55,8 @@ fn a_cluster_is_founded_with_tls() {
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_plain_cluster_comes_to_speak_tls_and_goes_back() {
     run("tls_moved", Duration::from_secs(420), async |test| {
-        let cluster = Cluster::ready(test, "demo", 3).await?;
+        let cluster = Cluster::create(test, "demo", spec("Disabled")).await?;
+        cluster.settled(CHANGE).await?;
         let plain = tls::Writing::plain(&cluster).await?;
         cluster.change(json!({"tls": {"mode": "Optional"}})).await?;
         tls::speaks(&cluster, TlsMode::Optional, CHANGE).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvorum_e2e::cluster::spec_for_services;
+use kvorum_e2e::cluster::{plain, spec_for_services};
 use kvorum_e2e::stock::watched;
 use kvorum_e2e::{Cluster, Result, run_alone};
 use serde_json::json;
@@ -13,7 +13,7 @@ use serde_json::json;
 #[ignore = "needs a Kubernetes: make e2e-full"]
 fn clients_that_are_not_ours_notice_nothing_of_members_that_come_and_go() {
     run_alone("stock_clients_more", Duration::from_secs(480), async |test| {
-        let cluster = Cluster::create(test, "demo", spec_for_services(3)).await?;
+        let cluster = Cluster::create(test, "demo", plain(spec_for_services(3))).await?;
         cluster.settled(Duration::from_secs(60)).await?;
         watched(&cluster, "two rolls", roll_twice).await?;
         watched(&cluster, "five members, and three again", scale).await?;

@@ -9,6 +9,7 @@
 
 mod declared;
 mod issuer;
+pub mod mode;
 
 pub use declared::Declared;
 pub use issuer::{Issuer, Issuers};

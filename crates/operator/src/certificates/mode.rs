@@ -22,10 +22,12 @@ pub struct Speak {
     pub waiting: Option<String>,
 }
 
-/// The next mode. `record` is what the StatefulSet or, without one, its claims say; `ready`, that there are certificates.
+/// The next mode. `record` is what the StatefulSet or, without one, pods and claims say, nothing where there are none: a
+/// new cluster speaks TLS alone unless its spec says otherwise. `ready`: there are certificates.
 ///
 /// Whoever speaks TLS alone and whoever speaks none do not understand each other, so that no two such are there at a time.
-pub fn speak(wanted: Option<TlsMode>, record: TlsMode, ready: bool, members: &Members) -> Speak {
+pub fn speak(wanted: Option<TlsMode>, record: Option<TlsMode>, ready: bool, members: &Members) -> Speak {
+    let record = record.unwrap_or(TlsMode::Required);
     let goal = wanted.unwrap_or(record);
     let stay = |waiting: &str| Speak { mode: record, waiting: Some(waiting.to_owned()) };
     // Without pods all start the same, once they can.
@@ -67,24 +69,29 @@ mod tests {
     fn a_cluster_without_pods_starts_as_it_is_wanted() {
         let none = Members { none: true, ..Members::default() };
         for (wanted, record, mode) in [
-            (None, Disabled, Disabled),
-            (None, Required, Required),
-            (Some(Required), Disabled, Required),
-            (Some(Disabled), Required, Disabled),
+            (None, Some(Disabled), Disabled),
+            (None, Some(Required), Required),
+            (None, None, Required),
+            (Some(Required), Some(Disabled), Required),
+            (Some(Disabled), Some(Required), Disabled),
+            (Some(Disabled), None, Disabled),
+            (Some(Optional), None, Optional),
         ] {
             assert_eq!(speak(wanted, record, true, &none).mode, mode);
         }
-        assert!(speak(Some(Required), Disabled, false, &none).waiting.is_some());
-        let away = speak(Some(Required), Disabled, true, &members(&[]));
+        for (wanted, record) in [(Some(Required), Some(Disabled)), (None, None)] {
+            assert!(speak(wanted, record, false, &none).waiting.is_some(), "there are no certificates yet");
+        }
+        let away = speak(Some(Required), Some(Disabled), true, &members(&[]));
         assert_eq!(away.mode, Optional, "pods may be made at this moment, as they were");
     }
 
     #[test]
     fn nobody_is_cut_off_who_speaks_plainly_yet() {
         let plain = Members { plain: Some("a connection".into()), ..members(&[Optional; 3]) };
-        assert_eq!(speak(Some(Required), Optional, true, &plain).mode, Optional);
-        assert_eq!(speak(Some(Required), Optional, true, &members(&[Optional; 3])).mode, Required);
-        assert_eq!(speak(Some(Required), Disabled, false, &members(&[Disabled; 3])).mode, Disabled);
+        assert_eq!(speak(Some(Required), Some(Optional), true, &plain).mode, Optional);
+        assert_eq!(speak(Some(Required), Some(Optional), true, &members(&[Optional; 3])).mode, Required);
+        assert_eq!(speak(Some(Required), Some(Disabled), false, &members(&[Disabled; 3])).mode, Disabled);
     }
 
     fn mode() -> impl Strategy<Value = TlsMode> {
@@ -105,7 +112,7 @@ mod tests {
             let wishes = wishes.into_iter().chain([(Some(last), 60)]);
             for (wanted, steps) in wishes {
                 for _ in 0..steps {
-                    template = speak(wanted, template, true, &members(&pods)).mode;
+                    template = speak(wanted, Some(template), true, &members(&pods)).mode;
                     if let Some(pod) = order.next() {
                         pods[pod] = template;
                     } else {
@@ -116,7 +123,7 @@ mod tests {
                 }
             }
             for _ in 0..3 {
-                template = speak(Some(last), template, true, &members(&pods)).mode;
+                template = speak(Some(last), Some(template), true, &members(&pods)).mode;
                 pods.fill(template);
             }
             prop_assert_eq!(pods, vec![last; 3]);

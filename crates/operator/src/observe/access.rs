@@ -3,28 +3,65 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kvorum_crd::{AuthMode, KvCluster};
+use kube::ResourceExt as _;
+use kvorum_crd::{AuthMode, KvCluster, TlsMode};
 
+use super::objects::Objects;
+use crate::access::mode::{self, Record};
 use crate::access::{Declared, Issuer};
 use crate::memory::Memory;
+use crate::names;
 use crate::observed::{Access, Node};
 
 /// A cluster is founded within this, and knows of users. Later nobody waits for it.
 const SOON: Duration = Duration::from_secs(60);
 
+/// Whether rights are to count; nothing where nobody has ever said so. `tls`: what pods are made for.
+pub fn mode(cluster: &KvCluster, objects: &Objects, tls: TlsMode) -> Option<AuthMode> {
+    let counted = taken(cluster).is_some_and(|mode| mode != AuthMode::Disabled);
+    let record = on_record(cluster, objects);
+    mode::mode(cluster.spec.auth.mode, record, counted, cluster.spec.tls.mode, tls)
+}
+
+/// What the members took last, by the status.
+fn taken(cluster: &KvCluster) -> Option<AuthMode> {
+    cluster.status.as_ref()?.auth.as_ref().map(|auth| auth.mode)
+}
+
+/// What the StatefulSet says or, without one, its claims: they are there before anybody can have data, and a status may be
+/// erased. The status alone knows what an operator wrote down that had no such mark.
+fn on_record(cluster: &KvCluster, objects: &Objects) -> Record {
+    let marks: Vec<AuthMode> = match &objects.set {
+        Some(set) => {
+            vec![set.annotations().get(names::AUTH).map(|word| mode::read(word)).unwrap_or_default()]
+        }
+        None => objects.disks().iter().map(|claim| claim.auth).collect(),
+    };
+    let marked = marks.iter().copied().find(|mode| *mode != AuthMode::Disabled);
+    match marked.or(taken(cluster)) {
+        Some(mode) => Record::Said(mode),
+        None if marks.is_empty() => Record::New,
+        None => Record::Unsaid,
+    }
+}
+
 /// What is declared, where it is known, beside what the plan sees of it; nothing where nobody has ever said whether rights
-/// count, or somebody else looks after them.
+/// count and nothing is declared, or somebody else looks after them.
 pub async fn look(
     cluster: &KvCluster,
+    mode: Option<AuthMode>,
     namespace: &str,
     name: &str,
     nodes: &BTreeMap<u32, Node>,
     memory: &mut Memory,
 ) -> Option<(Option<Declared>, Access)> {
     let issuers = memory.issuers()?;
-    let on_record = cluster.status.as_ref().and_then(|status| status.auth.as_ref()).map(|auth| auth.mode);
-    let counts = cluster.spec.auth.mode.or(on_record)? == AuthMode::Required;
-    let counted = on_record == Some(AuthMode::Required);
+    let Some(mode) = mode else {
+        let unsaid = Access { unsaid: true, ..Access::default() };
+        return (!cluster.spec.access.is_empty()).then_some((None, unsaid));
+    };
+    let counts = mode == AuthMode::Required;
+    let counted = taken(cluster) == Some(AuthMode::Required);
     let wanted_for = memory.lasts("rights that are to count", counts && !counted);
     let news = nodes.values().any(|node| node.unknown_token_key);
     let for_accounts = cluster.spec.access.iter().any(|entry| !entry.service_accounts.is_empty());
@@ -42,6 +79,7 @@ pub async fn look(
     let fingerprint = declared.as_ref().map(Declared::fingerprint);
     let access = Access {
         fingerprint,
+        unsaid: false,
         is_empty: declared.as_ref().is_some_and(Declared::is_empty),
         counts,
         counted,

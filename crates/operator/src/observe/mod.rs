@@ -3,6 +3,8 @@
 mod access;
 mod growth;
 mod lasting;
+#[cfg(test)]
+mod life;
 mod machines;
 mod made;
 mod monitor;
@@ -123,6 +125,7 @@ pub async fn observe(
     }
     let asked = nodes::ask(&objects.pods, namespace, name, memory).await;
     let tls = tls::look(&cluster, &objects, &asked.nodes, secrets, now, memory);
+    let auth = access::mode(&cluster, &objects, tls.mode());
     let inputs = Inputs {
         cluster: &cluster,
         name,
@@ -133,6 +136,7 @@ pub async fn observe(
         pull_policy: options.pull_policy.as_deref(),
         incarnation: objects::incarnation(cluster.status.as_ref(), &objects),
         tls: tls.mode(),
+        auth: auth.unwrap_or_default(),
     };
     let made = made::made(&inputs, &objects, &taken, follow, options.policies_for.as_deref(), memory);
     let own_image = cluster.spec.image.as_ref().unwrap_or(&options.image);
@@ -144,7 +148,8 @@ pub async fn observe(
     // Members that are there go on, whatever becomes of their certificates.
     let founded = observed.cluster_id.is_some();
     let bare = tls.mode() != TlsMode::Disabled && !tls.next.ready && !founded;
-    let (declared, access) = access::look(&cluster, namespace, name, &observed.nodes, memory).await.unzip();
+    let (declared, access) =
+        access::look(&cluster, auth, namespace, name, &observed.nodes, memory).await.unzip();
     observed.access = access;
     observed.tls_waits = bare.then(|| "the certificates".to_owned());
     let confirmed = View::of(&observed).is_some();
@@ -228,6 +233,7 @@ fn observed(
         wanted: wanted(&cluster.spec),
         growth,
         tls: inputs.tls,
+        auth: inputs.auth,
         tls_waits: None,
         access: None,
         image_refused: levels::too_old(inputs.image, level),

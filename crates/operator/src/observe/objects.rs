@@ -77,6 +77,15 @@ impl Objects {
         (self, taken)
     }
 
+    /// The claims whose disks are members', as far as that is on record; where there are none, those whose disks once
+    /// were. Those that are going are an earlier life's.
+    pub fn disks(&self) -> Vec<Claim> {
+        let claims = self.claims.values().map(read::claim);
+        let disks: Vec<Claim> = claims.filter(|claim| claim.disk.is_some() && !claim.deleting).collect();
+        let members: Vec<Claim> = disks.iter().filter(|claim| claim.is_members()).cloned().collect();
+        if members.is_empty() { disks } else { members }
+    }
+
     pub fn uid(&self, kind: &str) -> Option<String> {
         match kind {
             SERVICE => self.service.as_ref()?.uid(),

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1 as core;
 use kube::{Resource, ResourceExt as _};
 
 use super::tls;
+use crate::access::mode;
 use crate::build::{Template, bytes};
 use crate::fence::{Disk, Retired, Version};
 use crate::memory::host_port;
@@ -187,6 +188,7 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
         incarnation: annotation(names::INCARNATION).and_then(|text| text.parse().ok()).unwrap_or_default(),
         image: annotation(names::IMAGE).unwrap_or_default().to_owned(),
         tls: annotation(names::TLS).map(tls::mode).unwrap_or_default(),
+        auth: annotation(names::AUTH).map(mode::read).unwrap_or_default(),
         retired: retired(annotation(names::RETIRED)),
         requested_bytes: requested.unwrap_or_default(),
         capacity_bytes: capacity.unwrap_or_default(),

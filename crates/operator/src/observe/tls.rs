@@ -8,7 +8,6 @@ use kube::ResourceExt as _;
 use kvorum_crd::{Keep, KvCluster, TlsMode};
 
 use super::objects::Objects;
-use super::read;
 use super::secrets::Secrets;
 use crate::certificates::{Look, Members, Next, QUIET_SECONDS, Report, Speak, next, speak};
 use crate::memory::Memory;
@@ -38,16 +37,17 @@ impl Tls {
     }
 }
 
-/// What pods were made for when they were made last.
-pub fn on_record(objects: &Objects) -> TlsMode {
+/// What pods were made for when they were made last; nothing where there are neither pods nor disks of members. A claim
+/// that nothing is written on yet says nothing: the first pods may be being made at this moment.
+pub fn on_record(objects: &Objects) -> Option<TlsMode> {
     let of_set = objects.set.as_ref().map(|set| {
         let template = set.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
         let annotations = template.and_then(|metadata| metadata.annotations.as_ref());
         annotations.and_then(|all| all.get(names::TLS)).map(|text| mode(text)).unwrap_or_default()
     });
     let of_pods = || objects.pods.values().map(of_pod).max();
-    let of_claims = || objects.claims.values().map(|claim| read::claim(claim).tls).max();
-    of_set.or_else(of_pods).or_else(of_claims).unwrap_or_default()
+    let of_claims = || objects.disks().iter().map(|claim| claim.tls).max();
+    of_set.or_else(of_pods).or_else(of_claims)
 }
 
 /// What a pod was made for.
@@ -66,9 +66,10 @@ pub fn mode(text: &str) -> TlsMode {
 
 /// Whether there is anything to do about TLS.
 pub fn concerns(cluster: &KvCluster, objects: &Objects) -> bool {
-    let wanted = cluster.spec.tls.mode.unwrap_or_default();
-    let pods = objects.pods.values().map(of_pod).max().unwrap_or_default();
-    wanted.max(on_record(objects)).max(pods) != TlsMode::Disabled
+    let record = on_record(objects);
+    let goal = cluster.spec.tls.mode.or(record).unwrap_or(TlsMode::Required);
+    let pods = objects.pods.values().map(of_pod).max();
+    goal.max(record.max(pods).unwrap_or_default()) != TlsMode::Disabled
 }
 
 /// What is seen of it. `nodes`: what the members that answered said.

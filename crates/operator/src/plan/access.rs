@@ -9,15 +9,24 @@ use crate::observed::Access;
 use crate::step::Step;
 use kvorum_crd::TlsMode;
 
+/// Why entries do nothing in a cluster that was made before rights came by themselves, or plain.
+const UNSAID: &str = "spec.access does nothing in this cluster, which has no rights so far: say spec.auth.mode: Required, which \
+                      needs spec.tls.mode: Required, or Disabled while it is to be declared without counting yet.";
+
 /// Declares them, where the leader may have others than the spec.
 pub fn next(view: &View, notes: &mut Notes) -> Decided {
     let access = view.observed.access.as_ref()?;
+    if access.unsaid {
+        notes.add(About::Access, "NotSaid", UNSAID);
+    }
     if let Some(said) = &access.unread {
         notes.add(About::Access, "Unreadable", said.clone());
     }
     let sent = Sent { fingerprint: access.fingerprint?, before: view.leader.auth };
     let nothing = access.is_empty && !access.counts && view.leader.auth.revision == 0;
-    if nothing || access.sent == Some(sent) {
+    // A status that was erased, or is that of a KvCluster made again, is told once more.
+    let on_record = access.counts == access.counted;
+    if nothing || (access.sent == Some(sent) && on_record) {
         return None;
     }
     if let Some((reason, said)) = obstacle(view, access) {
@@ -134,6 +143,8 @@ mod tests {
         let with = |observed: &mut Observed, sent| observed.access.as_mut().unwrap().sent = sent;
         assert_eq!(plan(&observed).step, Step::ApplyAccess { sent });
         with(&mut observed, Some(sent));
+        assert!(declares(&plan(&observed)), "the status does not have it");
+        observed.access.as_mut().unwrap().counted = true;
         assert!(!declares(&plan(&observed)), "the leader has it");
         for other in [
             Sent { fingerprint: 8, ..sent },
@@ -167,6 +178,8 @@ mod tests {
             refused(&|o| o.access = Some(Access { fingerprint: None, unread: unread.clone(), ..access(o) })),
             Some("Unreadable")
         );
+        let unsaid = Access { unsaid: true, ..Access::default() };
+        assert_eq!(refused(&|o| o.access = Some(unsaid.clone())), Some("NotSaid"));
         let said = Some("They refuse.".to_owned());
         assert_eq!(
             refused(&|o| o.access = Some(Access { refused: said.clone(), ..access(o) })),

@@ -23,7 +23,8 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let there = claim.disk.filter(|disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id));
     let incarnation = view.leader.incarnation;
     let told = (claim.retired, claim.incarnation) == (Retired::No, incarnation);
-    let same = (&claim.image, claim.tls) == (&view.observed.pinned_image, view.observed.tls);
+    let on_it = (&claim.image, claim.tls, claim.auth);
+    let same = on_it == (&view.observed.pinned_image, view.observed.tls, view.observed.auth);
     if claim.deleting || (there.is_some() && told && same) {
         return None;
     }
@@ -32,7 +33,9 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let disk = hex(node_id);
     safe(
         step,
-        format!("That disk {disk} belongs to the cluster, its image, incarnation and TLS are not on record."),
+        format!(
+            "That disk {disk} belongs to the cluster, its image, incarnation, TLS and rights are not on record."
+        ),
     )
 }
 

@@ -33,8 +33,8 @@ pub fn next(observed: &Observed, notes: &mut Notes) -> Decided {
         }
         if let Some(waits) = &observed.tls_waits {
             return wait(format!(
-                "Waiting for {waits}, without which no member is made: spec.tls.mode asks for TLS. If this stays, the \
-                 condition CertificateProblem says why."
+                "Waiting for {waits}, without which no member is made: a new cluster speaks TLS unless spec.tls.mode is \
+                 Disabled. If this stays, the condition CertificateProblem says why."
             ));
         }
         let replicas = replicas_of_missing(observed);

@@ -82,6 +82,8 @@ fn ready(made: &Made, quorum: &Verdict) -> Verdict {
         (false, "SpecRefused")
     } else if is_rolling(observed) {
         (false, "RollingChange")
+    } else if full && waits_for_rights(made) {
+        (false, "RightsDoNotCount")
     } else if full && !plan.step.touches_members() {
         let served = observed.endpoints != Some(0);
         (served, if served { "Ready" } else { "NoEndpoints" })
@@ -103,6 +105,13 @@ fn is_founding(made: &Made) -> bool {
     let observed = &made.seen.observed;
     let nobody = || made.view.is_none() && !observed.nodes.values().any(|node| !node.is_blank());
     observed.cluster_id.is_none() || (made.seen.leaderless < QUORUM_LOST_AFTER && nobody())
+}
+
+/// Rights are to count, and do not yet: nobody is told that a cluster is ready which is open to all. One that was ready
+/// stays so while somebody has them begin to count.
+fn waits_for_rights(made: &Made) -> bool {
+    let begin = made.seen.observed.access.as_ref().is_some_and(|access| access.counts && !access.counted);
+    begin && !made.old.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn available(made: &Made) -> Verdict {

@@ -249,6 +249,21 @@ mod tests {
         assert_eq!(condition(&seen, &refused, "Ready"), said("True", "Ready"));
     }
 
+    /// Goal: nobody is told that a cluster is ready which is open to all yet; one that was ready stays so.
+    #[test]
+    fn a_cluster_is_ready_once_its_rights_count() {
+        use crate::observed::Access;
+        let mut seen = seen();
+        let access = Access { counts: true, ..Access::default() };
+        seen.observed.access = Some(access.clone());
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("False", "RightsDoNotCount"));
+        seen.observed.access = Some(Access { counted: true, ..access.clone() });
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("True", "Ready"));
+        seen.cluster.status = Some(status(&seen, &plan(&seen.observed), &Ok(()), Timestamp::now()));
+        seen.observed.access = Some(access);
+        assert_eq!(condition(&seen, &Ok(()), "Ready"), said("True", "Ready"));
+    }
+
     /// Goal: a spec that Kubernetes refuses is said in the same words whether it was refused just now, is not tried for a
     /// while, or is tried again: no condition goes there and back.
     #[test]

@@ -31,10 +31,10 @@ impl World {
             }
             Step::RecordDisk { ordinal, disk, .. } => {
                 let (image, incarnation) = (self.observed.pinned_image.clone(), self.observed.incarnation);
-                let tls = self.observed.tls;
+                let (tls, auth) = (self.observed.tls, self.observed.auth);
                 if let Some(claim) = self.observed.claims.get_mut(ordinal) {
                     (claim.disk, claim.image, claim.retired) = (Some(*disk), image, Retired::No);
-                    claim.tls = tls;
+                    (claim.tls, claim.auth) = (tls, auth);
                     claim.incarnation = incarnation;
                 }
             }

@@ -62,6 +62,7 @@ impl World {
             incarnation: self.incarnation,
             recovery: self.recovery.clone(),
             recover_from: self.recover_from.clone(),
+            auth: self.rights.auth(),
             access: self.rights.observe(),
             ..Observed::default()
         }

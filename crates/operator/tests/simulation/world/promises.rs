@@ -88,7 +88,8 @@ impl World {
         want(group.is_some_and(|group| group.membership.nodes.len() == members as usize), "no learners");
         let recorded = |(i, claim): (&u32, &Claim)| {
             let on_disk = self.volumes.get(&claim.version.uid).map(|volume| volume.node_id);
-            (*i >= members) || claim.disk.map(|disk| disk.node_id) == on_disk
+            let same = claim.disk.map(|disk| disk.node_id) == on_disk && claim.auth == self.rights.auth();
+            (*i >= members) || same
         };
         want(self.claims.iter().all(recorded), "claims on record");
         unwanted

@@ -1,6 +1,6 @@
 //! Users and rights: what is declared, what the members have taken, and what the operator remembers of that.
 
-use kvorum_crd::TlsMode;
+use kvorum_crd::{AuthMode, TlsMode};
 use kvorum_operator::access::{AuthState, Sent};
 use kvorum_operator::levels;
 use kvorum_operator::observed::{Access, NodeTls};
@@ -56,6 +56,14 @@ impl Rights {
             sent: self.sent,
             ..Access::default()
         })
+    }
+
+    /// What goes on record with disks.
+    pub fn auth(&self) -> AuthMode {
+        match self.wanted {
+            Some(wanted) if wanted % 2 == 1 => AuthMode::Required,
+            _ => AuthMode::Disabled,
+        }
     }
 
     /// Somebody declares something else.

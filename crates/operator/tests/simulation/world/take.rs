@@ -85,7 +85,9 @@ impl World {
             }
             Step::Grow { replicas, version } => self.change_set(version, |set| set.replicas = *replicas),
             Step::RecordDisk { ordinal, version, disk, incarnation } => {
+                let auth = self.rights.auth();
                 self.change_claim(*ordinal, version, |claim| {
+                    claim.auth = auth;
                     (claim.disk, claim.incarnation) = (Some(*disk), *incarnation);
                     (claim.retired, claim.released) = (Retired::No, false);
                 })

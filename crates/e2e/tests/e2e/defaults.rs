@@ -1,0 +1,106 @@
+//! What a cluster is whose spec says nothing of TLS and rights.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kvorum_client::Error;
+use kvorum_crd::AuthMode;
+use kvorum_e2e::doors::Doors;
+use kvorum_e2e::{Cluster, Context as _, Result, cluster, ensure, proofs, run, tls, wait};
+use serde_json::{Value, json};
+
+const CHANGE: Duration = Duration::from_secs(120);
+
+/// Goal: a new cluster lets in nobody who does not say who he is, from the moment that it is ready, and those whom its spec
+/// names. Method: a spec without a word on TLS and rights; strangers without TLS, and with it; a pod with a token; the tool
+/// in a member's pod.
+#[test]
+#[ignore = "needs a Kubernetes: make e2e"]
+fn a_new_cluster_is_secure_without_a_line() {
+    run("defaults", Duration::from_secs(180), async |test| {
+        let metadata = ObjectMeta { name: Some("app".into()), ..ObjectMeta::default() };
+        let account = ServiceAccount { metadata, ..ServiceAccount::default() };
+        test.api::<ServiceAccount>().create(&PostParams::default(), &account).await?;
+        let mut spec = cluster::spec(3);
+        spec["access"] = json!([{
+            "name": "app", "serviceAccounts": [format!("{}/app", test.namespace)],
+            "keys": [{"prefix": "app/", "permission": "ReadWrite"}],
+        }]);
+        let cluster = Cluster::create(test, "demo", spec).await?;
+        cluster.condition("Ready", "True", CHANGE).await?;
+        let doors = Doors::open(test, "demo", 3).await?;
+        let nobody = proofs::nobody(&cluster, &doors).await?;
+        let refused = nobody.client.set("app/a", "b").await;
+        ensure!(matches!(refused, Err(Error::Denied { .. })), "a stranger was answered {refused:?}");
+        ensure!(tls::plain(&cluster).await?.set("app/a", "b").await.is_err(), "a plain stranger was served");
+        let app = proofs::service_account(&cluster, &doors, "app").await?;
+        wait::until("a write with a token", CHANGE, async || {
+            app.client.set("app/a", "b").await?;
+            Ok(())
+        })
+        .await?;
+        ensure!(
+            cluster.tool(0, ["get", "app/a"]).await?.trim_end() == "b",
+            "root in the pod sees another value"
+        );
+        test.api::<NetworkPolicy>().get("demo").await?;
+        cluster.settled(CHANGE).await?;
+        tls::phase(&cluster, "Required", CHANGE).await?;
+        let status = cluster.get().await?.status.unwrap_or_default();
+        ensure!(
+            status.auth.is_some_and(|auth| auth.mode == AuthMode::Required),
+            "status.auth is another one"
+        );
+        Ok(())
+    });
+}
+
+/// Goal: a plain cluster stays plain once its line is gone, whatever is deleted around its disks. Method: the line taken
+/// out; the StatefulSet deleted with its pods; the KvCluster deleted and made again over its claims. A plain client reads
+/// what it wrote each time.
+#[test]
+#[ignore = "needs a Kubernetes: make e2e"]
+fn a_plain_cluster_stays_plain() {
+    run("stays_plain", Duration::from_secs(240), async |test| {
+        let mut spec = cluster::spec(1);
+        spec["storage"]["whenDeleted"] = json!("Retain");
+        let cluster = Cluster::create(test, "demo", cluster::plain(spec.clone())).await?;
+        cluster.settled(CHANGE).await?;
+        tls::plain(&cluster).await?.set("from", "before").await?;
+        let lives = cluster.lives().await?;
+        cluster.change(json!({"tls": {"mode": Value::Null}})).await?;
+        is_plain(&cluster).await?;
+        ensure!(cluster.lives().await? == lives, "its member was restarted");
+
+        test.api::<StatefulSet>().delete("demo", &DeleteParams::foreground()).await?;
+        wait::until("another pod", CHANGE, async || {
+            let now = cluster.lives().await?;
+            ensure!(now.len() == 1 && now != lives, "{now:?}");
+            Ok(())
+        })
+        .await?;
+        is_plain(&cluster).await?;
+
+        cluster.api().delete("demo", &DeleteParams::default()).await?;
+        wait::until("the end of the pod", CHANGE, async || {
+            ensure!(cluster.pods().await?.is_empty(), "it is there");
+            Ok(())
+        })
+        .await?;
+        let cluster = Cluster::create(test, "demo", spec).await?;
+        is_plain(&cluster).await
+    });
+}
+
+/// A plain client reads what it wrote, and nobody waits for anything.
+async fn is_plain(cluster: &Cluster<'_>) -> Result<()> {
+    cluster.settled(CHANGE).await?;
+    let read = tls::plain(cluster).await?.get("from").await?.kv.context("the key is gone")?;
+    ensure!(&read.value[..] == b"before", "it is {read:?}");
+    let status = cluster.get().await?.status.unwrap_or_default();
+    ensure!(status.tls.is_none() && status.auth.is_none(), "it has {:?} and {:?}", status.tls, status.auth);
+    Ok(())
+}
