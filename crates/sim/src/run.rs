@@ -23,6 +23,8 @@ const FINISH_MAX: Micros = 300 * SECOND;
 const WRITES_MAX: Micros = 15 * SECOND;
 const IN_FLIGHT: Micros = 3 * SECOND;
 const CATCH_UP_MAX: Micros = 60 * SECOND;
+/// How long operators may take until the KvCluster is as wanted, once all is well: a machine counts as gone after a minute.
+const WANTED_MAX: Micros = 400 * SECOND;
 /// How long what is done to the membership may take.
 const EXERCISE_MAX: Micros = 400 * SECOND;
 
@@ -71,11 +73,17 @@ pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     let all = run.trace.as_ref().map(File::create).transpose()?;
     let Run { plan, .. } = run;
     let mut world = World::new(plan.seed, all)?;
-    let setup = Setup::draw(plan.seed, plan.clocks_ppm.len(), plan.lasts);
-    let mut cluster = Cluster::start(&mut world, dir, &plan.clocks_ppm, setup)?;
-    let session = workload::start(&mut world, &cluster, plan.seed, dir)?;
+    let mut setup = Setup::draw(plan.seed, plan.clocks_ppm.len(), plan.lasts);
+    if plan.operators > 0 {
+        setup.upgraded_at.clear();
+    }
+    let mut cluster = Cluster::start(&mut world, dir, plan, setup)?;
+    let session = workload::start(&mut world, &cluster, plan, dir)?;
     let watched = Watched::begin(world.clock.clone(), spins(plan.seed, &world));
-    let violation = live(&mut world, &mut cluster, &session, plan);
+    let violation = match plan.operators {
+        0 => live(&mut world, &mut cluster, &session, plan),
+        _ => live_operated(&mut world, &mut cluster, &session, plan),
+    };
     drop(watched);
     let violation = violation.and_then(|()| check(&session)).err();
     if let Some(violation) = &violation {
@@ -139,6 +147,41 @@ fn live(world: &mut World, cluster: &mut Cluster, session: &Session, plan: &Plan
     }
     session.set_healed();
     advance(world, cluster, session, EXERCISE_MAX, "the exercise did not end", Session::is_exercised)?;
+    finish(world, cluster, session)
+}
+
+/// The same where operators look after the members: they found the cluster under faults, and in the end it is as wanted.
+fn live_operated(
+    world: &mut World,
+    cluster: &mut Cluster,
+    session: &Session,
+    plan: &Plan,
+) -> Result<(), Violation> {
+    let mut faults = plan.faults.iter().copied().peekable();
+    while world.clock.now() < plan.lasts {
+        while let Some(fault) = faults.next_if(|fault| fault.at <= world.clock.now()) {
+            cluster.begin(world, fault)?;
+        }
+        step(world, cluster, session)?;
+    }
+    cluster.heal(world)?;
+    let end = world.clock.now() + WANTED_MAX;
+    while let Some(unwanted) = cluster.unwanted() {
+        step(world, cluster, session)?;
+        if world.clock.now() > end {
+            return Err(format!(
+                "the KvCluster is not as wanted after {} s: {unwanted}",
+                WANTED_MAX / SECOND
+            ));
+        }
+    }
+    advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
+    session.set_healed();
+    finish(world, cluster, session)
+}
+
+/// The clients come to an end, and all members hold the same.
+fn finish(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(), Violation> {
     cluster.orders.set_over(true);
     session.stop();
     let late = "the clients did not come to an end after all was well again";
