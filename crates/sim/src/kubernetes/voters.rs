@@ -73,6 +73,13 @@ impl Disks {
         !self.voters.2.is_empty() && configs.all(is_there)
     }
 
+    /// Whether those who vote are not those whose disks there are.
+    pub fn unwanted(&self) -> Option<String> {
+        let there: BTreeSet<u64> = self.ids.iter().copied().flatten().collect();
+        let voters = &self.voters.2;
+        (there != *voters).then(|| format!("{voters:x?} vote, and {there:x?} are there"))
+    }
+
     /// An operator deletes a claim: its disk is lost, or belongs to no voter.
     pub fn judge_deletion(&self, ordinal: usize) -> Result<(), Violation> {
         let Some(id) = self.ids.get(ordinal).copied().flatten() else { return Ok(()) };

@@ -11,6 +11,10 @@ const TEMPLATE: &str = "kvorum.io/template";
 impl Kubernetes {
     /// What is not as wanted yet, if anything.
     pub fn unwanted(&self) -> Option<String> {
+        self.unwanted_objects().or_else(|| self.disks.unwanted())
+    }
+
+    fn unwanted_objects(&self) -> Option<String> {
         self.server.with(|state| {
             let Some(cluster) = state.objects.get("kvclusters", CLUSTER) else {
                 return Some("there is no KvCluster".into());
