@@ -25,6 +25,10 @@ const IN_FLIGHT: Micros = 3 * SECOND;
 const CATCH_UP_MAX: Micros = 60 * SECOND;
 /// How long operators may take until the KvCluster is as wanted, once all is well: a machine counts as gone after a minute.
 const WANTED_MAX: Micros = 400 * SECOND;
+/// Calls in flight end within this once nobody begins another one.
+const SETTLES: Micros = 5 * SECOND;
+/// How long an operator may take to say that most disks are lost, and what can be done.
+const OFFER_MAX: Micros = 60 * SECOND;
 /// How long what is done to the membership may take.
 const EXERCISE_MAX: Micros = 400 * SECOND;
 
@@ -165,19 +169,64 @@ fn live_operated(
         step(world, cluster, session)?;
     }
     cluster.heal(world)?;
+    be_as_wanted(world, cluster, session)?;
+    advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
+    session.set_healed();
+    if cluster.loses_most() {
+        recover(world, cluster, session)?;
+    }
+    finish(world, cluster, session)
+}
+
+/// All disks but one are lost, and a person asks for what the operator says then.
+fn recover(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(), Violation> {
+    // What the one disk lacks may be lost for good; so nobody writes before.
+    session.rest(true);
+    let settled = world.clock.now() + SETTLES;
+    while world.clock.now() < settled {
+        step(world, cluster, session)?;
+    }
+    let late = "the members never have applied the same at the same time";
+    until(world, cluster, session, CATCH_UP_MAX, late, |cluster, world| cluster.is_level(world))?;
+    session.set_new_history();
+    cluster.orders.set_over(true);
+    cluster.lose_most(world)?;
+    let late = "no recovery is offered, though most disks are lost";
+    until(world, cluster, session, OFFER_MAX, late, |cluster, _| cluster.is_asked_to_recover())?;
+    be_as_wanted(world, cluster, session)?;
+    session.rest(false);
+    cluster.orders.set_over(false);
+    Ok(())
+}
+
+fn be_as_wanted(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(), Violation> {
     let end = world.clock.now() + WANTED_MAX;
     while let Some(unwanted) = cluster.unwanted() {
         step(world, cluster, session)?;
         if world.clock.now() > end {
-            return Err(format!(
-                "the KvCluster is not as wanted after {} s: {unwanted}",
-                WANTED_MAX / SECOND
-            ));
+            let seconds = WANTED_MAX / SECOND;
+            return Err(format!("the KvCluster is not as wanted after {seconds} s: {unwanted}"));
         }
     }
-    advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
-    session.set_healed();
-    finish(world, cluster, session)
+    Ok(())
+}
+
+fn until(
+    world: &mut World,
+    cluster: &mut Cluster,
+    session: &Session,
+    within: Micros,
+    late: &str,
+    holds: impl Fn(&Cluster, &World) -> bool,
+) -> Result<(), Violation> {
+    let end = world.clock.now() + within;
+    while !holds(cluster, world) {
+        step(world, cluster, session)?;
+        if world.clock.now() > end {
+            return Err(late.to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// The clients come to an end, and all members hold the same.
@@ -187,13 +236,8 @@ fn finish(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result
     let late = "the clients did not come to an end after all was well again";
     advance(world, cluster, session, FINISH_MAX, late, Session::is_finished)?;
     // Compaction may go on, step by step, in which the members are milliseconds apart.
-    let end = world.clock.now() + CATCH_UP_MAX;
-    while !cluster.is_level(world) {
-        step(world, cluster, session)?;
-        if world.clock.now() > end {
-            return Err("the members never have applied the same at the same time".to_owned());
-        }
-    }
+    let late = "the members never have applied the same at the same time";
+    until(world, cluster, session, CATCH_UP_MAX, late, |cluster, world| cluster.is_level(world))?;
     cluster.check_equal(world)
 }
 

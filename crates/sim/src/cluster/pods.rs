@@ -3,9 +3,10 @@
 use std::io;
 
 use kvorum_operator::names;
+use kvorum_store::auth::ROOT;
 
 use super::{Cluster, Violation, told};
-use crate::kubernetes::{CLUSTER, NAMESPACE, Server, operate};
+use crate::kubernetes::{CLUSTER, Kubernetes, NAMESPACE, Server, operate};
 use crate::plan::What;
 use crate::world::clock::SECOND;
 use crate::world::network::HostId;
@@ -55,7 +56,7 @@ impl Cluster {
         }
         operated.starts += 1;
         let random = stream(operated.seed, &format!("operator {}", operated.starts));
-        let (server, network) = (operated.server.clone(), world.network_of(host));
+        let (server, network) = (operated.server.clone(), world.network_of(host).of_user(Some(ROOT)));
         world.start(host, None, |_, runtime| drop(runtime.spawn(operate(server, network, random))))
     }
 
@@ -83,6 +84,29 @@ impl Cluster {
     /// What is not yet as the KvCluster wants it, if anything.
     pub fn unwanted(&self) -> Option<String> {
         self.kubernetes.as_ref()?.unwanted()
+    }
+
+    /// Whether the seed has a loss of most disks in the end.
+    pub fn loses_most(&self) -> bool {
+        self.kubernetes.as_ref().is_some_and(Kubernetes::loses_most)
+    }
+
+    /// All disks but one are lost.
+    pub fn lose_most(&mut self, world: &mut World) -> Result<(), Violation> {
+        let Some(mut kubernetes) = self.kubernetes.take() else { return Ok(()) };
+        let lost = kubernetes.lose_most(self, world);
+        self.kubernetes = Some(kubernetes);
+        lost
+    }
+
+    /// Whether a person has asked for a recovery.
+    pub fn is_asked_to_recover(&self) -> bool {
+        self.kubernetes.as_ref().is_some_and(Kubernetes::is_asked_to_recover)
+    }
+
+    /// A recovery goes on with the log up to here.
+    pub fn recovers(&self, last: u64) {
+        self.checks.recovered(last);
     }
 
     /// The host runs a pod with these flags from now on.

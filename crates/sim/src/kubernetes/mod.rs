@@ -11,6 +11,7 @@ mod objects;
 mod patch;
 mod person;
 mod promises;
+mod recovery;
 mod request;
 mod server;
 mod voters;
@@ -27,6 +28,7 @@ use serde_json::json;
 use self::kubelet::Pod;
 use self::machines::Machines;
 pub use self::objects::NAMESPACE;
+use self::recovery::Person;
 use self::server::Effect;
 pub use self::server::{CLUSTER, Server};
 use self::voters::Disks;
@@ -50,6 +52,9 @@ pub struct Kubernetes {
     pods: Vec<Pod>,
     disks: Disks,
     next_pass: Micros,
+    /// Whether most disks are lost in the end.
+    loses_most: bool,
+    person: Person,
     /// How often somebody had the members restart.
     restarts: u32,
     /// What the operator had on record last.
@@ -80,6 +85,8 @@ impl Kubernetes {
             pods: (0..MEMBERS_MAX).map(|_| Pod::default()).collect(),
             disks: Disks::new(MEMBERS_MAX),
             next_pass: 0,
+            loses_most: stream(seed, "recovery").random_range(0..3) == 0,
+            person: Person::default(),
             restarts: 0,
             step: String::new(),
         }
@@ -110,6 +117,7 @@ impl Kubernetes {
         self.schedule_pods();
         self.run_pods(cluster, world)?;
         self.collect_garbage(cluster, world)?;
+        self.look_for_offer(cluster, now);
         self.tell_step();
         Ok(())
     }

@@ -73,6 +73,12 @@ impl Disks {
         !self.voters.2.is_empty() && configs.all(is_there)
     }
 
+    /// The ordinals of the disks that vote.
+    pub fn voters(&self) -> Vec<usize> {
+        let votes = |ordinal: &usize| self.ids[*ordinal].is_some_and(|id| self.voters.2.contains(&id));
+        (0..self.ids.len()).filter(votes).collect()
+    }
+
     /// Whether those who vote are not those whose disks there are.
     pub fn unwanted(&self) -> Option<String> {
         let there: BTreeSet<u64> = self.ids.iter().copied().flatten().collect();

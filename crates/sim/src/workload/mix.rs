@@ -40,9 +40,9 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// The same where operators look after the members: nobody else does, and members come and go.
+    /// The same where operators look after the members: nobody else does.
     pub fn operated(self) -> Mix {
-        Mix { administers: false, forges: false, looks: false, rights: false, ..self }
+        Mix { administers: false, forges: false, ..self }
     }
 
     /// Draws one.

@@ -138,7 +138,8 @@ impl Session {
         self.exercised.load(Ordering::Relaxed)
     }
 
-    fn set_new_history(&self) {
+    /// A recovery begins a new history.
+    pub fn set_new_history(&self) {
         self.new_history.store(true, Ordering::Relaxed);
         self.told(|told| told.has_new_history = true);
         // What came before can be read no more.
@@ -166,7 +167,7 @@ impl Session {
     }
 
     /// From now on clients rest, or no longer.
-    fn rest(&self, rests: bool) {
+    pub fn rest(&self, rests: bool) {
         self.rests.store(rests, Ordering::Relaxed);
     }
 
