@@ -322,6 +322,9 @@ impl Plan {
         if members == 0 || happening.any(|what| what.hosts().iter().any(|host| *host >= members)) {
             return Err(told(&"a fault is of a member that there is not"));
         }
+        if plan.operators > 0 && members != MEMBERS_MAX {
+            return Err(told(&format!("operators need clocks for {MEMBERS_MAX} members")));
+        }
         Ok(plan)
     }
 
