@@ -50,11 +50,11 @@ bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULT
 torture: deps ## Does faults (FAULTS) to a cluster for MINUTES (60), or KILLS of them, and checks what it acknowledged
 	$(WITH_ROCKSDB) $(if $(KILLS),,MINUTES=$(or $(MINUTES),60)) cargo test --release --locked -p kvorum-faults --test torture -- --nocapture
 
-simulate: deps ## Runs clusters in simulated time: SEED (1), SEEDS, MINUTES or HOURS, JOBS (1), FAULTS, TWICE=1, SHRINK=1, PLAN=file
+simulate: deps ## Runs clusters in simulated time: SEED (1), SEEDS, MINUTES or HOURS, JOBS (1), FAULTS, OPERATOR=1, TWICE=1, SHRINK=1, PLAN=file
 	$(WITH_ROCKSDB) cargo build --profile simulation --locked -p kvorum-sim
 	"$${CARGO_TARGET_DIR:-target}/simulation/kvorum-sim" --seed $(or $(SEED),1) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(HOURS),--hours $(HOURS),$(if $(MINUTES),--minutes $(MINUTES))) --jobs $(or $(JOBS),1) \
-		--seconds $(or $(SECONDS),120) --members $(or $(MEMBERS),3) $(if $(FAULTS),--faults $(FAULTS)) \
+		--seconds $(or $(SECONDS),120) --members $(or $(MEMBERS),3) $(if $(FAULTS),--faults $(FAULTS)) $(if $(OPERATOR),--operator) \
 		$(if $(TWICE),--twice) $(if $(TRACE),--trace $(TRACE)) $(if $(PLAN),--plan $(PLAN)) \
 		$(if $(SHRINK),--until-failure --shrink "$${CARGO_TARGET_DIR:-target}/plan.json")
 

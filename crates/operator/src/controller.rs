@@ -16,6 +16,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
+use kvorum_client::{Connector, Tcp};
 use kvorum_crd::{KvCluster, KvClusterStatus};
 use tokio::sync::{Mutex, watch};
 
@@ -51,6 +52,8 @@ pub struct Context {
     events: Recorder,
     machines: Nodes,
     issuers: Arc<Issuers>,
+    /// How members' addresses are connected to.
+    network: Arc<dyn Connector>,
     /// Held for a moment only; each cluster's memory is locked while that cluster is looked at, so that
     /// none waits for another.
     clusters: std::sync::Mutex<Memories>,
@@ -77,7 +80,7 @@ pub enum ReconcileError {
 }
 
 impl Context {
-    /// For one operator.
+    /// For one operator, which reaches members by TCP.
     pub fn new(client: Client, options: Options, metrics: Metrics) -> Context {
         let events = Recorder::new(client.clone(), names::FIELD_MANAGER.into());
         let upgrades = std::sync::Mutex::new(Upgrades::new(Instant::now()));
@@ -90,14 +93,23 @@ impl Context {
             events,
             machines,
             issuers,
+            network: Arc::new(Tcp),
             clusters: std::sync::Mutex::default(),
             upgrades,
         }
     }
 
+    /// Reaches members in another way: through a simulated network.
+    pub fn through(self, network: impl Connector) -> Context {
+        Context { network: Arc::new(network), ..self }
+    }
+
     fn memory(&self, namespace: &str, name: &str) -> Arc<Mutex<Memory>> {
         let mut clusters = self.clusters.lock().expect("no thread panics while it holds this lock");
-        let memory = || Arc::new(Mutex::new(Memory::sharing(self.issuers.clone())));
+        let memory = || {
+            let memory = Memory::sharing(self.issuers.clone(), self.network.clone());
+            Arc::new(Mutex::new(memory))
+        };
         clusters.entry((namespace.to_owned(), name.to_owned())).or_insert_with(memory).clone()
     }
 

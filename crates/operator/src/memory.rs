@@ -32,6 +32,8 @@ const UNDECLARED_FOR: Duration = Duration::from_secs(5);
 pub struct Memory {
     /// How nodes are connected to by whoever has another way than their addresses.
     through: Option<ConnectOptions>,
+    /// How an address is connected to.
+    network: Arc<dyn Connector>,
     /// What this operator shows, and whom it believes, once there is a CA.
     own: Option<Own>,
     /// Who signs the tokens of ServiceAccounts, where users are looked after here.
@@ -97,14 +99,15 @@ impl Memory {
         Memory::new(Some(connect), answer_max)
     }
 
-    /// For an operator, which knows who signs tokens.
-    pub fn sharing(issuers: Arc<Issuers>) -> Memory {
-        Memory { issuers: Some(issuers), ..Memory::default() }
+    /// For an operator, which knows who signs tokens, and connects to addresses in this way.
+    pub fn sharing(issuers: Arc<Issuers>, network: Arc<dyn Connector>) -> Memory {
+        Memory { issuers: Some(issuers), network, ..Memory::default() }
     }
 
     fn new(through: Option<ConnectOptions>, answer_max: Duration) -> Memory {
         Memory {
             through,
+            network: Arc::new(Tcp),
             own: None,
             issuers: None,
             declared: None,
@@ -138,7 +141,8 @@ impl Memory {
     pub fn connect_options(&self, address: &str, security: Security) -> Option<ConnectOptions> {
         let options = match &self.through {
             Some(options) => options.clone(),
-            None => ConnectOptions::new().connector(At(address.to_owned())),
+            None => ConnectOptions::new()
+                .connector(At { address: address.to_owned(), network: self.network.clone() }),
         };
         match (security, &self.through, &self.own) {
             (Security::Plain, ..) => Some(options.plain()),
@@ -275,12 +279,15 @@ pub enum Security {
 
 /// Connects to a pod's address, whatever name it is called by: that is for its certificate.
 #[derive(Debug)]
-struct At(String);
+struct At {
+    address: String,
+    network: Arc<dyn Connector>,
+}
 
 impl Connector for At {
     fn connect(&self, address: &str) -> Connecting {
         let port = address.rsplit_once(':').map_or(address, |(_, port)| port);
-        Tcp.connect(&host_port(&self.0, port))
+        self.network.connect(&host_port(&self.address, port))
     }
 }
 

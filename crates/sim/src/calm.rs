@@ -41,6 +41,11 @@ impl Calm {
             What::Dies(host, _)
             | What::DiesAtSync(host, _)
             | What::Stops(host)
+            | What::PodDeleted(host)
+            | What::DiskLost(host)
+            | What::ClaimDeleted(host)
+            | What::MachineLost(host)
+            | What::MachineAway(host)
             | What::DiskErrors(host, _)
             | What::Rots(host, _) => {
                 self.disturb(host, until + AFTER);
@@ -55,6 +60,13 @@ impl Calm {
             | What::Names(_) => {
                 (0..self.until.len()).for_each(|host| self.disturb(host, until));
             }
+            What::Resized(_)
+            | What::Restarted
+            | What::ServerAway
+            | What::WatchesEnd
+            | What::OperatorDies(_)
+            | What::OperatorStands(_)
+            | What::OperatorAlone(_) => {}
         }
     }
 

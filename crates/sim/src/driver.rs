@@ -174,6 +174,9 @@ impl Job {
         };
         let mut replay =
             format!("make simulate SEED={seed} SECONDS={} MEMBERS={}", shape.seconds, shape.members);
+        if shape.operator {
+            replay.push_str(" OPERATOR=1");
+        }
         if let Some(faults) = &shape.faults {
             let names: Vec<_> = faults.iter().map(|kind| kind.name()).collect();
             replay.push_str(&format!(" FAULTS={}", names.join(",")));
@@ -215,12 +218,13 @@ fn run_command(job: &Job, shape: &Shape, log: Stdio) -> io::Result<Outcome> {
 }
 
 fn arguments(job: &Job, shape: &Shape) -> Vec<String> {
-    let Shape { seconds, members, faults, trace, log_level } = shape;
+    let Shape { seconds, members, operator, faults, trace, log_level } = shape;
     let mut arguments = match job {
         Job::Seed(seed) => vec![format!("--seed={seed}")],
         Job::Plan(path) => vec![format!("--plan={}", path.display())],
     };
     arguments.extend([format!("--seconds={seconds}"), format!("--members={members}")]);
+    arguments.extend(operator.then(|| "--operator".to_owned()));
     if let Some(faults) = faults {
         let names: Vec<_> = faults.iter().map(|kind| kind.name()).collect();
         arguments.push(format!("--faults={}", names.join(",")));

@@ -8,6 +8,7 @@ mod calm;
 mod check;
 mod cluster;
 mod driver;
+mod kubernetes;
 mod marks;
 mod model;
 mod orders;
@@ -86,6 +87,9 @@ struct Shape {
     /// Members of the cluster
     #[arg(long, default_value_t = MEMBERS)]
     members: usize,
+    /// Operators on a simulated Kubernetes look after the members
+    #[arg(long)]
+    operator: bool,
     /// Kinds of faults, with commas between; drawn from the seed without this
     #[arg(long, value_delimiter = ',')]
     faults: Option<Vec<Kind>>,
@@ -99,13 +103,23 @@ struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { seconds: SECONDS, members: MEMBERS, faults: None, trace: None, log_level: None }
+        Shape {
+            seconds: SECONDS,
+            members: MEMBERS,
+            operator: false,
+            faults: None,
+            trace: None,
+            log_level: None,
+        }
     }
 }
 
 impl Shape {
     /// What will go wrong with a seed.
     fn draw(&self, seed: u64) -> Plan {
+        if self.operator {
+            return Plan::draw_operated(seed, self.seconds * SECOND, self.faults.as_deref());
+        }
         Plan::draw(seed, self.members, self.seconds * SECOND, self.faults.as_deref())
     }
 }

@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use serde::{Deserialize, Serialize};
 
+use crate::kubernetes::MEMBERS_MAX;
 use crate::world::clock::{MILLISECOND, Micros, SECOND};
 use crate::world::disk::{OPS, Op};
 use crate::world::names::Trouble;
@@ -28,6 +29,8 @@ const SELDOM: (u64, u64) = (3, 10);
 const OFTEN: (u64, u64) = (10, 60);
 /// Bytes a second of a link that is narrow.
 const NARROW: (u64, u64) = (48 << 10, 512 << 10);
+/// The same of what happens to a world of operators, each of which has much to do for them.
+const OPERATED_OFTEN: (u64, u64) = (2, 15);
 /// Faults in a plan at most.
 const FAULTS_MAX: usize = 10_000;
 
@@ -72,6 +75,30 @@ pub enum Kind {
     Names,
     /// Clocks run at other rates, all the time.
     Clocks,
+    /// A pod is deleted.
+    Pod,
+    /// A disk is lost, and the claim is not.
+    Disk,
+    /// A claim is deleted, with its pod.
+    Claim,
+    /// A machine is lost for good.
+    Machine,
+    /// A machine has no Node for a while.
+    Away,
+    /// Another number of members is wanted.
+    Scale,
+    /// All members are to restart, one after the other.
+    Roll,
+    /// An operator ends.
+    Operator,
+    /// An operator stands still.
+    OperatorPause,
+    /// An operator does not reach the members.
+    OperatorCut,
+    /// The API server is hard to reach.
+    Server,
+    /// All watches end.
+    Watches,
 }
 
 /// All kinds, with the names that people give.
@@ -97,10 +124,30 @@ pub const KINDS: [(&str, Kind); 19] = [
     ("narrow", Kind::Narrow),
 ];
 
+/// The kinds that there are where operators look after the members.
+pub const OPERATED_KINDS: [(&str, Kind); 12] = [
+    ("pod", Kind::Pod),
+    ("disk", Kind::Disk),
+    ("claim", Kind::Claim),
+    ("machine", Kind::Machine),
+    ("away", Kind::Away),
+    ("scale", Kind::Scale),
+    ("roll", Kind::Roll),
+    ("operator", Kind::Operator),
+    ("operatorpause", Kind::OperatorPause),
+    ("operatorcut", Kind::OperatorCut),
+    ("server", Kind::Server),
+    ("watches", Kind::Watches),
+];
+
+fn all_kinds() -> impl Iterator<Item = (&'static str, Kind)> {
+    KINDS.into_iter().chain(OPERATED_KINDS)
+}
+
 impl Kind {
     /// What people call it.
     pub fn name(self) -> &'static str {
-        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+        all_kinds().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 }
 
@@ -108,9 +155,9 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Kind, String> {
-        let known = KINDS.iter().find(|(known, _)| *known == name);
-        known.map(|(_, kind)| *kind).ok_or_else(|| {
-            let names: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
+        let known = all_kinds().find(|(known, _)| *known == name);
+        known.map(|(_, kind)| kind).ok_or_else(|| {
+            let names: Vec<_> = all_kinds().map(|(name, _)| name).collect();
             format!("'{name}' is no kind of fault; take some of {}", names.join(","))
         })
     }
@@ -164,6 +211,30 @@ pub enum What {
     Rots(HostId, u64),
     /// Looking names up is in trouble.
     Names(Trouble),
+    /// Somebody deletes a pod.
+    PodDeleted(HostId),
+    /// A disk is emptied; its claim stays.
+    DiskLost(HostId),
+    /// Somebody deletes a claim and its pod.
+    ClaimDeleted(HostId),
+    /// A machine is dead for good, the one of an ordinal's pod.
+    MachineLost(HostId),
+    /// A machine has no Node object for a while, the one of an ordinal's pod.
+    MachineAway(HostId),
+    /// Somebody wants so many members.
+    Resized(u32),
+    /// Somebody wants all members to restart.
+    Restarted,
+    /// An operator's process ends.
+    OperatorDies(usize),
+    /// An operator's process stands still.
+    OperatorStands(usize),
+    /// An operator does not reach the members.
+    OperatorAlone(usize),
+    /// Requests to the API server, and its answers, are lost.
+    ServerAway,
+    /// All watches break off.
+    WatchesEnd,
 }
 
 /// Everything that will go wrong in a run. As a file it is what a run was shrunk to, and runs again.
@@ -183,6 +254,13 @@ pub struct Plan {
     /// What stays broken at the end while all else is healed, if anything: too little to keep the others from working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken: Option<What>,
+    /// How many operators look after the members; none: nobody does.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub operators: usize,
+}
+
+fn is_none(operators: &usize) -> bool {
+    *operators == 0
 }
 
 impl Plan {
@@ -206,7 +284,31 @@ impl Plan {
             at += random.random_range(0..=pause_max);
         }
         let broken = draw_broken(&mut stream(seed, "broken"), members);
-        Plan { about: String::new(), seed, lasts, faults, clocks_ppm, broken }
+        Plan { about: String::new(), seed, lasts, faults, clocks_ppm, broken, operators: 0 }
+    }
+
+    /// Draws a plan for a world in which operators look after the members: what happens to it, and between that what
+    /// happens to members anyhow.
+    pub fn draw_operated(seed: u64, lasts: Micros, kinds: Option<&[Kind]>) -> Plan {
+        let plan = Plan::draw(seed, MEMBERS_MAX, lasts, kinds);
+        let mut random = stream(seed, "operated");
+        let drawn = draw_of(&mut random, &OPERATED_KINDS.map(|(_, kind)| kind));
+        let is_operated = |kind: &Kind| OPERATED_KINDS.iter().any(|(_, of)| of == kind);
+        let kinds = kinds.map_or(drawn, |kinds| kinds.iter().copied().filter(is_operated).collect());
+        let often = random.random_range(OPERATED_OFTEN.0..=OPERATED_OFTEN.1);
+        let operators = *[1, 1, 2].choose(&mut random).unwrap_or(&1);
+        let thinned = random.random_range(1..=4);
+        let mut faults: Vec<Fault> =
+            plan.faults.into_iter().step_by(thinned).filter(|fault| is_operated_too(fault.what)).collect();
+        let mut at = 0;
+        while at < lasts && faults.len() < FAULTS_MAX {
+            let Some(kind) = kinds.choose(&mut random) else { break };
+            at += random.random_range(0..=2 * 60 * SECOND / often);
+            let lasts = random.random_range(100 * MILLISECOND..=20 * SECOND);
+            faults.push(Fault { at, lasts, what: draw_operated(&mut random, *kind, operators) });
+        }
+        faults.sort_by_key(|fault| fault.at);
+        Plan { faults, operators, broken: None, ..plan }
     }
 
     /// What a file holds.
@@ -219,6 +321,9 @@ impl Plan {
         let mut happening = plan.faults.iter().map(|fault| fault.what).chain(plan.broken);
         if members == 0 || happening.any(|what| what.hosts().iter().any(|host| *host >= members)) {
             return Err(told(&"a fault is of a member that there is not"));
+        }
+        if plan.operators > 0 && members != MEMBERS_MAX {
+            return Err(told(&format!("operators need clocks for {MEMBERS_MAX} members")));
         }
         Ok(plan)
     }
@@ -238,7 +343,12 @@ impl What {
     /// To whom it happens.
     pub fn hosts(self) -> Vec<HostId> {
         match self {
-            What::Dies(host, _)
+            What::PodDeleted(host)
+            | What::DiskLost(host)
+            | What::ClaimDeleted(host)
+            | What::MachineLost(host)
+            | What::MachineAway(host)
+            | What::Dies(host, _)
             | What::DiesAtSync(host, _)
             | What::Stops(host)
             | What::Stands(host)
@@ -249,17 +359,54 @@ impl What {
             | What::DiskErrors(host, _)
             | What::Rots(host, _) => vec![host],
             What::Unheard(one, other) | What::Reset(one, other) => vec![one, other],
-            What::Ring | What::Loss(_) | What::Late(_) | What::Narrow(_) | What::Names(_) => Vec::new(),
+            What::Ring
+            | What::Loss(_)
+            | What::Late(_)
+            | What::Narrow(_)
+            | What::Names(_)
+            | What::Resized(_)
+            | What::Restarted
+            | What::OperatorDies(_)
+            | What::OperatorStands(_)
+            | What::OperatorAlone(_)
+            | What::ServerAway
+            | What::WatchesEnd => Vec::new(),
         }
+    }
+
+    /// Whether it goes on until somebody ends it.
+    pub fn ends(self) -> bool {
+        !matches!(
+            self,
+            What::Dies(..)
+                | What::DiesAtSync(..)
+                | What::Stops(_)
+                | What::Stands(_)
+                | What::Reset(..)
+                | What::PodDeleted(_)
+                | What::DiskLost(_)
+                | What::ClaimDeleted(_)
+                | What::MachineLost(_)
+                | What::MachineAway(_)
+                | What::Resized(_)
+                | What::Restarted
+                | What::OperatorDies(_)
+                | What::OperatorStands(_)
+                | What::WatchesEnd
+        )
     }
 }
 
 fn draw_kinds(random: &mut StdRng) -> Vec<Kind> {
-    let all = KINDS.map(|(_, kind)| kind);
+    draw_of(random, &KINDS.map(|(_, kind)| kind))
+}
+
+/// One of them in a third of all draws, else each or not.
+fn draw_of(random: &mut StdRng, all: &[Kind]) -> Vec<Kind> {
     if random.random_range(0..3) == 0 {
         return all.choose(random).copied().into_iter().collect();
     }
-    all.into_iter().filter(|_| random.random_range(0..2) == 0).collect()
+    all.iter().copied().filter(|_| random.random_range(0..2) == 0).collect()
 }
 
 /// 200 millionths off as a rule, and up to a tenth where clocks are what goes wrong.
@@ -309,6 +456,30 @@ fn draw_what(random: &mut StdRng, kind: Kind, members: usize) -> What {
         Kind::Names => What::Names(draw_trouble(random, late)),
         Kind::Rot => What::Rots(host, random.random()),
         Kind::Errors => What::DiskErrors(host, *OPS.choose(random).unwrap_or(&Op::Sync)),
+        operated => draw_operated(random, operated, 1),
+    }
+}
+
+/// Whether it may happen where operators look after the members: what rots waits for a person.
+fn is_operated_too(what: What) -> bool {
+    !matches!(what, What::Rots(..) | What::FullDisk(..))
+}
+
+fn draw_operated(random: &mut StdRng, kind: Kind, operators: usize) -> What {
+    let (host, operator) = (random.random_range(0..MEMBERS_MAX), random.random_range(0..operators));
+    match kind {
+        Kind::Disk => What::DiskLost(host),
+        Kind::Claim => What::ClaimDeleted(host),
+        Kind::Machine => What::MachineLost(host),
+        Kind::Away => What::MachineAway(host),
+        Kind::Scale => What::Resized(random.random_range(1..=MEMBERS_MAX as u32)),
+        Kind::Roll => What::Restarted,
+        Kind::Operator => What::OperatorDies(operator),
+        Kind::OperatorPause => What::OperatorStands(operator),
+        Kind::OperatorCut => What::OperatorAlone(operator),
+        Kind::Server => What::ServerAway,
+        Kind::Watches => What::WatchesEnd,
+        _ => What::PodDeleted(host),
     }
 }
 

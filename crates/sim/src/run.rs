@@ -23,6 +23,12 @@ const FINISH_MAX: Micros = 300 * SECOND;
 const WRITES_MAX: Micros = 15 * SECOND;
 const IN_FLIGHT: Micros = 3 * SECOND;
 const CATCH_UP_MAX: Micros = 60 * SECOND;
+/// How long operators may take until the KvCluster is as wanted, once all is well: a machine counts as gone after a minute.
+const WANTED_MAX: Micros = 400 * SECOND;
+/// Calls in flight end within this once nobody begins another one.
+const SETTLES: Micros = 5 * SECOND;
+/// How long an operator may take to say that most disks are lost, and what can be done.
+const OFFER_MAX: Micros = 60 * SECOND;
 /// How long what is done to the membership may take.
 const EXERCISE_MAX: Micros = 400 * SECOND;
 
@@ -71,11 +77,17 @@ pub fn run(run: &Run, dir: &Path) -> io::Result<Outcome> {
     let all = run.trace.as_ref().map(File::create).transpose()?;
     let Run { plan, .. } = run;
     let mut world = World::new(plan.seed, all)?;
-    let setup = Setup::draw(plan.seed, plan.clocks_ppm.len(), plan.lasts);
-    let mut cluster = Cluster::start(&mut world, dir, &plan.clocks_ppm, setup)?;
-    let session = workload::start(&mut world, &cluster, plan.seed, dir)?;
+    let mut setup = Setup::draw(plan.seed, plan.clocks_ppm.len(), plan.lasts);
+    if plan.operators > 0 {
+        setup.upgraded_at.clear();
+    }
+    let mut cluster = Cluster::start(&mut world, dir, plan, setup)?;
+    let session = workload::start(&mut world, &cluster, plan, dir)?;
     let watched = Watched::begin(world.clock.clone(), spins(plan.seed, &world));
-    let violation = live(&mut world, &mut cluster, &session, plan);
+    let violation = match plan.operators {
+        0 => live(&mut world, &mut cluster, &session, plan),
+        _ => live_operated(&mut world, &mut cluster, &session, plan),
+    };
     drop(watched);
     let violation = violation.and_then(|()| check(&session)).err();
     if let Some(violation) = &violation {
@@ -139,18 +151,93 @@ fn live(world: &mut World, cluster: &mut Cluster, session: &Session, plan: &Plan
     }
     session.set_healed();
     advance(world, cluster, session, EXERCISE_MAX, "the exercise did not end", Session::is_exercised)?;
+    finish(world, cluster, session)
+}
+
+/// The same where operators look after the members: they found the cluster under faults, and in the end it is as wanted.
+fn live_operated(
+    world: &mut World,
+    cluster: &mut Cluster,
+    session: &Session,
+    plan: &Plan,
+) -> Result<(), Violation> {
+    let mut faults = plan.faults.iter().copied().peekable();
+    while world.clock.now() < plan.lasts {
+        while let Some(fault) = faults.next_if(|fault| fault.at <= world.clock.now()) {
+            cluster.begin(world, fault)?;
+        }
+        step(world, cluster, session)?;
+    }
+    cluster.heal(world)?;
+    be_as_wanted(world, cluster, session)?;
+    advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
+    session.set_healed();
+    if cluster.loses_most() {
+        recover(world, cluster, session)?;
+    }
+    finish(world, cluster, session)
+}
+
+/// All disks but one are lost, and a person asks for what the operator says then.
+fn recover(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(), Violation> {
+    // What the one disk lacks may be lost for good; so nobody writes before.
+    session.rest(true);
+    let settled = world.clock.now() + SETTLES;
+    while world.clock.now() < settled {
+        step(world, cluster, session)?;
+    }
+    let late = "the members never have applied the same at the same time";
+    until(world, cluster, session, CATCH_UP_MAX, late, |cluster, world| cluster.is_level(world))?;
+    session.set_new_history();
+    cluster.orders.set_over(true);
+    cluster.lose_most(world)?;
+    let late = "no recovery is offered, though most disks are lost";
+    until(world, cluster, session, OFFER_MAX, late, |cluster, _| cluster.is_asked_to_recover())?;
+    be_as_wanted(world, cluster, session)?;
+    session.rest(false);
+    cluster.orders.set_over(false);
+    Ok(())
+}
+
+fn be_as_wanted(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(), Violation> {
+    let end = world.clock.now() + WANTED_MAX;
+    while let Some(unwanted) = cluster.unwanted() {
+        step(world, cluster, session)?;
+        if world.clock.now() > end {
+            let seconds = WANTED_MAX / SECOND;
+            return Err(format!("the KvCluster is not as wanted after {seconds} s: {unwanted}"));
+        }
+    }
+    Ok(())
+}
+
+fn until(
+    world: &mut World,
+    cluster: &mut Cluster,
+    session: &Session,
+    within: Micros,
+    late: &str,
+    holds: impl Fn(&Cluster, &World) -> bool,
+) -> Result<(), Violation> {
+    let end = world.clock.now() + within;
+    while !holds(cluster, world) {
+        step(world, cluster, session)?;
+        if world.clock.now() > end {
+            return Err(late.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The clients come to an end, and all members hold the same.
+fn finish(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(), Violation> {
     cluster.orders.set_over(true);
     session.stop();
     let late = "the clients did not come to an end after all was well again";
     advance(world, cluster, session, FINISH_MAX, late, Session::is_finished)?;
     // Compaction may go on, step by step, in which the members are milliseconds apart.
-    let end = world.clock.now() + CATCH_UP_MAX;
-    while !cluster.is_level(world) {
-        step(world, cluster, session)?;
-        if world.clock.now() > end {
-            return Err("the members never have applied the same at the same time".to_owned());
-        }
-    }
+    let late = "the members never have applied the same at the same time";
+    until(world, cluster, session, CATCH_UP_MAX, late, |cluster, world| cluster.is_level(world))?;
     cluster.check_equal(world)
 }
 

@@ -58,8 +58,8 @@ impl Setup {
         if is_old { FEATURE_LEVEL_MAX - 1 } else { FEATURE_LEVEL_MAX }
     }
 
-    /// The configuration with which a member is started.
-    pub fn config(&self, host: HostId, dir: &Path, now: Micros) -> Result<Config, String> {
+    /// The configuration with which a member is started; its pod may say where it is and what else counts.
+    pub fn config(&self, host: HostId, dir: &Path, now: Micros, pod: &[String]) -> Result<Config, String> {
         let (ip, name) = (own_address(host), name(host));
         let ports = [("client", CLIENT_PORT), ("peer", PEER_PORT), ("http", HTTP_PORT)];
         let listen = ports.map(|(port_name, port)| format!("--listen-{port_name}={ip}:{port}"));
@@ -74,11 +74,23 @@ impl Setup {
             format!("--feature-level-max={}", self.level(host, now)),
             format!("--data-dir={}", dir.to_string_lossy()),
         ];
+        let of_pod = pod.iter().filter(|flag| !OWN.iter().any(|own| is_same(own, flag))).cloned();
+        let of_pod: Vec<String> = of_pod.collect();
         let flags = flags.into_iter().chain(listen).chain(advertise);
+        let flags =
+            flags.filter(|flag| !of_pod.iter().any(|given| is_same(given, flag))).chain(of_pod.clone());
         let cli = Cli::try_parse_from(flags).map_err(|error| error.to_string())?;
         let config = cli.flags.validate().map_err(|error| error.to_string())?;
         Ok(Config { client_threads: 0, limits: self.limits, ..config })
     }
+}
+
+/// Flags that are a host's, whatever a pod says.
+const OWN: [&str; 4] = ["--data-dir=", "--listen-client=", "--listen-peer=", "--listen-http="];
+
+/// Whether two flags are of one name.
+fn is_same(one: &str, other: &str) -> bool {
+    one.split('=').next() == other.split('=').next()
 }
 
 fn pick<T: Copy, const N: usize>(random: &mut StdRng, values: [T; N]) -> T {

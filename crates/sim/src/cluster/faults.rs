@@ -90,15 +90,30 @@ impl Cluster {
                 self.errors_until[host] = self.errors_until[host].max(until);
                 "errors"
             }
+            What::OperatorDies(number) => {
+                self.end_operator(world, number, lasts)?;
+                "operator"
+            }
+            What::OperatorStands(number) => {
+                self.operator(number).into_iter().for_each(|host| world.pause(host, until));
+                "operatorpause"
+            }
+            What::OperatorAlone(_) => self.cut(world, what, "operatorcut"),
+            What::PodDeleted(_)
+            | What::DiskLost(_)
+            | What::ClaimDeleted(_)
+            | What::MachineLost(_)
+            | What::MachineAway(_)
+            | What::Resized(_)
+            | What::Restarted
+            | What::ServerAway
+            | What::WatchesEnd => self.of_kubernetes(world, what)?,
         };
         self.set_weather(world);
         *self.faults.entry(name).or_default() += 1;
         self.calm.note(what, until);
         self.orders.note_calm(self.calm.all_since());
-        if !matches!(
-            what,
-            What::Dies(..) | What::DiesAtSync(..) | What::Stops(_) | What::Stands(_) | What::Reset(..)
-        ) {
+        if what.ends() {
             self.schedule(until, Later::End(what));
         }
         Ok(())
@@ -137,6 +152,12 @@ impl Cluster {
         match what {
             What::Alone(host) => others(host).flat_map(|other| [(host, other), (other, host)]).collect(),
             What::Unheard(from, to) => vec![(from, to)],
+            What::OperatorAlone(number) => {
+                let links = |operator| {
+                    (0..self.members).flat_map(move |member| [(operator, member), (member, operator)])
+                };
+                self.operator(number).into_iter().flat_map(links).collect()
+            }
             What::Ring => (0..self.members).map(|host| (host, (host + 1) % self.members)).collect(),
             _ => Vec::new(),
         }
@@ -158,6 +179,7 @@ impl Cluster {
             What::DiskErrors(host, op) => world.disks[host].set_failing(op, false),
             What::Names(trouble) => world.network.with(|network| network.trouble_names(trouble, false)),
             What::Rots(host, _) => self.end_rot(world, host)?,
+            What::ServerAway => self.kubernetes.iter_mut().for_each(|kubernetes| kubernetes.end(what)),
             _ => {}
         }
         self.set_weather(world);
@@ -194,7 +216,8 @@ impl Cluster {
         world.resume_all();
         self.calm.heal(world.clock.now());
         self.orders.note_calm(self.calm.all_since());
-        for host in 0..self.members {
+        let operators = self.operated.iter().flat_map(|operated| operated.operators.clone());
+        for host in (0..self.members).chain(operators.collect::<Vec<_>>()) {
             self.start_member(world, host).map_err(told)?;
         }
         world.trace.tell("heal", "all is well again".to_owned());

@@ -2,6 +2,7 @@
 
 mod faults;
 mod look;
+mod pods;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,16 +14,18 @@ use kvorum_node::observer::Seen;
 use kvorum_node::server::{self, StartError};
 use tokio::sync::Notify;
 
+use self::pods::Operated;
 use crate::calm::Calm;
 use crate::check::{Checks, Member};
+use crate::kubernetes::{Kubernetes, MEMBERS_MAX};
 use crate::orders::{Order, Orders};
-use crate::plan::{Fault, What};
+use crate::plan::{Fault, Plan, What};
 use crate::setup::Setup;
 use crate::world::clock::{Micros, SECOND};
 use crate::world::names::name;
 use crate::world::network::{CLIENT_PORT, HostId, PEER_PORT};
 use crate::world::rot::Rot;
-use crate::world::{Death, World};
+use crate::world::{Death, TRUE_PPM, World};
 
 /// How long a process that died by itself takes to be started again.
 const RESTART: Micros = SECOND;
@@ -79,12 +82,15 @@ pub struct Cluster {
     looked: Micros,
     /// Faults by kind, for the summary.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Where operators look after the members.
+    operated: Option<Operated>,
+    kubernetes: Option<Kubernetes>,
 }
 
 impl Cluster {
     /// Adds the members to a world that has no hosts yet, and starts them.
-    pub fn start(world: &mut World, dir: &Path, clocks_ppm: &[u64], setup: Setup) -> io::Result<Cluster> {
-        let members = clocks_ppm.len();
+    pub fn start(world: &mut World, dir: &Path, plan: &Plan, setup: Setup) -> io::Result<Cluster> {
+        let members = plan.clocks_ppm.len();
         let mut cluster = Cluster {
             members,
             lives: vec![Life::default(); members],
@@ -107,30 +113,70 @@ impl Cluster {
             written: 0,
             looked: 0,
             faults: BTreeMap::new(),
+            operated: None,
+            kubernetes: None,
         };
-        for (member, clock_ppm) in clocks_ppm.iter().enumerate() {
+        for (member, clock_ppm) in plan.clocks_ppm.iter().enumerate() {
             let host = world.add_host(dir.join(format!("n{member:02}")), *clock_ppm);
-            cluster.start_member(world, host)?;
+            if plan.operators == 0 {
+                cluster.start_member(world, host)?;
+            }
+        }
+        if plan.operators > 0 {
+            cluster.start_operators(world, dir, plan)?;
         }
         Ok(cluster)
     }
 
+    /// No member runs until a simulated Kubernetes has a pod for it.
+    fn start_operators(&mut self, world: &mut World, dir: &Path, plan: &Plan) -> io::Result<()> {
+        (0..self.members).for_each(|member| self.orders.hold_down(member, true));
+        let kubernetes = Kubernetes::new(plan.seed, world);
+        let hosts =
+            (0..plan.operators).map(|number| world.add_host(dir.join(format!("o{number:02}")), TRUE_PPM));
+        self.operated = Some(Operated {
+            seed: plan.seed,
+            server: kubernetes.server(),
+            operators: hosts.collect(),
+            starts: 0,
+            flags: vec![None; MEMBERS_MAX],
+        });
+        self.kubernetes = Some(kubernetes);
+        (0..plan.operators)
+            .filter_map(|number| self.operator(number))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|host| self.start_operator(world, host))
+    }
+
     /// `host:port` of every member's peer port.
     pub fn peers(&self) -> Vec<String> {
-        (0..self.members).map(|member| format!("{}:{PEER_PORT}", name(member))).collect()
+        (0..self.members).map(|member| self.address_of(member, PEER_PORT)).collect()
     }
 
     /// `host:port` of every member's client port.
     pub fn endpoints(&self) -> Vec<String> {
-        (0..self.members).map(|member| format!("{}:{CLIENT_PORT}", name(member))).collect()
+        (0..self.members).map(|member| self.address_of(member, CLIENT_PORT)).collect()
+    }
+
+    fn address_of(&self, member: HostId, port: u16) -> String {
+        match self.operated {
+            Some(_) => pods::address(member, port),
+            None => format!("{}:{port}", name(member)),
+        }
     }
 
     fn start_member(&mut self, world: &mut World, host: HostId) -> io::Result<()> {
+        if self.is_operator(host) {
+            return self.start_operator(world, host);
+        }
         if world.hosts[host].is_up() || self.orders.is_held_down(host) {
             return Ok(());
         }
         let (dir, now) = (world.hosts[host].dir.clone(), world.clock.now());
-        let config = self.setup.config(host, &dir, now).map_err(io::Error::other)?;
+        let flags = self.operated.as_ref().and_then(|operated| operated.flags[host].as_deref());
+        let config =
+            self.setup.config(host, &dir, now, flags.unwrap_or_default()).map_err(io::Error::other)?;
         let life = Life::default();
         self.lives[host] = life.clone();
         self.levels[host] = self.setup.level(host, now);
@@ -154,6 +200,9 @@ impl Cluster {
         for (host, why) in ended {
             // Where its files are is another place in each run.
             let mut why = why.replace(&*world.hosts[host].dir.to_string_lossy(), "DATA");
+            if self.is_operator(host) {
+                return Err(format!("an operator died: {why}"));
+            }
             if host >= self.members {
                 return Err(format!("the clients of host {host} died: {why}"));
             }
@@ -190,7 +239,10 @@ impl Cluster {
                 None => {}
             }
         }
-        Ok(())
+        let Some(mut kubernetes) = self.kubernetes.take() else { return Ok(()) };
+        let stepped = kubernetes.step(self, world);
+        self.kubernetes = Some(kubernetes);
+        stepped
     }
 
     fn end_process(
@@ -265,7 +317,7 @@ impl Cluster {
     /// Whether all members have.
     pub fn have_applied(&self, world: &World, index: u64) -> bool {
         let seen = self.seen(world);
-        seen.len() == self.members && seen.values().all(|seen| seen.positions.applied >= index)
+        seen.len() == self.there() && seen.values().all(|seen| seen.positions.applied >= index)
     }
 
     /// Whether all members serve, and have applied the same entries.
@@ -273,7 +325,7 @@ impl Cluster {
         let seen = self.seen(world);
         let applied = |seen: &Seen| seen.positions.applied;
         let first = seen.values().next().map(applied);
-        seen.len() == self.members && seen.values().all(|seen| Some(applied(seen)) == first)
+        seen.len() == self.there() && seen.values().all(|seen| Some(applied(seen)) == first)
     }
 }
 

@@ -61,7 +61,8 @@ async fn delete_spare(client: &Client) -> Option<u64> {
 pub async fn look(session: &Session, network: &HostNetwork) -> Result<(), Error> {
     let revision = session.last_revision.load(Ordering::Relaxed);
     let mut first: Option<Vec<KeyValue>> = None;
-    for endpoint in &session.endpoints {
+    let there = (0..).zip(&session.endpoints).filter(|(host, _)| !session.orders.is_held_down(*host));
+    for (_, endpoint) in there {
         let client = Client::builder([endpoint.clone()])
             .timeout(Duration::from_secs(5))
             .connect_options(options(network))

@@ -35,6 +35,7 @@ use self::rights::Rights;
 use self::told::Told;
 use crate::cluster::Cluster;
 use crate::orders::Orders;
+use crate::plan::Plan;
 use crate::world::clock::{Clock, Micros};
 use crate::world::trace::Trace;
 use crate::world::{HostNetwork, TRUE_PPM, World};
@@ -64,6 +65,8 @@ pub struct Session {
     rights: Mutex<Rights>,
     /// Which clients there are.
     mix: Mix,
+    /// Operators look after the members: they found the cluster, and change which members there are.
+    is_operated: bool,
     orders: Arc<Orders>,
     /// How far the watchers of all keys are.
     watched: [AtomicU64; HOSTS],
@@ -135,7 +138,8 @@ impl Session {
         self.exercised.load(Ordering::Relaxed)
     }
 
-    fn set_new_history(&self) {
+    /// A recovery begins a new history.
+    pub fn set_new_history(&self) {
         self.new_history.store(true, Ordering::Relaxed);
         self.told(|told| told.has_new_history = true);
         // What came before can be read no more.
@@ -163,7 +167,7 @@ impl Session {
     }
 
     /// From now on clients rest, or no longer.
-    fn rest(&self, rests: bool) {
+    pub fn rest(&self, rests: bool) {
         self.rests.store(rests, Ordering::Relaxed);
     }
 
@@ -206,7 +210,8 @@ fn client(session: &Session, network: &HostNetwork) -> Result<Client, Error> {
 }
 
 /// Starts all clients on hosts of their own, and the founding of the cluster.
-pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io::Result<Arc<Session>> {
+pub fn start(world: &mut World, cluster: &Cluster, plan: &Plan, dir: &Path) -> io::Result<Arc<Session>> {
+    let (seed, is_operated) = (plan.seed, plan.operators > 0);
     let drift = world.hosts.iter().map(|host| host.clock_ppm.abs_diff(TRUE_PPM)).max();
     let session = Arc::new(Session {
         seed,
@@ -216,7 +221,8 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
         drift_ppm: drift.unwrap_or_default(),
         told: Mutex::default(),
         rights: Mutex::default(),
-        mix: Mix::draw(seed),
+        mix: if is_operated { Mix::draw(seed).operated() } else { Mix::draw(seed) },
+        is_operated,
         orders: cluster.orders.clone(),
         watched: Default::default(),
         compacted: AtomicU64::new(1),
@@ -237,6 +243,9 @@ pub fn start(world: &mut World, cluster: &Cluster, seed: u64, dir: &Path) -> io:
         let network = network.of_user(Some(ROOT));
         world.start(host, None, |_, runtime| {
             runtime.spawn(async move {
+                if number == ADMIN && session.is_operated {
+                    return session.set_exercised();
+                }
                 if number == ADMIN {
                     if session.mix.forges {
                         tokio::spawn(forger::work(session.clone(), network.clone(), peers.clone()));
@@ -260,8 +269,10 @@ async fn work(
     peers: Vec<String>,
 ) -> Result<(), Error> {
     if number == 0 {
-        let operations = Operations::at(peers.clone(), FOUND_TIMEOUT)?.connect_options(options(&network));
-        { operations }.found(&peers, &mut |_| {}).await?;
+        if !session.is_operated {
+            let operations = Operations::at(peers.clone(), FOUND_TIMEOUT)?.connect_options(options(&network));
+            { operations }.found(&peers, &mut |_| {}).await?;
+        }
         let client = client(&session, &network)?;
         while write_spares(&client).await.is_err() {
             tokio::time::sleep(REST).await;

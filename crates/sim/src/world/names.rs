@@ -90,7 +90,7 @@ impl Names {
         if self.trouble.contains(&Trouble::Gone) {
             return None;
         }
-        let host = name.strip_prefix('n')?.strip_suffix(".sim")?.parse().ok()?;
+        let host = host_named(name)?;
         let told = self.told(host, now);
         Some((numbered(host, told), late.unwrap_or_default()))
     }
@@ -110,6 +110,15 @@ impl Names {
             self.trouble.remove(at);
         }
     }
+}
+
+/// The host of this name: a host's own, or that of a pod, of which the first label ends with the number.
+fn host_named(name: &str) -> Option<HostId> {
+    let number = match name.strip_suffix(".svc") {
+        Some(pod) => pod.split('.').next()?.rsplit_once('-')?.1,
+        None => name.strip_prefix('n')?.strip_suffix(".sim")?,
+    };
+    number.parse().ok()
 }
 
 /// The name of a host.

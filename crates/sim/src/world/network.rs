@@ -186,6 +186,11 @@ impl Network {
         })
     }
 
+    /// The address of a host.
+    pub fn address(&mut self, host: HostId) -> std::net::IpAddr {
+        self.names.address(host)
+    }
+
     /// Looking names up gets into trouble, or out of it.
     pub fn trouble_names(&mut self, trouble: Trouble, begins: bool) {
         if begins { self.names.begin(trouble) } else { self.names.end(trouble) }
