@@ -456,6 +456,9 @@ pub(crate) enum RoleCommand {
 pub(crate) enum AuthCommand {
     /// Have rights count. It needs a user root with the role root, and TLS.
     Enable,
+    /// Have rights looked at and nobody refused, to see whom `enable` would refuse: the members' logs name them, and
+    /// kvorum_auth_checks_total{result="would_deny"} counts their requests. It needs what `enable` needs.
+    Observe,
     /// Let everybody do everything again. Users and roles stay.
     Disable,
     /// Print whether rights count.

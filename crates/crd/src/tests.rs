@@ -208,7 +208,8 @@ fn access_that_does_nothing_is_refused() {
         (json!({"auth": {"mode": "Disabled"}, "access": [entry]}), None),
         (json!({"auth": {"mode": "Required"}}), Some("needs spec.tls.mode")),
         (json!({"auth": {"mode": "Required"}, "tls": {"mode": "Optional"}}), Some("needs spec.tls.mode")),
-        (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Required"}}), Some("not there yet")),
+        (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Required"}}), None),
+        (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Optional"}}), Some("needs spec.tls.mode")),
         (json!({"tls": {"mode": "Required"}, "access": [entry]}), Some("spec.access needs")),
     ] {
         let problems = problems(&cluster("demo", spec.clone()), None);

@@ -223,6 +223,9 @@ fn others() -> Vec<Row> {
             auth::AuthenticateRequest { name: "root".into(), password: "wrong".into() },
         ),
         row("/auth.v1.Auth/AuthStatus", "", Needs::User, auth::AuthStatusRequest {}),
+        // By root it is done, and undone by the next row.
+        row("/auth.v1.Auth/AuthObserve", "", Needs::Root, auth::AuthObserveRequest {}),
+        row("/auth.v1.Auth/AuthEnable", "after that", Needs::Root, auth::AuthEnableRequest {}),
         row(
             "/auth.v1.Auth/UserAdd",
             "again",
@@ -321,7 +324,7 @@ fn administration() -> Vec<Row> {
             Needs::Administrator,
             admin::ApplyAccessRequest {
                 users: vec![admin::DeclaredUser { name: "x".into(), roles: vec!["none".into()] }],
-                enabled: true,
+                mode: auth::Mode::Required.into(),
                 ..Default::default()
             },
         ),
@@ -781,7 +784,7 @@ fn a_service_account_is_its_token() {
                     audience: issuer::AUDIENCE.into(),
                     jwks: issuer::KEYS.jwks(),
                 }),
-                enabled: true,
+                mode: auth::Mode::Required.into(),
             }
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

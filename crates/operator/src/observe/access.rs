@@ -23,9 +23,10 @@ pub async fn look(
 ) -> Option<(Option<Declared>, Access)> {
     let issuers = memory.issuers()?;
     let on_record = cluster.status.as_ref().and_then(|status| status.auth.as_ref()).map(|auth| auth.mode);
-    let counts = cluster.spec.auth.mode.or(on_record)? == AuthMode::Required;
-    let counted = on_record == Some(AuthMode::Required);
-    let wanted_for = memory.lasts("rights that are to count", counts && !counted);
+    let mode = cluster.spec.auth.mode.or(on_record)?;
+    let on_record = on_record.unwrap_or_default();
+    let begins = mode != AuthMode::Disabled && on_record == AuthMode::Disabled;
+    let wanted_for = memory.lasts("rights that are to count", begins);
     let news = nodes.values().any(|node| node.unknown_token_key);
     let for_accounts = cluster.spec.access.iter().any(|entry| !entry.service_accounts.is_empty());
     let known = if for_accounts { Some(issuers.known(news).await) } else { None };
@@ -38,14 +39,14 @@ pub async fn look(
         audience: Issuer::audience(namespace, name),
         jwks: keys.jwks,
     });
-    let declared = is_known.then(|| Declared::of(&cluster.spec, counts, issuer));
+    let declared = is_known.then(|| Declared::of(&cluster.spec, mode, issuer));
     let fingerprint = declared.as_ref().map(Declared::fingerprint);
     let access = Access {
         fingerprint,
         is_empty: declared.as_ref().is_some_and(Declared::is_empty),
-        counts,
-        counted,
-        soon: counts && !counted && wanted_for < SOON,
+        mode,
+        on_record,
+        soon: begins && wanted_for < SOON,
         sent: memory.declared(),
         unread,
         refused: fingerprint.and_then(|fingerprint| memory.undeclared(fingerprint)),

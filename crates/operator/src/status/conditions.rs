@@ -50,6 +50,7 @@ pub fn verdicts(made: &Made) -> Vec<Verdict> {
         name_taken(plan),
         tls::problem(seen, made.now),
         access::problem(plan, outcome),
+        access::would_refuse(&seen.observed),
         update_pending(seen),
         paused(seen),
     ]
