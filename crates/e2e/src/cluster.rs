@@ -1,9 +1,10 @@
 //! A KvCluster, as `kubectl` and the API server show it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
@@ -182,6 +183,19 @@ impl<'t> Cluster<'t> {
     /// A claim that must be there.
     pub async fn claim(&self, ordinal: u32) -> Result<PersistentVolumeClaim> {
         Ok(self.test.api::<PersistentVolumeClaim>().get(&names::claim(&self.name, ordinal)).await?)
+    }
+
+    /// The directory of a member's volume, where machines keep theirs on this one.
+    pub async fn volume(&self, ordinal: u32) -> Result<PathBuf> {
+        let name = self.claim(ordinal).await?.spec.and_then(|spec| spec.volume_name);
+        let volumes: Api<PersistentVolume> = Api::all(self.test.client.clone());
+        let spec = volumes.get(&name.context("the claim has no volume")?).await?.spec.unwrap_or_default();
+        let path = spec.local.map(|local| local.path).or(spec.host_path.map(|host| host.path));
+        let path = PathBuf::from(
+            path.context(format!("the disk of member {ordinal} is no directory of a machine"))?,
+        );
+        ensure!(path.is_dir(), "{} is on another machine than this one", path.display());
+        Ok(path)
     }
 
     /// The machine that a member runs on.

@@ -10,6 +10,7 @@
 //! | [`certificates`] | a CA of a test's own, and files that are replaced while nodes run |
 //! | [`program`] | the tool, and nodes that are expected not to start |
 //! | [`balancer`] | one address in front of all nodes, whose list of them is late |
+//! | [`corruption`] | data that differs though every checksum holds |
 //! | [`disk`] | a file system in a file, whose power can be cut, and which can be small |
 //! | [`slow_disk`] | disks that hang, or are slow, beneath a node that runs |
 //! | [`network`] | hosts whose connections can be cut one way, and lose packets |
@@ -28,6 +29,7 @@ pub mod binary;
 pub mod certificates;
 pub mod chains;
 pub mod cluster;
+pub mod corruption;
 pub mod costs;
 pub mod disk;
 pub mod failure;

@@ -4,17 +4,15 @@
 //! Method: three real processes that compare all the time. A value is changed in a stopped member's store
 //! through RocksDB. Once it is a follower, once a leader, which the two others outvote.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use bytes::Bytes;
+use kvorum_faults::corruption::{flip, flip_row};
 use kvorum_faults::process::Node;
 use kvorum_faults::rpc::{self, Consistency, RawClient};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, wait};
 use kvorum_proto::admin::v1 as admin;
-use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 
 /// Keys enough for several slices.
 const KEYS: usize = 30_000;
@@ -177,31 +175,4 @@ async fn expect_served(cluster: &Cluster, odd: &Node) -> Result<()> {
     let written = RawClient::new(odd.client_address())?.set("through it".into(), "x".into(), None).await;
     written.context("a write through it")?;
     Ok(())
-}
-
-/// Changes the last byte of a key's value in a stopped member's store, with the checksums that go with it.
-fn flip(data: &Path, key: &[u8]) -> Result<()> {
-    flip_row(data, "current", key)
-}
-
-/// The same of any row.
-fn flip_row(data: &Path, family: &str, key: &[u8]) -> Result<()> {
-    let state = state_of(data)?;
-    let families = DB::list_cf(&Options::default(), &state).context("list the column families")?;
-    let families = families.iter().map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
-    let db = DB::open_cf_descriptors(&Options::default(), &state, families).context("open the store")?;
-    let family = db.cf_handle(family).context("there is no such column family")?;
-    let mut row = db.get_cf(family, key).context("read the key")?.context("the key is not there")?;
-    *row.last_mut().context("the row is empty")? ^= 1;
-    db.put_cf(family, key, row).context("change the key")?;
-    db.flush_cf(family).context("flush")?;
-    Ok(())
-}
-
-fn state_of(data: &Path) -> Result<PathBuf> {
-    let items: io::Result<Vec<_>> = fs::read_dir(data)?.collect();
-    let states = items?.into_iter().map(|item| item.path());
-    let is_state =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"state-"));
-    states.filter(is_state).max().context("there is no state")
 }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::Shape;
 use crate::plan::Plan;
 use crate::run::Outcome;
 use crate::shrink;
 use crate::summary::Summary;
+use crate::{SYSTEM_SEED, Shape};
 
 /// Between two lines that say how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -208,7 +208,7 @@ fn run_quietly(job: &Job, shape: &Shape) -> io::Result<Outcome> {
 fn run_command(job: &Job, shape: &Shape, log: Stdio) -> io::Result<Outcome> {
     let seed = job.plan(shape)?.seed;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("one").args(arguments(job, shape)).env("KVORUM_SIM_SEED", seed.to_string());
+    command.arg("one").args(arguments(job, shape)).env(SYSTEM_SEED, seed.to_string());
     let output = command.stdin(Stdio::null()).stderr(log).output()?;
     serde_json::from_slice(&output.stdout)
         .map_err(|_| io::Error::other(format!("its process ended without an outcome: {}", output.status)))

@@ -21,8 +21,9 @@ mod workload;
 mod world;
 
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -41,6 +42,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Where the members' files are: in memory. The name of a run's directory has always the same length, as it
 /// stands in some of the files.
 const FILES: &str = "/dev/shm";
+
+/// What seeds time and random numbers of the process, in `system.c`.
+const SYSTEM_SEED: &str = "KVORUM_SIM_SEED";
 
 /// How long a run lasts, and with how many members, where nothing is said.
 const SECONDS: u64 = 120;
@@ -125,20 +129,34 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "the outcome is this command's output")]
 fn run_one(one: &OneArgs) -> io::Result<bool> {
     let OneArgs { seed, plan, shape } = one;
-    let marks = Marks::default();
-    log_to_stderr(shape.log_level.as_deref().unwrap_or("off"), marks.clone())?;
-    let dir = PathBuf::from(FILES).join(format!("kvorum-sim-{:08}", std::process::id()));
-    std::fs::create_dir(&dir)?;
     let plan = match plan {
         Some(path) => Plan::read(path)?,
         None => shape.draw(*seed),
     };
+    if std::env::var_os(SYSTEM_SEED).is_none() {
+        return Err(begin_anew(plan.seed));
+    }
+    let marks = Marks::default();
+    log_to_stderr(shape.log_level.as_deref().unwrap_or("off"), marks.clone())?;
+    let dir = PathBuf::from(FILES).join(format!("kvorum-sim-{:08}", std::process::id()));
+    std::fs::create_dir(&dir)?;
     let run = Run { plan, trace: shape.trace.clone(), marks };
     let outcome = run::run(&run, &dir);
     std::fs::remove_dir_all(&dir)?;
     let outcome = outcome?;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(outcome.violation.is_none())
+}
+
+/// Time and random numbers are the simulation's from the start of a process on, or not at all: a process that somebody
+/// runs by hand begins anew with them. Returns only when that is not possible.
+fn begin_anew(seed: u64) -> io::Error {
+    match std::env::current_exe() {
+        Ok(program) => {
+            Command::new(program).args(std::env::args_os().skip(1)).env(SYSTEM_SEED, seed.to_string()).exec()
+        }
+        Err(error) => error,
+    }
 }
 
 /// On another thread: making it draws random numbers, which the run would lack.

@@ -26,7 +26,7 @@ const ENTRIES_MAX: usize = 1_000_000;
 const DURABLE_LOOK_EVERY: u64 = 128;
 /// Terms that a member may be ahead of all others: elections in which it was alone.
 const TERMS_MAX: u64 = 1000;
-/// Snapshots that one life of a member may take from one leader: the first one is to be enough.
+/// Snapshots that one life of a member may take from one leader while no disk is full: the first one is to be enough.
 const INSTALLS_MAX: u32 = 3;
 
 /// What all members have done so far.
@@ -45,6 +45,8 @@ struct State {
     disks: BTreeMap<HostId, OfDisk>,
     /// The last term that anybody was in.
     term: u64,
+    /// Whether a disk is full: whoever has it keeps no log for the sake of others.
+    is_space_short: bool,
     runs: u64,
     violation: Option<String>,
 }
@@ -116,6 +118,11 @@ impl Checks {
     /// A recovery goes on with the log up to here; what came after it counts for nothing.
     pub fn recovered(&self, last: u64) {
         self.with(|state| _ = state.applied.split_off(&(last + 1)));
+    }
+
+    /// Whether there is a disk that is full.
+    pub fn note_space(&self, is_short: bool) {
+        self.with(|state| state.is_space_short = is_short);
     }
 
     /// The power was lost: what was promised must be there.
@@ -199,6 +206,9 @@ impl State {
     fn installed(&mut self, host: HostId) {
         let disk = self.disks.entry(host).or_default();
         disk.claims.installed();
+        if self.is_space_short {
+            return;
+        }
         let (term, count) = disk.installs;
         disk.installs = if term == disk.term { (term, count + 1) } else { (disk.term, 1) };
         if disk.installs.1 > INSTALLS_MAX {

@@ -77,6 +77,7 @@ impl Cluster {
                 world.disks[host].fill_up(left_bytes);
                 self.full_until[host] = self.full_until[host].max(until);
                 self.full.entry(host).or_insert(world.clock.now());
+                self.checks.note_space(true);
                 "fulldisk"
             }
             What::Names(trouble) => {
@@ -151,6 +152,7 @@ impl Cluster {
             What::SlowDisk(host, _) => world.disks[host].slow_down(0),
             What::FullDisk(host, _) => {
                 self.full.remove(&host);
+                self.checks.note_space(!self.full.is_empty());
                 world.disks[host].fill_up(u64::MAX / 2);
             }
             What::DiskErrors(host, op) => world.disks[host].set_failing(op, false),
@@ -187,6 +189,7 @@ impl Cluster {
         self.at_sync.clear();
         self.at_message.clear();
         self.full.clear();
+        self.checks.note_space(false);
         world.disks.iter().for_each(|disk| disk.heal());
         world.resume_all();
         self.calm.heal(world.clock.now());
