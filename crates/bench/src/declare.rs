@@ -19,7 +19,7 @@ const ROLE: &str = "bench";
 /// Declares root, who shows a certificate, and users who may read and write all keys.
 pub async fn run(args: DeclareArgs) -> Result<(), Box<dyn std::error::Error>> {
     let DeclareArgs { peer, cacert, cert, key, users, issuer, audience, jwks } = args;
-    let paths = Paths { ca: cacert, own: Some((cert, key)), client_ca: None };
+    let paths = Paths { ca: cacert, own: Some((cert, key)), client_ca: None, outside: None };
     let caller = Caller { tls: Some(ClientTls::load(paths)?), token: None };
     let all = KeyRange { unbounded: true, ..KeyRange::default() };
     let permission = Permission { range: Some(all), access: Access::ReadWrite.into() };

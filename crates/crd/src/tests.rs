@@ -220,6 +220,24 @@ fn access_that_does_nothing_is_refused() {
     }
 }
 
+/// Goal: a certificate for names of outside says both, who makes it and for which names.
+#[test]
+fn an_issuer_comes_with_names() {
+    let (issuer, names) = (json!({"name": "public"}), json!(["kv.example.com", "*.kv.example.com"]));
+    for (tls, refused) in [
+        (json!({"issuerRef": issuer, "extraNames": names, "clientCA": {"name": "company"}}), None),
+        (json!({"issuerRef": issuer}), Some("go together")),
+        (json!({"issuerRef": issuer, "extraNames": []}), Some("go together")),
+        (json!({"extraNames": names}), Some("go together")),
+    ] {
+        let problems = problems(&cluster("demo", json!({"tls": tls})), None);
+        match refused {
+            None => assert_eq!(problems, Vec::<String>::new(), "{tls}"),
+            Some(words) => assert!(problems.iter().any(|said| said.contains(words)), "{tls}: {problems:?}"),
+        }
+    }
+}
+
 /// Goal: nobody locks all clients out by taking TLS away while rights count by what is on record alone.
 #[test]
 fn tls_goes_after_the_rights() {

@@ -90,6 +90,16 @@ pub fn user_tls(cluster: &str, user: &str) -> String {
     format!("{cluster}-{user}-tls")
 }
 
+/// The Certificate of cert-manager's for names of outside.
+pub fn server(cluster: &str) -> String {
+    format!("{cluster}-server")
+}
+
+/// The Secret that cert-manager puts it into.
+pub fn server_tls(cluster: &str) -> String {
+    format!("{cluster}-server-tls")
+}
+
 /// The Secret with root's certificate.
 pub fn root_tls(cluster: &str) -> String {
     format!("{cluster}-root-tls")
