@@ -5,6 +5,7 @@
 //! them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use kvorum_client::{Client, ConnectOptions, Error, KeyRange, Tls};
 use kvorum_faults::certificates::{Certificates, leaf};
 use kvorum_faults::process::{Node, Release};
 use kvorum_faults::rpc::{Consistency, RawClient, secured_channel};
-use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, program, rpc, wait};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, binary, ensure, program, rpc, wait};
 use kvorum_tls::make::Subject;
 use kvorum_tls::{ClientTls, Paths};
 use tempfile::TempDir;
@@ -375,6 +376,22 @@ async fn the_tool_makes_users_and_is_one() -> Result<()> {
     alice("user get alice").await?.output()?;
     for line in ["get other", "set other x", "compact 2", "user list", "auth disable"] {
         alice(line).await?.expect(1, &["permission denied"])?;
+    }
+    // By the environment alone, where what is set to nothing counts for nothing.
+    let tool = binary::tool()?.display().to_string();
+    let (of_ca, of_endpoints) =
+        (format!("KVORUM_CACERT={ca}"), format!("KVORUM_ENDPOINTS={}", endpoints.join(",")));
+    let variables =
+        ["KVORUM_CERT=", "KVORUM_KEY=", "KVORUM_TOKEN_FILE=", "KVORUM_USER=alice", &of_ca, &of_endpoints];
+    for (password, code, said) in [
+        ("KVORUM_PASSWORD=a long password", 0, ""),
+        ("KVORUM_PASSWORD=no", 1, "authentication failed"),
+        // Nor is there a terminal to ask at.
+        ("KVORUM_PASSWORD=", 2, "set KVORUM_PASSWORD, or write --user NAME:PASSWORD"),
+    ] {
+        let words: Vec<&str> =
+            variables.into_iter().chain([password, &tool, "get", "app/greeting"]).collect();
+        program::run(Path::new("/usr/bin/env"), &words, &[]).await?.expect(code, &[said])?;
     }
     let nobody = program::tool(&endpoints, &["--cacert", &ca, "get", "app/greeting"]).await?;
     nobody.expect(1, &["user name is empty", "--user"])?;
