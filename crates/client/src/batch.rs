@@ -20,7 +20,8 @@ use crate::{Error, Header, KeyRange};
 ///
 /// # Errors
 /// Beside what [any call](Error#any-call) and [any write](Error#any-write) can end with: [`Error::ConditionFailed`]
-/// with the key of the first condition that did not hold, and [`Error::Invalid`] where a key is written twice.
+/// with the key of the first condition that did not hold, [`Error::Invalid`] where a key is written twice, and
+/// [`Error::TooLarge`] where what it replaces and deletes takes more than 64 MiB, keys and values: make it several.
 ///
 /// ```
 /// # kvorum_mock::example(async |endpoint| {

@@ -132,8 +132,8 @@ impl IntoFuture for Set {
 ///
 /// # Errors
 /// Beside what [any call](Error#any-call) and [any write](Error#any-write) can end with: [`Error::ConditionFailed`],
-/// where there is a condition. [`Error::TooLarge`] tells that the range holds too much for one write: delete it in
-/// several.
+/// where there is a condition. [`Error::TooLarge`] tells that the range holds too much for one write, a million keys or
+/// 64 MiB: delete it in several.
 ///
 /// ```
 /// # kvorum_mock::example(async |endpoint| {

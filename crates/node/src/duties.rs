@@ -108,10 +108,13 @@ async fn expire(raft: &Raft) -> Result<(), RequestError> {
             break;
         }
         let applied = propose(raft, Kind::ExpireDue(ExpireDue { keys })).await?;
-        if let Some(Answer::Written(written)) = &applied.outcome.answer {
-            raft.metrics().expired(written.deleted.iter().sum());
-        }
-        if found < keys_max {
+        let deleted = match &applied.outcome.answer {
+            Some(Answer::Written(written)) => written.deleted.iter().sum(),
+            _ => 0,
+        };
+        raft.metrics().expired(deleted);
+        // What did not fit into one deletion is due still.
+        if deleted == 0 || found < keys_max && deleted == found as u64 {
             break;
         }
     }

@@ -51,9 +51,10 @@ pub enum RequestError {
         /// The most that is taken.
         limit: u64,
     },
-    /// A range delete would touch too much at once.
+    /// A write would replace or delete too much at once.
     #[error(
-        "the range holds too much to be deleted, or to be answered, at once (limit {limit}); use smaller ranges"
+        "what is there holds too much to be deleted, replaced or answered at once (limit {limit}); use smaller ranges, \
+         or fewer operations in a batch"
     )]
     RangeTooLarge {
         /// The limit, in keys or bytes.

@@ -277,7 +277,9 @@ enum Entry {
 impl Entry {
     fn new(events: Arc<RevisionEvents>, bytes_max: usize) -> Entry {
         match memory_bytes(&events) {
-            bytes if bytes > bytes_max / 2 => Entry::Large(Arc::new(Summary::of(&events, bytes_max / 8))),
+            bytes if events.is_cut || bytes > bytes_max / 2 => {
+                Entry::Large(Arc::new(Summary::of(&events, bytes_max / 8)))
+            }
             _ => Entry::Whole(events),
         }
     }

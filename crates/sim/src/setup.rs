@@ -92,6 +92,7 @@ fn draw_limits(random: &mut StdRng) -> Limits {
     let drawn = kvorum_store::Limits {
         deleted_keys_max: pick(random, [12, 12, store.deleted_keys_max]),
         deleted_bytes_max: pick(random, [8 * KIB, store.deleted_bytes_max]),
+        superseded_bytes_max: store.superseded_bytes_max,
         previous_bytes_max: pick(random, [4 * KIB, store.previous_bytes_max]),
         step_changes_max: pick(random, [7, store.step_changes_max]),
         shared_values_max: pick(random, [3, store.shared_values_max]),
@@ -101,6 +102,8 @@ fn draw_limits(random: &mut StdRng) -> Limits {
         permissions_max: store.permissions_max,
         auth_bytes_max: store.auth_bytes_max,
         batch_bytes_max: pick(random, [200, 4096, store.batch_bytes_max]),
+        held_bytes_max: pick(random, [0, 1000, store.held_bytes_max]),
+        previous_told_bytes_max: pick(random, [0, 1000, store.previous_told_bytes_max]),
         recent_bytes_max: pick(random, [1000, store.recent_bytes_max]),
         recent_value_bytes_max: pick(random, [100, store.recent_value_bytes_max]),
         skipped_keys_max: pick(random, [10, store.skipped_keys_max]),

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | 1 | All of the first release; what is meant where nothing is said. |
 //! | 2 | The command `RaiseFeatureLevel`; the level as the first byte of the state's head and of every batch. A change of a TTL does not copy the value to history, and is refused where there is no room. The command `CorruptAlarm`. |
-//! | 3 | The command `AuthChange`, the rows of users and roles, and the auth revision of a command, which apply compares once rights count; whether they do, or are only looked at. |
+//! | 3 | The command `AuthChange`, the rows of users and roles, and the auth revision of a command, which apply compares once rights count; whether they do, or are only looked at. All that a write replaces or deletes is bounded, and all that an expiry deletes. |
 
 use crate::command::Kind;
 
@@ -61,6 +61,12 @@ pub(crate) fn ttl_shares_value(level: u32) -> bool {
 /// Whether a change of a TTL is refused where there is no room: an older release would carry it out.
 pub(crate) fn ttl_grows_store(level: u32) -> bool {
     level >= 2
+}
+
+/// Whether all that a command replaces and deletes is bounded, and not only what its range deletes take: an older
+/// release would carry it out.
+pub(crate) fn bounds_superseded(level: u32) -> bool {
+    level >= 3
 }
 
 /// A level as a byte of the log or of the state.

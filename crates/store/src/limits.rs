@@ -14,8 +14,12 @@ pub struct Limits {
     /// Outcomes: so many keys may the range deletes of one write take with them. A larger one would hold
     /// up everything else for seconds, and its changes would not fit in memory.
     pub deleted_keys_max: usize,
-    /// Outcomes: so many logical bytes likewise.
+    /// Outcomes: so many logical bytes likewise, below the feature level that bounds all of a write.
     pub deleted_bytes_max: u64,
+    /// Outcomes: so many logical bytes may all that one write replaces and deletes take, however it names the keys, and
+    /// what one expiry deletes. It goes to history in one write of the database, and is in memory about three times
+    /// for that: a write that takes more ended every member of the cluster that applied it, at each start again.
+    pub superseded_bytes_max: u64,
     /// Outcomes: so many logical bytes where the deleted records are asked for. With room for what comes
     /// around them, it is an answer that any gRPC client accepts (4 MiB by default).
     pub previous_bytes_max: u64,
@@ -36,6 +40,12 @@ pub struct Limits {
     /// Work: what a run has gathered is written when it has grown to so many bytes, in the middle of an
     /// entry if need be: range deletes can make far more of an entry than its own bytes.
     pub batch_bytes_max: usize,
+    /// Work: what a run has read of the database is kept until it is written up to so many bytes; the rest is read
+    /// again where its value is needed.
+    pub held_bytes_max: usize,
+    /// Work: the records before the changes of a run are told with its events up to so many bytes. Beyond them, who
+    /// watches reads them from the disk.
+    pub previous_told_bytes_max: usize,
     /// Work: records that were written lately take so many bytes in memory at most, whatever part of the
     /// cache they may have.
     pub recent_bytes_max: u64,
@@ -65,6 +75,7 @@ impl Default for Limits {
         Limits {
             deleted_keys_max: 1_000_000,
             deleted_bytes_max: 256 << 20,
+            superseded_bytes_max: 64 << 20,
             previous_bytes_max: 3 << 20,
             step_changes_max: 10_000,
             shared_values_max: 256,
@@ -73,6 +84,8 @@ impl Default for Limits {
             permissions_max: 1_000,
             auth_bytes_max: 64 << 20,
             batch_bytes_max: 32 << 20,
+            held_bytes_max: 16 << 20,
+            previous_told_bytes_max: 16 << 20,
             recent_bytes_max: u64::MAX,
             recent_value_bytes_max: 4096,
             skipped_keys_max: 10_000,

@@ -166,7 +166,11 @@ mod tests {
             let record = Record { key: key.clone().into(), mod_revision: revision, ..Default::default() };
             Event { kind: EventKind::Put, record, previous: None }
         };
-        Entry::Whole(Arc::new(RevisionEvents { revision, events: keys.iter().map(event).collect() }))
+        Entry::Whole(Arc::new(RevisionEvents {
+            revision,
+            events: keys.iter().map(event).collect(),
+            is_cut: false,
+        }))
     }
 
     fn range() -> impl Strategy<Value = KeyRange> {

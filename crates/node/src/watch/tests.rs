@@ -9,7 +9,7 @@ fn change(revision: u64, key: &'static str, value_bytes: usize) -> Arc<RevisionE
     let value = Bytes::from(vec![0; value_bytes]);
     let record = Record { key: key.into(), value, mod_revision: revision, ..Default::default() };
     let event = Event { kind: EventKind::Put, record, previous: None };
-    Arc::new(RevisionEvents { revision, events: vec![event] })
+    Arc::new(RevisionEvents { revision, events: vec![event], is_cut: false })
 }
 
 /// What must come at once is waited for no longer than this.
@@ -171,7 +171,7 @@ fn deletion(revision: u64, prefix: &str, keys: usize) -> Arc<RevisionEvents> {
         let record = Record { key, mod_revision: revision, ..Default::default() };
         Event { kind: EventKind::Delete, record, previous: None }
     };
-    Arc::new(RevisionEvents { revision, events: (0..keys).map(event).collect() })
+    Arc::new(RevisionEvents { revision, events: (0..keys).map(event).collect(), is_cut: false })
 }
 
 /// Goal: a revision larger than the ring wakes those whom it concerns and nobody else, sends nobody else
@@ -203,6 +203,17 @@ async fn a_revision_larger_than_the_ring_concerns_only_its_range() {
     assert_eq!(revisions(hub.look(1, &both)), (vec![1], 2), "what comes before is not read from disk");
     assert!(matches!(hub.look(2, &both), Look::Behind));
     assert_eq!(revisions(hub.look(3, &both)), (vec![3], 4));
+}
+
+/// Goal: a revision whose values were left on the disk is read from there, however small it is in memory.
+#[tokio::test]
+async fn a_revision_without_all_values_is_read_from_disk() {
+    let hub = WatchHub::new(1, 1 << 20);
+    let cut = RevisionEvents { is_cut: true, ..(*deletion(2, "k", 1)).clone() };
+    hub.publish(vec![Arc::new(cut), deletion(3, "k", 1)], 3);
+    assert!(matches!(hub.look(2, &KeyRange::prefix("k")), Look::Behind));
+    assert_eq!(revisions(hub.look(3, &KeyRange::prefix("k"))), (vec![3], 4));
+    assert_eq!(revisions(hub.look(2, &KeyRange::prefix("other"))), (vec![], 4));
 }
 
 /// Goal: the summary of a large revision misses nothing, whatever its keys, and is exact for few of them.

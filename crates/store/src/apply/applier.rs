@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::WriteOptions;
 
-use super::event::{Event, RevisionEvents, delete_event};
+use super::event::{Event, EventKind, RevisionEvents, delete_event};
 use super::overlay::{Overlay, Slot};
 use super::rows::Rows;
 use crate::command::{Outcome, Record};
 use crate::db::{self, Recent};
 use crate::error::StoreError;
-use crate::layout::{CURRENT, Head};
+use crate::layout::{CURRENT, Head, RecordHead};
 use crate::state::{Published, State};
 
 /// The state as the run at hand leaves it, on the way to the database.
@@ -22,6 +22,10 @@ pub(super) struct Applier<'db> {
     /// Its head is that of the last commit; the present one is in `rows`.
     pub(super) published: Published,
     pub(super) events: Vec<Arc<RevisionEvents>>,
+    /// How many bytes of records before their changes the events of this run may still tell.
+    pub(super) previous_room: usize,
+    /// Whether there was no room for one in the revision that is being made.
+    pub(super) is_cut: bool,
     /// For each entry so far, for each of its commands so far, what became of it.
     pub(super) outcomes: Vec<Vec<Outcome>>,
     write_options: WriteOptions,
@@ -35,11 +39,23 @@ impl<'db> Applier<'db> {
         payload_bytes: usize,
         write_options: WriteOptions,
     ) -> Self {
-        let overlay = Overlay::new(&state.db, db::family(&state.db, CURRENT), recent);
+        let current = db::family(&state.db, CURRENT);
+        let overlay = Overlay::new(&state.db, current, recent, state.limits.held_bytes_max);
         // A put's row in `current` and, when it overwrites, in `history` take about its own bytes.
         let rows = Rows::new(&state.db, published.head, 2 * payload_bytes);
         let (events, outcomes) = (Vec::new(), Vec::new());
-        Applier { state, overlay, rows, published, events, outcomes, write_options }
+        let previous_room = state.limits.previous_told_bytes_max;
+        Applier {
+            state,
+            overlay,
+            rows,
+            published,
+            events,
+            previous_room,
+            is_cut: false,
+            outcomes,
+            write_options,
+        }
     }
 
     /// The cluster's feature level as of the entry at hand: what its commands may rely on.
@@ -47,14 +63,31 @@ impl<'db> Applier<'db> {
         self.rows.head.feature_level
     }
 
-    /// Deletes a key if it exists.
-    pub(super) fn delete(&mut self, key: Bytes) -> Result<Option<Event>, StoreError> {
+    /// Deletes a key if it exists. With `wanted`, whoever asked for it is told what was there.
+    pub(super) fn delete(&mut self, key: Bytes, wanted: bool) -> Result<Option<Event>, StoreError> {
         let slot = self.overlay.slot(&key)?;
         let Some(old) = slot.record() else { return Ok(None) };
         self.rows.delete(&key, old);
-        let previous: Option<Record> = slot.to_record(&key);
+        let previous = previous(slot, &key, wanted, &mut self.previous_room, &mut self.is_cut);
         *slot = Slot::Deleted;
         Ok(Some(delete_event(key, self.rows.next_revision(), previous)))
+    }
+
+    /// Writes a record over what the key held, from which `new` makes the one that comes.
+    pub(super) fn put(
+        &mut self,
+        key: Bytes,
+        value: Bytes,
+        wanted: bool,
+        new: impl FnOnce(Option<RecordHead>, u64) -> RecordHead,
+    ) -> Result<Event, StoreError> {
+        let slot = self.overlay.slot(&key)?;
+        let old = slot.record();
+        let new = new(old.map(|(old, _)| old), self.rows.next_revision());
+        self.rows.put(&key, old, new, &value);
+        let previous = previous(slot, &key, wanted, &mut self.previous_room, &mut self.is_cut);
+        *slot = Slot::Written(new, value.clone());
+        Ok(Event { kind: EventKind::Put, record: new.into_record(key, value), previous })
     }
 
     /// Ends a command that made these changes.
@@ -62,8 +95,9 @@ impl<'db> Applier<'db> {
         assert_eq!(events.len(), self.rows.changes(), "watchers are told of each row that changes, once");
         if !events.is_empty() {
             let revision = self.rows.next_revision();
-            self.events.push(Arc::new(RevisionEvents { revision, events }));
+            self.events.push(Arc::new(RevisionEvents { revision, events, is_cut: self.is_cut }));
         }
+        self.is_cut = false;
         self.rows.end_revision();
     }
 
@@ -88,4 +122,27 @@ impl<'db> Applier<'db> {
         self.overlay.written();
         Ok(())
     }
+}
+
+/// The record that a change replaces, if there is one: for whoever asked for it, and for watchers as long as there is
+/// room to tell them.
+fn previous(
+    slot: &Slot<'_>,
+    key: &Bytes,
+    wanted: bool,
+    room: &mut usize,
+    is_cut: &mut bool,
+) -> Option<Record> {
+    let (_, value_bytes) = slot.head()?;
+    if wanted || has_room(value_bytes, room, is_cut) { slot.to_record(key) } else { None }
+}
+
+/// Takes so many bytes from the room for what was there before the changes of a run; if there are not as many, the
+/// revision is told without.
+pub(super) fn has_room(bytes: usize, room: &mut usize, is_cut: &mut bool) -> bool {
+    match room.checked_sub(bytes) {
+        Some(left) => *room = left,
+        None => *is_cut = true,
+    }
+    !*is_cut
 }

@@ -11,6 +11,8 @@ pub struct RevisionEvents {
     pub revision: u64,
     /// Its changes, in the order of the command's operations.
     pub events: Vec<Event>,
+    /// Whether some of them lack values, which would take too much memory: they are on the disk.
+    pub is_cut: bool,
 }
 
 /// A change of one key.

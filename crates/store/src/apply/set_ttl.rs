@@ -1,6 +1,8 @@
 //! `SetTtl`: sets or drops the TTL of an existing key, in a revision of its own.
 
-use super::applier::Applier;
+use bytes::Bytes;
+
+use super::applier::{Applier, has_room};
 use super::deadline::deadline_ms;
 use super::event::{Event, EventKind};
 use super::growth::no_room;
@@ -16,8 +18,7 @@ impl Applier<'_> {
             return Ok(Answer::Refused(Refused::because(Reason::Invalid)));
         }
         let level = self.feature_level();
-        let slot = self.overlay.slot(&set.key)?;
-        let Some((old, value)) = slot.record() else {
+        let Some((old, _)) = self.overlay.look(&set.key)?.head() else {
             return Ok(Answer::Ttl(TtlSet { found: false, had_ttl: false }));
         };
         let answer = Answer::Ttl(TtlSet { found: true, had_ttl: old.deadline_ms != 0 });
@@ -29,6 +30,8 @@ impl Applier<'_> {
         {
             return Ok(Answer::Refused(refused));
         }
+        let slot = self.overlay.slot(&set.key)?;
+        let (_, value) = slot.record().expect("it was there a moment ago");
         let new = RecordHead {
             create_revision: old.create_revision,
             mod_revision: self.rows.next_revision(),
@@ -42,9 +45,11 @@ impl Applier<'_> {
         } else {
             self.rows.put(&set.key, Some((old, value)), new, value);
         }
-        let previous = slot.to_record(&set.key);
-        let value = previous.as_ref().map(|record| record.value.clone()).unwrap_or_default();
+        let value = slot.value();
         *slot = Slot::Written(new, value.clone());
+        let is_told = has_room(value.len(), &mut self.previous_room, &mut self.is_cut);
+        let value = if is_told { value } else { Bytes::new() };
+        let previous = is_told.then(|| old.into_record(set.key.clone(), value.clone()));
         let record = new.into_record(set.key, value);
         self.end_revision(vec![Event { kind: EventKind::Put, record, previous }]);
         Ok(answer)

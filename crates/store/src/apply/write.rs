@@ -4,12 +4,11 @@ use bytes::Bytes;
 
 use super::applier::Applier;
 use super::deadline::deadline_ms;
-use super::event::{Event, EventKind};
 use super::growth::{no_room, puts};
-use super::overlay::Slot;
 use crate::command::{Answer, KeyRange, OpKind, Put, Reason, Refused, Write, Written};
 use crate::db::iterate_current;
 use crate::error::StoreError;
+use crate::feature;
 use crate::layout::{RecordHead, record_bytes};
 
 /// What an operation does, settled before the first one is carried out.
@@ -20,24 +19,43 @@ enum Planned {
     DeleteKeys(Vec<Bytes>),
 }
 
-/// How much the range deletes of a write have found so far, and may.
+/// How much a write takes with it as far as it was looked at, and may: its range deletes, and all its operations.
 struct Found {
     keys: usize,
     keys_max: usize,
     bytes: u64,
     bytes_max: u64,
+    superseded: u64,
+    superseded_max: Option<u64>,
 }
 
 impl Found {
-    /// Counts one record more; an error is the limit that it exceeds.
-    fn add(&mut self, key_bytes: usize, value_bytes: usize) -> Result<(), u64> {
+    /// Counts one record more that is in a range; an error names the limit that it exceeds.
+    fn add(&mut self, key_bytes: usize, value_bytes: usize) -> Result<(), Refused> {
+        let bytes = record_bytes(key_bytes, value_bytes);
         self.keys += 1;
-        self.bytes += record_bytes(key_bytes, value_bytes);
+        self.bytes += bytes;
         if self.keys > self.keys_max {
-            return Err(self.keys_max as u64);
+            return Err(too_large(self.keys_max as u64));
         }
-        if self.bytes > self.bytes_max { Err(self.bytes_max) } else { Ok(()) }
+        if self.bytes > self.bytes_max {
+            return Err(too_large(self.bytes_max));
+        }
+        self.supersede(bytes)
     }
+
+    /// Counts so many bytes more of what is replaced or deleted.
+    fn supersede(&mut self, bytes: u64) -> Result<(), Refused> {
+        self.superseded += bytes;
+        match self.superseded_max {
+            Some(max) if self.superseded > max => Err(too_large(max)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn too_large(limit: u64) -> Refused {
+    Refused { actual: limit, ..Refused::because(Reason::TooLarge) }
 }
 
 impl Applier<'_> {
@@ -49,14 +67,17 @@ impl Applier<'_> {
             return Ok(Answer::Refused(refused));
         }
         let mut plan = Vec::with_capacity(write.ops.len());
-        let limits = self.state.limits;
-        let bytes_max =
-            if write.return_previous { limits.previous_bytes_max } else { limits.deleted_bytes_max };
-        let mut found = Found { keys: 0, keys_max: limits.deleted_keys_max, bytes: 0, bytes_max };
+        let mut found = self.bounds(&write);
         for op in write.ops {
             match op.kind.expect("check has refused operations of unknown kind") {
-                OpKind::Put(put) => plan.push(Planned::Put(put)),
-                OpKind::Delete(range) if range.is_key() => plan.push(Planned::DeleteKey(range.start)),
+                OpKind::Put(put) => match self.count(&put.key, &mut found)? {
+                    Ok(()) => plan.push(Planned::Put(put)),
+                    Err(refused) => return Ok(Answer::Refused(refused)),
+                },
+                OpKind::Delete(range) if range.is_key() => match self.count(&range.start, &mut found)? {
+                    Ok(()) => plan.push(Planned::DeleteKey(range.start)),
+                    Err(refused) => return Ok(Answer::Refused(refused)),
+                },
                 OpKind::Delete(range) => match self.keys_in(&range, &mut found)? {
                     Ok(keys) => plan.push(Planned::DeleteKeys(keys)),
                     Err(refused) => return Ok(Answer::Refused(refused)),
@@ -68,13 +89,40 @@ impl Applier<'_> {
 
     fn failed_condition(&mut self, write: &Write) -> Result<Option<Refused>, StoreError> {
         for condition in &write.conditions {
-            let actual = self.overlay.slot(&condition.key)?.mod_revision();
+            let actual = self.overlay.look(&condition.key)?.mod_revision();
             if actual != condition.mod_revision {
                 let key = condition.key.clone();
                 return Ok(Some(Refused { reason: Reason::ConditionFailed as i32, key, actual }));
             }
         }
         Ok(None)
+    }
+
+    /// How much a write may take with it.
+    fn bounds(&self, write: &Write) -> Found {
+        let limits = self.state.limits;
+        let is_bounded = feature::bounds_superseded(self.feature_level());
+        let bytes_max = if is_bounded { limits.superseded_bytes_max } else { limits.deleted_bytes_max };
+        let of_ranges =
+            if write.return_previous { limits.previous_bytes_max.min(bytes_max) } else { bytes_max };
+        Found {
+            keys: 0,
+            keys_max: limits.deleted_keys_max,
+            bytes: 0,
+            bytes_max: of_ranges,
+            superseded: 0,
+            // What one operation replaces is one record, which may be as large as any.
+            superseded_max: (is_bounded && write.ops.len() > 1).then_some(bytes_max),
+        }
+    }
+
+    /// Counts what a key holds that an operation names.
+    fn count(&mut self, key: &Bytes, found: &mut Found) -> Result<Result<(), Refused>, StoreError> {
+        if found.superseded_max.is_none() {
+            return Ok(Ok(()));
+        }
+        let held = self.overlay.look(key)?.head();
+        Ok(held.map_or(Ok(()), |(_, value_bytes)| found.supersede(record_bytes(key.len(), value_bytes))))
     }
 
     fn no_space(&self, write: &Write) -> Option<Refused> {
@@ -100,7 +148,7 @@ impl Applier<'_> {
             let key_and_value_bytes = match (slot, row) {
                 (Some((key, slot)), row) => {
                     let hidden = row.is_some_and(|(row_key, _)| row_key == &key[..]);
-                    let found = slot.record().map(|(_, value)| (key.clone(), value.len()));
+                    let found = slot.head().map(|(_, value_bytes)| (key.clone(), value_bytes));
                     if hidden {
                         rows.next();
                     }
@@ -116,8 +164,8 @@ impl Applier<'_> {
                 (None, None) => break,
             };
             let Some((key, value_bytes)) = key_and_value_bytes else { continue };
-            if let Err(limit) = found.add(key.len(), value_bytes) {
-                return Ok(Err(Refused { actual: limit, ..Refused::because(Reason::TooLarge) }));
+            if let Err(refused) = found.add(key.len(), value_bytes) {
+                return Ok(Err(refused));
             }
             keys.push(key);
         }
@@ -138,16 +186,22 @@ impl Applier<'_> {
             let before = events.len();
             match op {
                 Planned::Put(put) => {
-                    events.push(self.put(put, now_ms)?);
+                    let Put { key, value, ttl_ms } = put;
+                    events.push(self.put(key, value, return_previous, |old, revision| RecordHead {
+                        create_revision: old.map_or(revision, |old| old.create_revision),
+                        mod_revision: revision,
+                        version: old.map_or(1, |old| old.version + 1),
+                        deadline_ms: deadline_ms(now_ms, ttl_ms),
+                    })?);
                     written.deleted.push(0);
                 }
                 Planned::DeleteKey(key) => {
-                    events.extend(self.delete(key)?);
+                    events.extend(self.delete(key, return_previous)?);
                     written.deleted.push((events.len() - before) as u64);
                 }
                 Planned::DeleteKeys(keys) => {
                     for key in keys {
-                        events.extend(self.delete(key)?);
+                        events.extend(self.delete(key, return_previous)?);
                     }
                     written.deleted.push((events.len() - before) as u64);
                 }
@@ -159,22 +213,6 @@ impl Applier<'_> {
         }
         self.end_revision(events);
         Ok(Answer::Written(written))
-    }
-
-    fn put(&mut self, put: Put, now_ms: u64) -> Result<Event, StoreError> {
-        let slot = self.overlay.slot(&put.key)?;
-        let revision = self.rows.next_revision();
-        let old = slot.record();
-        let new = RecordHead {
-            create_revision: old.map_or(revision, |(old, _)| old.create_revision),
-            mod_revision: revision,
-            version: old.map_or(1, |(old, _)| old.version + 1),
-            deadline_ms: deadline_ms(now_ms, put.ttl_ms),
-        };
-        self.rows.put(&put.key, old, new, &put.value);
-        let previous = slot.to_record(&put.key);
-        *slot = Slot::Written(new, put.value.clone());
-        Ok(Event { kind: EventKind::Put, record: new.into_record(put.key, put.value), previous })
     }
 }
 

@@ -155,7 +155,11 @@ impl<'r> Finding<'r> {
     fn end_revision(&mut self) {
         for reader in self.touched.drain(..) {
             let events = std::mem::take(&mut self.events[reader]);
-            self.found[reader].push(Arc::new(RevisionEvents { revision: self.revision, events }));
+            self.found[reader].push(Arc::new(RevisionEvents {
+                revision: self.revision,
+                events,
+                is_cut: false,
+            }));
         }
     }
 

@@ -144,10 +144,11 @@ pub fn batch() -> impl Strategy<Value = (i64, Vec<Draft>)> {
 
 /// Limits that histories reach, now and then, or those of every node.
 pub fn limits() -> impl Strategy<Value = Limits> {
-    let sizes = (1..8_usize, 70..1500_u64, 70..1000_u64, 1..8_u32, 1..6_u64);
-    let tiny = (sizes, work()).prop_map(|((keys, bytes, previous, changes, shared), work)| Limits {
+    let sizes = (1..8_usize, 70..1500_u64, 70..1500_u64, 70..1000_u64, 1..8_u32, 1..6_u64);
+    let tiny = (sizes, work()).prop_map(|((keys, bytes, all, previous, changes, shared), work)| Limits {
         deleted_keys_max: keys,
         deleted_bytes_max: bytes,
+        superseded_bytes_max: all,
         previous_bytes_max: previous,
         step_changes_max: changes,
         shared_values_max: shared,
@@ -161,9 +162,12 @@ pub fn work() -> impl Strategy<Value = Limits> {
     let batch = prop_oneof![Just(1), 1..3000_usize, Just(Limits::default().batch_bytes_max)];
     let recent = prop_oneof![Just(0), 200..3000_u64, Just(u64::MAX)];
     let values = prop_oneof![Just(1), Just(4096)];
+    let held = prop_oneof![Just(0), 1..300_usize, Just(Limits::default().held_bytes_max)];
     let reads = (1..20_usize, 1..20_usize, 1..5000_usize);
-    (batch, recent, values, reads).prop_map(|(batch, recent, value, (skipped, looked_at, chunk))| Limits {
+    let all = (batch, recent, values, held, reads);
+    all.prop_map(|(batch, recent, value, held, (skipped, looked_at, chunk))| Limits {
         batch_bytes_max: batch,
+        held_bytes_max: held,
         recent_bytes_max: recent,
         recent_value_bytes_max: value,
         skipped_keys_max: skipped,

@@ -298,7 +298,7 @@ impl Run {
                     events.iter_mut().for_each(|event| event.previous = None);
                 }
                 if !events.is_empty() {
-                    expected.push(RevisionEvents { revision: *revision, events });
+                    expected.push(RevisionEvents { revision: *revision, events, is_cut: false });
                 }
             }
             let (mut next, mut found) = (from, Vec::new());
@@ -334,8 +334,15 @@ impl Run {
 
     fn compare_with_uneventful(&self, dir: &Path) -> TestCaseResult {
         // Its work is cut up differently, which must not be seen.
-        let Limits { batch_bytes_max, recent_bytes_max, recent_value_bytes_max, .. } = Limits::default();
-        let limits = Limits { batch_bytes_max, recent_bytes_max, recent_value_bytes_max, ..self.limits };
+        let Limits { batch_bytes_max, held_bytes_max, recent_bytes_max, recent_value_bytes_max, .. } =
+            Limits::default();
+        let limits = Limits {
+            batch_bytes_max,
+            held_bytes_max,
+            recent_bytes_max,
+            recent_value_bytes_max,
+            ..self.limits
+        };
         let other = open(dir, limits);
         for entry in &self.log {
             other.apply(std::slice::from_ref(entry)).unwrap();

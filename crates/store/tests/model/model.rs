@@ -115,17 +115,21 @@ impl Model {
                 let now_ms = self.time_ms;
                 let mut keys = due.keys.clone();
                 keys.sort_by(|a, b| a.key.cmp(&b.key));
+                let bytes_max = if self.level < 3 { u64::MAX } else { self.limits.superseded_bytes_max };
                 let mut changes = Changes::begin(self);
-                let mut deleted = 0;
+                let (mut deleted, mut bytes) = (0, 0);
                 for due in keys {
-                    let is_due = changes.map.get(&due.key).is_some_and(|record| {
+                    let record = changes.map.get(&due.key).filter(|record| {
                         record.mod_revision == due.mod_revision
                             && record.deadline_ms != 0
                             && record.deadline_ms <= now_ms
                     });
-                    if is_due {
-                        deleted += changes.delete(&due.key);
+                    let Some(record) = record else { continue };
+                    bytes += logical_bytes(record);
+                    if bytes > bytes_max && deleted > 0 {
+                        break;
                     }
+                    deleted += changes.delete(&due.key);
                 }
                 changes.end();
                 Answer::Written(Written { deleted: vec![deleted], previous: Vec::new() })
@@ -256,21 +260,34 @@ impl Model {
         self.quota != 0 && self.logical_bytes >= self.quota || !self.alarms.is_empty()
     }
 
-    /// The first limit that the range deletes of a write exceed, key by key in the order of their ops.
+    /// The first limit that a write exceeds, key by key in the order of its ops.
     fn too_large(&self, write: &Write) -> Option<u64> {
-        let Limits { deleted_keys_max, deleted_bytes_max, previous_bytes_max, .. } = self.limits;
-        let bytes_max = if write.return_previous { previous_bytes_max } else { deleted_bytes_max };
-        let (mut keys, mut bytes) = (0, 0);
+        let Limits { deleted_keys_max, previous_bytes_max, .. } = self.limits;
+        let all_max =
+            if self.level < 3 { self.limits.deleted_bytes_max } else { self.limits.superseded_bytes_max };
+        let ranges_max = if write.return_previous { previous_bytes_max.min(all_max) } else { all_max };
+        let is_bounded = self.level >= 3 && write.ops.len() > 1;
+        let (mut keys, mut in_ranges, mut all) = (0, 0, 0);
         for op in &write.ops {
-            let Some(OpKind::Delete(range)) = &op.kind else { continue };
-            for record in self.now().values().filter(|it| !range.is_key() && range.contains(&it.key)) {
-                keys += 1;
-                bytes += (record.key.len() + record.value.len()) as u64 + OVERHEAD;
+            let range = match op.kind.as_ref().unwrap() {
+                OpKind::Put(put) => &KeyRange::key(put.key.clone()),
+                OpKind::Delete(range) => range,
+            };
+            for record in self.now().values().filter(|it| range.contains(&it.key)) {
+                let bytes = logical_bytes(record);
+                all += bytes;
+                if !range.is_key() {
+                    keys += 1;
+                    in_ranges += bytes;
+                }
                 if keys > deleted_keys_max {
                     return Some(deleted_keys_max as u64);
                 }
-                if bytes > bytes_max {
-                    return Some(bytes_max);
+                if in_ranges > ranges_max {
+                    return Some(ranges_max);
+                }
+                if is_bounded && all > all_max {
+                    return Some(all_max);
                 }
             }
         }
@@ -284,6 +301,10 @@ struct Changes<'m> {
     revision: u64,
     map: Map,
     events: Vec<Event>,
+}
+
+fn logical_bytes(record: &Record) -> u64 {
+    (record.key.len() + record.value.len()) as u64 + OVERHEAD
 }
 
 /// What each record costs beside its bytes.
@@ -339,7 +360,7 @@ impl<'m> Changes<'m> {
 
     fn end(self) {
         if !self.events.is_empty() {
-            let events = RevisionEvents { revision: self.revision, events: self.events };
+            let events = RevisionEvents { revision: self.revision, events: self.events, is_cut: false };
             self.model.events.insert(self.revision, events);
             self.model.maps.push(self.map);
         }

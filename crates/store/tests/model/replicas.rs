@@ -89,8 +89,8 @@ fn replicas_do_the_same() {
 
 /// The limits that make an outcome from one, those of the work from the other.
 fn with_work(limits: Limits, work: Limits) -> Limits {
-    let Limits { batch_bytes_max, recent_bytes_max, recent_value_bytes_max, .. } = work;
-    Limits { batch_bytes_max, recent_bytes_max, recent_value_bytes_max, ..limits }
+    let Limits { batch_bytes_max, held_bytes_max, recent_bytes_max, recent_value_bytes_max, .. } = work;
+    Limits { batch_bytes_max, held_bytes_max, recent_bytes_max, recent_value_bytes_max, ..limits }
 }
 
 fn make_log(

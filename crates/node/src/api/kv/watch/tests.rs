@@ -6,7 +6,7 @@ fn revision(revision: u64, keys: &[&'static str], value_bytes: usize) -> Arc<Rev
         let record = Record { key: (*key).into(), value, mod_revision: revision, ..Default::default() };
         Event { kind: EventKind::Put, previous: Some(record.clone()), record }
     };
-    Arc::new(RevisionEvents { revision, events: keys.iter().map(event).collect() })
+    Arc::new(RevisionEvents { revision, events: keys.iter().map(event).collect(), is_cut: false })
 }
 
 /// What was found up to and with a revision.

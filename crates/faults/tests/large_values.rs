@@ -1,0 +1,92 @@
+//! Goal: no command makes a member hold much more than its own bytes, however large the values are that it replaces,
+//! deletes or asks for: what would take too much is refused, and expiries go piece by piece. A member that such a
+//! command ended would end by it at each start again, as would all others.
+//!
+//! Method: 400 values of 1 MiB in a member with default flags; the kernel says what its process held at most.
+
+use std::fs;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use kvorum_client::{Error, KeyRange};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
+
+const VALUES: usize = 400;
+const VALUE_BYTES: usize = 1 << 20;
+/// The memory that a member has on Kubernetes where nothing is said of it.
+const MEMORY_LIMIT: u64 = 704 << 20;
+/// Writes of such values at a time.
+const TOGETHER: usize = 4;
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// So late are the last ones gone at most.
+const EXPIRED_LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn values_that_are_replaced_take_little_memory() -> Result<()> {
+    let cluster = Cluster::found(1, Layout::default()).await?;
+    let (client, node) = (cluster.client().await?, &cluster.nodes()[0]);
+    wait::until("the feature level of bounded writes", TIMEOUT, async || {
+        let status = node.status().await?;
+        ensure!(status.feature_level >= 3, "it is {}", status.feature_level);
+        Ok(())
+    })
+    .await?;
+    let written = each(|number| client.set(key(number), vec![7; VALUE_BYTES]).timeout(TIMEOUT)).await?;
+    let process = node.process_id().context("the node does not run")?;
+    let revision = client.get(key(0)).await?.header.revision;
+
+    // Whoever asks only, asks for no values.
+    let asks = written.iter().fold(client.batch(), |batch, (number, answer)| {
+        batch.if_revision(key(*number), answer.header.revision)
+    });
+    let asked = asks.if_revision("missing", 1).set("asked", "").timeout(TIMEOUT).await;
+    ensure!(matches!(asked, Err(Error::ConditionFailed { .. })), "it answered {asked:?}");
+    for all in [
+        (0..VALUES).fold(client.batch(), |batch, number| batch.set(key(number), "small")),
+        (0..VALUES).fold(client.batch(), |batch, number| batch.delete(KeyRange::key(key(number)))),
+        client.batch().delete(KeyRange::prefix("key/")),
+    ] {
+        let refused = all.timeout(TIMEOUT).await;
+        ensure!(matches!(refused, Err(Error::TooLarge { .. })), "it answered {refused:?}");
+    }
+    let seen = client.get(key(0)).await?.header.revision;
+    ensure!(seen == revision, "a refused write made revision {seen} of {revision}");
+    let some = (0..40).fold(client.batch(), |batch, number| batch.set(key(number), "small"));
+    some.timeout(TIMEOUT).await?;
+
+    each(|number| client.expire(key(number), Duration::from_secs(1)).timeout(TIMEOUT)).await?;
+    wait::until("the end of all keys", EXPIRED_LIMIT, async || {
+        let keys = rpc::metric(node.http_address(), "kvorum_store_keys").await?;
+        ensure!(keys == 0.0, "{keys} are left");
+        Ok(())
+    })
+    .await?;
+    ensure!(node.process_id() == Some(process), "it was started again");
+    let held = held_at_most(process)?;
+    eprintln!("the member held {} MiB at most", held >> 20);
+    ensure!(held < MEMORY_LIMIT, "it held {} MiB", held >> 20);
+    cluster.close()
+}
+
+fn key(number: usize) -> String {
+    format!("key/{number:03}")
+}
+
+/// Does it for each key, a few at a time.
+async fn each<C, A>(call: impl Fn(usize) -> C) -> Result<Vec<(usize, A)>>
+where
+    C: IntoFuture<Output = std::result::Result<A, Error>>,
+{
+    let calls = (0..VALUES).map(|number| {
+        let answer = call(number).into_future();
+        async move { answer.await.map(|answer| (number, answer)) }
+    });
+    stream::iter(calls).buffer_unordered(TOGETHER).try_collect().await.context("write")
+}
+
+fn held_at_most(process: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("there is no VmHWM")?;
+    let kib: u64 = line.split_whitespace().next().context("VmHWM is empty")?.parse()?;
+    Ok(kib * 1024)
+}
