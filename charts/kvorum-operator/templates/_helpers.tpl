@@ -114,6 +114,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]
+# For names outside of Kubernetes: spec.tls.issuerRef.
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
+  verbs: [get, create, patch, delete]
 {{- end }}
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]

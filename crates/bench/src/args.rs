@@ -295,7 +295,7 @@ impl LoadArgs {
     pub fn tls(&self) -> Result<Option<ClientTls>, MaterialError> {
         let Some(ca) = self.cacert.clone() else { return Ok(None) };
         let own = self.cert.clone().zip(self.key.clone());
-        ClientTls::load(Paths { ca, own, client_ca: None }).map(Some)
+        ClientTls::load(Paths { ca, own, client_ca: None, outside: None }).map(Some)
     }
 
     /// Refuses what cannot work before anything is connected.

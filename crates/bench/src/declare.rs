@@ -4,7 +4,7 @@ use std::fs;
 
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::admin::v1::admin_client::AdminClient;
-use kvorum_proto::auth::v1::{Access, Permission};
+use kvorum_proto::auth::v1::{Access, Mode, Permission};
 use kvorum_proto::kv::v1::KeyRange;
 use kvorum_tls::{ClientTls, Paths};
 
@@ -19,7 +19,7 @@ const ROLE: &str = "bench";
 /// Declares root, who shows a certificate, and users who may read and write all keys.
 pub async fn run(args: DeclareArgs) -> Result<(), Box<dyn std::error::Error>> {
     let DeclareArgs { peer, cacert, cert, key, users, issuer, audience, jwks } = args;
-    let paths = Paths { ca: cacert, own: Some((cert, key)), client_ca: None };
+    let paths = Paths { ca: cacert, own: Some((cert, key)), client_ca: None, outside: None };
     let caller = Caller { tls: Some(ClientTls::load(paths)?), token: None };
     let all = KeyRange { unbounded: true, ..KeyRange::default() };
     let permission = Permission { range: Some(all), access: Access::ReadWrite.into() };
@@ -29,7 +29,7 @@ pub async fn run(args: DeclareArgs) -> Result<(), Box<dyn std::error::Error>> {
         users: declared.chain([user("root".into(), "root")]).collect(),
         roles: vec![admin::DeclaredRole { name: ROLE.into(), permissions: vec![permission] }],
         issuer: Some(admin::TokenIssuer { issuer, audience, jwks: fs::read_to_string(jwks)? }),
-        enabled: true,
+        mode: Mode::Required.into(),
     };
     let transport = Transport::connect(&peer, &caller).await?;
     let applied = AdminClient::with_origin(transport, peer.origin()).apply_access(request).await;

@@ -1,10 +1,12 @@
 //! The command line.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use kvorum_client::auth::Access;
 
 const EXIT_CODES: &str = "\
@@ -81,10 +83,11 @@ pub(crate) struct TlsArgs {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(crate) struct WhoArgs {
-    /// A user and his password. It goes over TLS only; better in the environment than in the list of processes.
+    /// A user, and his password, which goes over TLS only. Without one in the list of processes it is taken from the
+    /// variable KVORUM_PASSWORD, or asked for on the terminal.
     #[arg(long = "user", global = true, id = "who_user", env = "KVORUM_USER", hide_env_values = true,
-          value_name = "NAME:PASSWORD", value_parser = user_and_password, conflicts_with = "who_token_file")]
-    pub(crate) user: Option<UserAndPassword>,
+          value_name = "NAME[:PASSWORD]", value_parser = user, conflicts_with = "who_token_file")]
+    pub(crate) user: Option<User>,
 
     /// A file with a token, such as that of a ServiceAccount. It goes over TLS only.
     #[arg(
@@ -97,17 +100,29 @@ pub(crate) struct WhoArgs {
     pub(crate) token_file: Option<PathBuf>,
 }
 
-/// A user and his password, which nothing prints.
+/// A user and his password, if it was given, which nothing prints.
 #[derive(Clone)]
-pub(crate) struct UserAndPassword {
+pub(crate) struct User {
     pub(crate) name: String,
-    pub(crate) password: String,
+    pub(crate) password: Option<String>,
 }
 
-impl fmt::Debug for UserAndPassword {
+impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:***", self.name)
     }
+}
+
+/// The command line as it is to be read: whoever sets a variable to nothing means that there is none.
+pub(crate) fn command() -> clap::Command {
+    without_empty(Args::command(), |name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
+}
+
+fn without_empty(command: clap::Command, is_empty: impl Fn(&OsStr) -> bool) -> clap::Command {
+    command.mut_args(|arg| match arg.get_env().is_some_and(&is_empty) {
+        true => arg.env(Resettable::Reset),
+        false => arg,
+    })
 }
 
 /// How results are printed.
@@ -456,6 +471,9 @@ pub(crate) enum RoleCommand {
 pub(crate) enum AuthCommand {
     /// Have rights count. It needs a user root with the role root, and TLS.
     Enable,
+    /// Have rights looked at and nobody refused, to see whom `enable` would refuse: the members' logs name them, and
+    /// kvorum_auth_checks_total{result="would_deny"} counts their requests. It needs what `enable` needs.
+    Observe,
     /// Let everybody do everything again. Users and roles stay.
     Disable,
     /// Print whether rights count.
@@ -534,12 +552,13 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-fn user_and_password(text: &str) -> Result<UserAndPassword, String> {
+fn user(text: &str) -> Result<User, String> {
     match text.split_once(':') {
         Some((name, password)) if !name.is_empty() && !password.is_empty() => {
-            Ok(UserAndPassword { name: name.to_owned(), password: password.to_owned() })
+            Ok(User { name: name.to_owned(), password: Some(password.to_owned()) })
         }
-        _ => Err("write NAME:PASSWORD".to_owned()),
+        None if !text.is_empty() => Ok(User { name: text.to_owned(), password: None }),
+        _ => Err("write NAME, or NAME:PASSWORD".to_owned()),
     }
 }
 
@@ -564,8 +583,6 @@ fn node_id(text: &str) -> Result<u64, String> {
 mod tests {
     //! Goal: the command line is consistent, and ids and times are what people write. Method: clap's
     //! own check, and tables.
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -581,10 +598,24 @@ mod tests {
     }
 
     #[test]
-    fn a_user_comes_with_a_password_that_nothing_prints() {
-        let user = user_and_password("alice:a:b").unwrap();
-        assert_eq!((&*user.name, &*user.password, &*format!("{user:?}")), ("alice", "a:b", "alice:***"));
-        assert!(["alice", "alice:", ":secret", ""].iter().all(|text| user_and_password(text).is_err()));
+    fn a_user_may_come_with_a_password_that_nothing_prints() {
+        let (with, without) = (user("alice:a:b").unwrap(), user("alice").unwrap());
+        assert_eq!((&*with.name, with.password.as_deref()), ("alice", Some("a:b")));
+        assert_eq!((&*without.name, without.password), ("alice", None));
+        assert_eq!(format!("{:?}", user("alice:a:b")), "Ok(alice:***)");
+        assert!(["alice:", ":secret", ""].iter().all(|text| user(text).is_err()));
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_counts_for_nothing() {
+        let names = |command: &clap::Command| {
+            command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_owned())).count()
+        };
+        let all = names(&Args::command());
+        assert!(all >= 6, "{all}");
+        assert_eq!(names(&without_empty(Args::command(), |_| true)), 0);
+        assert_eq!(names(&without_empty(Args::command(), |name| name == "KVORUM_CERT")), all - 1);
+        assert_eq!(names(&without_empty(Args::command(), |_| false)), all);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::BufRead as _;
 
-use kvorum_client::auth::{Access, Permission};
+use kvorum_client::auth::{Access, Mode, Permission};
 use kvorum_client::{Client, KeyRange};
 use serde_json::json;
 
@@ -18,17 +18,28 @@ pub(crate) async fn auth(client: &Client, command: AuthCommand, output: &mut Out
     match command {
         AuthCommand::Enable => {
             auth.enable().await?;
-            output.line("rights count from here on", json!({ "enabled": true }))
+            output.line("rights count from here on", json!({ "enabled": true, "mode": "required" }))
+        }
+        AuthCommand::Observe => {
+            auth.observe().await?;
+            output.line(
+                "rights are looked at from here on, and nobody is refused",
+                json!({ "enabled": false, "mode": "observe" }),
+            )
         }
         AuthCommand::Disable => {
             auth.disable().await?;
-            output.line("rights do not count any more", json!({ "enabled": false }))
+            output.line("rights do not count any more", json!({ "enabled": false, "mode": "disabled" }))
         }
         AuthCommand::Status => {
             let status = auth.status().await?;
             let (enabled, revision) = (status.enabled, status.auth_revision);
-            let text = if enabled { "rights count" } else { "rights do not count" };
-            let object = json!({ "enabled": enabled, "auth_revision": revision });
+            let (text, mode) = match status.mode {
+                Mode::Required => ("rights count", "required"),
+                Mode::Observe => ("rights are looked at, and nobody is refused", "observe"),
+                _ => ("rights do not count", "disabled"),
+            };
+            let object = json!({ "enabled": enabled, "mode": mode, "auth_revision": revision });
             output.line(format!("{text}, auth revision {revision}"), object)
         }
     }

@@ -10,6 +10,7 @@ pub mod failure;
 pub mod keys;
 mod member;
 pub mod output;
+mod password;
 mod snapshot;
 mod status;
 pub mod table;
@@ -18,18 +19,18 @@ pub mod watch;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 use kvorum_client::{Client, ConnectOptions, Tls};
 
-use crate::args::{
-    Args, ClusterCommand, Command, LeaderCommand, SnapshotCommand, TlsArgs, UserAndPassword, WhoArgs,
-};
+use crate::args::{Args, ClusterCommand, Command, LeaderCommand, SnapshotCommand, TlsArgs, User, WhoArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 
 /// The whole tool.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let mut command = args::command();
+    let matches = command.get_matches_mut();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     execute(Output::new(args.output), async |output| run(args, output).await)
 }
 
@@ -103,7 +104,8 @@ fn connect_options(tls: &TlsArgs, who: &WhoArgs) -> Result<ConnectOptions, Failu
     if let Some(ca) = &tls.cacert {
         options = options.tls(Tls::files(ca, tls.cert.as_ref().zip(tls.key.as_ref()))?);
     }
-    if let Some(UserAndPassword { name, password }) = &who.user {
+    if let Some(User { name, password }) = &who.user {
+        let password = password.clone().map_or_else(|| password::of(name), Ok)?;
         options = options.user(name, password);
     }
     if let Some(file) = &who.token_file {

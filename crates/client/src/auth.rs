@@ -41,8 +41,22 @@ pub struct Auth {
 pub struct AuthStatus {
     /// Whether they do.
     pub enabled: bool,
+    /// What becomes of who may not do something.
+    pub mode: Mode,
     /// How often users, roles or rights have changed.
     pub auth_revision: u64,
+}
+
+/// What becomes of who may not do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mode {
+    /// He may: everybody may do everything.
+    Disabled,
+    /// He is let pass, and counted.
+    Observe,
+    /// He is refused.
+    Required,
 }
 
 /// A user.
@@ -99,6 +113,15 @@ impl Auth {
         self.change(wire::AuthEnableRequest {}).await
     }
 
+    /// Has everybody's rights looked at and nobody refused, so that it is known who would be before [`Auth::enable`]: a
+    /// metric of the nodes counts them, and their `Status` names them. It needs what that needs.
+    ///
+    /// # Errors
+    /// See [`Auth`].
+    pub async fn observe(&self) -> Result<(), Error> {
+        self.change(wire::AuthObserveRequest {}).await
+    }
+
     /// Lets everybody do everything again. Users and roles stay.
     ///
     /// # Errors
@@ -112,9 +135,15 @@ impl Auth {
     /// # Errors
     /// See [`Auth`].
     pub async fn status(&self) -> Result<AuthStatus, Error> {
-        let wire::AuthStatusResponse { enabled, auth_revision } =
-            self.read(wire::AuthStatusRequest {}).await?;
-        Ok(AuthStatus { enabled, auth_revision })
+        let status = self.read(wire::AuthStatusRequest {}).await?;
+        let mode = match status.mode() {
+            // A node that does not say it has no other.
+            wire::Mode::Disabled if status.enabled => Mode::Required,
+            wire::Mode::Disabled => Mode::Disabled,
+            wire::Mode::Required => Mode::Required,
+            wire::Mode::Observe => Mode::Observe,
+        };
+        Ok(AuthStatus { mode, enabled: status.enabled, auth_revision: status.auth_revision })
     }
 
     /// Makes a user; without a password he shows a certificate.
@@ -249,6 +278,14 @@ fn permission(permission: wire::Permission) -> Option<Permission> {
         wire::Access::Unspecified => return None,
     };
     Some(Permission { range: permission.range?.into(), access })
+}
+
+pub(crate) fn mode_to_wire(mode: Mode) -> wire::Mode {
+    match mode {
+        Mode::Disabled => wire::Mode::Disabled,
+        Mode::Observe => wire::Mode::Observe,
+        Mode::Required => wire::Mode::Required,
+    }
 }
 
 pub(crate) fn permission_to_wire(keys: KeyRange, access: Access) -> wire::Permission {

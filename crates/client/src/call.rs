@@ -101,6 +101,11 @@ impl Pool {
             }
         };
         let connected = self.connected(node, until).await?;
+        let credentials = connected.channel.credentials();
+        if credentials.are_due() {
+            // Where that fails, the call goes on as before, and is answered what is to be known.
+            let _ = credentials.begin(&connected.channel).await;
+        }
         let outcome = send(&connected.channel, request, until, now, node).await;
         if outcome.as_ref().is_err_and(|setback| setback.broken) {
             node.discard(&connected);

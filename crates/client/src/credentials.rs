@@ -20,6 +20,9 @@ pub(crate) const TOKEN: &str = "token";
 const READ_AGAIN: Duration = Duration::from_secs(10);
 /// The longest file that is taken for a token's.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Who got no token, since rights did not count, asks for one again when so long has gone by: by then they may be looked
+/// at, and he would be taken for nobody.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// How long a log-in may take: one hash of a password on a machine that has others to do.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,8 @@ pub(crate) struct Login {
     user: String,
     password: String,
     token: Mutex<Option<HeaderValue>>,
+    /// When he was last told that there is none to be had.
+    none: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -62,7 +67,12 @@ impl Credentials {
     }
 
     pub(crate) fn password(user: String, password: String) -> Credentials {
-        Credentials::Password(Arc::new(Login { user, password, token: Mutex::default() }))
+        Credentials::Password(Arc::new(Login {
+            user,
+            password,
+            token: Mutex::default(),
+            none: Mutex::default(),
+        }))
     }
 
     /// The token that goes with a call.
@@ -81,6 +91,13 @@ impl Credentials {
             Credentials::Password(login) if lock(&login.token).is_none() => login.log_in(channel).await,
             _ => Ok(()),
         }
+    }
+
+    /// Whether a token is due to be asked for once more on a connection that goes on without one.
+    pub(crate) fn are_due(&self) -> bool {
+        let Credentials::Password(login) = self else { return false };
+        let none = *lock(&login.none);
+        none.is_some_and(|none| none.elapsed() >= ASK_AGAIN)
     }
 
     /// Gets another token in the place of one that is not taken any more. Whether there is one.
@@ -114,6 +131,8 @@ impl File {
 
 impl Login {
     async fn log_in(&self, channel: &Channel) -> Result<(), Status> {
+        // Whoever asks at the same time need not.
+        *lock(&self.none) = None;
         let request = AuthenticateRequest { name: self.user.clone(), password: self.password.clone() };
         let mut client = AuthClient::new(channel.without_token());
         let answer = timeout(LOGIN_TIMEOUT, client.authenticate(request)).await;
@@ -124,6 +143,7 @@ impl Login {
                 Err(status) if status.message() == "authentication is not enabled" => None,
                 Err(status) => return Err(status),
             };
+        *lock(&self.none) = token.is_none().then(Instant::now);
         *lock(&self.token) = token;
         Ok(())
     }

@@ -105,6 +105,7 @@ unary!(KvClient:
 unary!(ClusterClient: members(MembersRequest) -> MembersResponse);
 without_header!(
     auth_enable(AuthEnableRequest) -> AuthEnableResponse,
+    auth_observe(AuthObserveRequest) -> AuthObserveResponse,
     auth_disable(AuthDisableRequest) -> AuthDisableResponse,
     auth_status(AuthStatusRequest) -> AuthStatusResponse,
     user_add(UserAddRequest) -> UserAddResponse,

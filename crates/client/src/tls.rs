@@ -44,7 +44,7 @@ impl Tls {
         own: Option<(impl Into<PathBuf>, impl Into<PathBuf>)>,
     ) -> Result<Tls, Error> {
         let own = own.map(|(certificate, key)| (certificate.into(), key.into()));
-        Tls::load(Paths { ca: ca.into(), own, client_ca: None })
+        Tls::load(Paths { ca: ca.into(), own, client_ca: None, outside: None })
     }
 
     /// `ca.crt` in a directory, and `tls.crt` with `tls.key` where they are there.

@@ -17,31 +17,28 @@ pub(crate) const NEEDS_MODE: &str = "!has(self.spec.access) || size(self.spec.ac
     !has(self.spec.tls) || !has(self.spec.tls.mode) || self.spec.tls.mode == 'Required'";
 /// Where rights count by what is on record, TLS goes only after them.
 pub(crate) const TLS_STAYS: &str = "!has(oldSelf.status) || !has(oldSelf.status.auth) || \
-    oldSelf.status.auth.mode != 'Required' || (has(self.spec.auth) && has(self.spec.auth.mode)) || \
+    oldSelf.status.auth.mode == 'Disabled' || (has(self.spec.auth) && has(self.spec.auth.mode)) || \
     !has(self.spec.tls) || !has(self.spec.tls.mode) || self.spec.tls.mode == 'Required' || \
     (has(oldSelf.spec.tls) && has(oldSelf.spec.tls.mode) && oldSelf.spec.tls.mode == self.spec.tls.mode)";
 
 /// Whether it counts who somebody is and what he may do.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.mode) || self.mode != 'Observe'",
-    "message": "spec.auth.mode: Observe is not there yet; it is Disabled or Required",
-}]))]
 pub struct Auth {
-    /// Disabled: everybody may do everything. Required: what spec.access, roles and users say. Without it: Required in a new
-    /// cluster that speaks TLS alone; one that exists stays as it is.
+    /// Disabled: everybody may do everything. Required: what spec.access, roles and users say. Observe: everybody may do
+    /// everything, and the condition WouldRefuse says whom Required would refuse. Without it: Required in a new cluster that
+    /// speaks TLS alone; one that exists stays as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<AuthMode>,
 }
 
 /// Whether rights count.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub enum AuthMode {
     /// They do not.
     #[default]
     Disabled,
-    /// To come.
+    /// They are looked at, and nobody is refused.
     Observe,
     /// They do.
     Required,

@@ -59,7 +59,7 @@ const SIZE_GROWS: &str = "!has(self.spec.storage) || !has(oldSelf.spec.storage) 
          of the smallest volume"
     ),
     validation = Rule::new(NEEDS_TLS).field_path(".spec.auth.mode").message(
-        "spec.auth.mode: Required needs spec.tls.mode: Required: on a plain connection nobody can prove who he is"
+        "spec.auth.mode: Required, or Observe, needs spec.tls.mode: Required: on a plain connection nobody can prove who he is"
     ),
     validation = Rule::new(NEEDS_MODE).field_path(".spec.access").message(
         "spec.access needs spec.tls.mode: Required, or spec.auth.mode: Disabled while it is to be declared without counting \

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Environment variables by which a node's disk, place and cluster would be other than the operator has them.
-pub const RESERVED_ENV: [&str; 13] = [
+pub const RESERVED_ENV: [&str; 14] = [
     "POD_NAME",
     "KVORUM_DATA_DIR",
     "KVORUM_LISTEN_CLIENT",
@@ -25,6 +25,7 @@ pub const RESERVED_ENV: [&str; 13] = [
     "KVORUM_TLS",
     "KVORUM_TLS_DIR",
     "KVORUM_TLS_CLIENT_CA",
+    "KVORUM_TLS_OUTSIDE_DIR",
 ];
 
 /// Everything that is shaped as in a PodSpec.

@@ -67,7 +67,7 @@ pub struct KvClusterStatus {
     #[schemars(schema_with = "members_schema")]
     pub members: Vec<MemberStatus>,
     /// Ready, Available, Progressing, Degraded, QuorumLost, StorageProblem, NameTaken, CertificateProblem,
-    /// AccessProblem, UpdatePending, Paused.
+    /// AccessProblem, WouldRefuse, UpdatePending, Paused.
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 }

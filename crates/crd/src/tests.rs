@@ -208,7 +208,8 @@ fn access_that_does_nothing_is_refused() {
         (json!({"auth": {"mode": "Disabled"}, "access": [entry]}), None),
         (json!({"auth": {"mode": "Required"}}), Some("needs spec.tls.mode")),
         (json!({"auth": {"mode": "Required"}, "tls": {"mode": "Optional"}}), Some("needs spec.tls.mode")),
-        (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Required"}}), Some("not there yet")),
+        (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Required"}}), None),
+        (json!({"auth": {"mode": "Observe"}, "tls": {"mode": "Optional"}}), Some("needs spec.tls.mode")),
         (json!({"access": [entry]}), None),
         (json!({"tls": {"mode": "Required"}, "access": [entry]}), None),
         (json!({"tls": {"mode": "Disabled"}}), None),
@@ -220,6 +221,24 @@ fn access_that_does_nothing_is_refused() {
         match refused {
             None => assert_eq!(problems, Vec::<String>::new(), "{spec}"),
             Some(words) => assert!(problems.iter().any(|said| said.contains(words)), "{spec}: {problems:?}"),
+        }
+    }
+}
+
+/// Goal: a certificate for names of outside says both, who makes it and for which names.
+#[test]
+fn an_issuer_comes_with_names() {
+    let (issuer, names) = (json!({"name": "public"}), json!(["kv.example.com", "*.kv.example.com"]));
+    for (tls, refused) in [
+        (json!({"issuerRef": issuer, "extraNames": names, "clientCA": {"name": "company"}}), None),
+        (json!({"issuerRef": issuer}), Some("go together")),
+        (json!({"issuerRef": issuer, "extraNames": []}), Some("go together")),
+        (json!({"extraNames": names}), Some("go together")),
+    ] {
+        let problems = problems(&cluster("demo", json!({"tls": tls})), None);
+        match refused {
+            None => assert_eq!(problems, Vec::<String>::new(), "{tls}"),
+            Some(words) => assert!(problems.iter().any(|said| said.contains(words)), "{tls}: {problems:?}"),
         }
     }
 }

@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 /// How the members' ports speak TLS.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.issuerRef) == (has(self.extraNames) && size(self.extraNames) > 0)",
+    "message": "spec.tls.issuerRef and spec.tls.extraNames go together: who makes a certificate, and for which names",
+}]))]
 pub struct Tls {
     /// Disabled: plain. Optional: with TLS or without, as whoever connects begins. Required: with TLS only. Without it:
     /// Required in a new cluster; one that exists stays as it is. Each change is a rolling restart; between Disabled and Required the operator goes by Optional.
@@ -18,6 +22,44 @@ pub struct Tls {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "duration")]
     pub overlap: Option<String>,
+    /// Further CAs of clients, on the client port alone: the common name of a certificate of theirs is a user, but never
+    /// root.
+    #[serde(rename = "clientCA", skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<ClientCa>,
+    /// The issuer of cert-manager's that makes a certificate for extraNames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
+    /// Names outside of Kubernetes by which clients reach the client port, such as kv.example.com: whoever asks for one of
+    /// them is shown the issuer's certificate, all others the cluster's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "outside_names")]
+    pub extra_names: Vec<String>,
+}
+
+/// The CAs of clients.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCa {
+    /// A ConfigMap of the KvCluster's namespace, whose ca.crt holds them. Members read it anew, without a restart.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// An issuer of cert-manager's.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its kind; without it Issuer, of the KvCluster's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: Option<String>,
+    /// The group of its kind; without it cert-manager.io.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub group: Option<String>,
 }
 
 /// How ports speak TLS.
@@ -68,5 +110,14 @@ pub struct NetworkPolicy {
 
 fn duration(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let schema: Value = json!({"type": "string", "pattern": "^([0-9]{1,6}(s|m|h|d))+$", "maxLength": 32});
+    schema.try_into().expect("an object is a schema")
+}
+
+fn outside_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let name = "^(\\*\\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\\.)+[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
+    let schema: Value = json!({
+        "type": "array", "maxItems": 32,
+        "items": {"type": "string", "maxLength": 253, "pattern": name},
+    });
     schema.try_into().expect("an object is a schema")
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
-use kvorum_client::admin::{AdminClient, declared_role, v1};
-use kvorum_client::auth::Access;
+use kvorum_client::admin::{AdminClient, declared_mode, declared_role, v1};
+use kvorum_client::auth::{Access, Mode};
 use kvorum_client::{ConnectOptions, KeyRange};
 use kvorum_e2e::{Context as _, Failure, Result, ensure, settings, stock};
 use kvorum_faults::certificates::{Certificates, leaf};
@@ -67,7 +67,7 @@ impl Rig {
                 audience: issuer::AUDIENCE.into(),
                 jwks: issuer::KEYS.jwks(),
             }),
-            enabled: true,
+            mode: declared_mode(Mode::Required),
         };
         node.apply_access(request).await.context("declare who may do what")
     }

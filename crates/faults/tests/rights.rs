@@ -4,6 +4,8 @@
 //! given again; members are killed, restarted, wiped and sent a snapshot; and members of the release before are among
 //! them.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use kvorum_client::{Client, ConnectOptions, Error, KeyRange, Tls};
 use kvorum_faults::certificates::{Certificates, leaf};
 use kvorum_faults::process::{Node, Release};
 use kvorum_faults::rpc::{Consistency, RawClient, secured_channel};
-use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, program, rpc, wait};
+use kvorum_faults::{Cluster, Context as _, Layout, Result, binary, ensure, program, rpc, wait};
 use kvorum_tls::make::Subject;
 use kvorum_tls::{ClientTls, Paths};
 use tempfile::TempDir;
@@ -143,6 +145,83 @@ async fn nothing_is_written_once_a_right_is_taken() -> Result<()> {
         (done, denied) = (done + more, denied + refused);
     }
     ensure!(done > 50 && denied > 50, "only {done} writes and {denied} refusals were seen");
+    cluster.compare_stores(cluster.nodes()).await?;
+    cluster.close()
+}
+
+/// Goal: in Observe everybody is let pass and it is known whom rights would refuse; and once they count again, nothing is
+/// written that was let pass before. Method: a user who may only read writes at all members as fast as he may, while rights
+/// go from one to the other.
+#[tokio::test]
+async fn nothing_that_was_let_pass_is_written_once_rights_count() -> Result<()> {
+    let _alone = MACHINE.lock().await;
+    let (_files, certificates, cluster) = found(Release::default(), &[]).await?;
+    wait_level(cluster.nodes(), AUTH_LEVEL).await?;
+    let root = cluster.client().await?;
+    with_users(&root).await?;
+    let auth = root.auth();
+    auth.observe().await?;
+    let bob = of_user(&certificates, "bob")?;
+    let stop = Arc::new(Mutex::new(false));
+    let mut writers = JoinSet::new();
+    for (number, node) in cluster.nodes().iter().enumerate() {
+        for writer in 0..2 {
+            let client = at(node, &bob)?;
+            writers.spawn(write_on(client, format!("a/{number}/{writer}"), stop.clone()));
+        }
+    }
+    // He may read, and whoever shows nothing may do nothing: both are told apart.
+    let reads = at(&cluster.nodes()[0], &bob)?;
+    let ca = certificates.directory("root").join("ca.crt");
+    let nobody = ConnectOptions::new().tls(Tls::files(ca.clone(), None::<(&str, &str)>)?);
+    let nobody = Client::builder(cluster.endpoints()).connect_options(nobody).connect().await?;
+    // Whose password is wrong goes on as he would if nobody looked.
+    let wrong = ConnectOptions::new().tls(Tls::files(ca, None::<(&str, &str)>)?).user("bob", "wrong");
+    let wrong = Client::builder(cluster.endpoints()).connect_options(wrong).connect().await?;
+    for flap in 0..FLAPS {
+        reads.get("a/".into(), Consistency::Linearizable).await.context("read what he may")?;
+        nobody.set("b", "v").await.context("write as nobody in Observe")?;
+        wrong.get("b").await.context("read with a wrong password in Observe")?;
+        sleep(PHASE).await;
+        auth.enable().await?;
+        let revision = root.get("a/").await?.header.revision;
+        sleep(PHASE).await;
+        let later = root.get("a/").await?.header.revision;
+        ensure!(
+            later == revision,
+            "flap {flap}: revision {later} was written after {revision}, with no right to it"
+        );
+        auth.observe().await?;
+        // Whoever was refused a moment ago is let pass at every member that knows it.
+        wait::until("writes in Observe", PHASE * 10, async || {
+            let now = root.get("a/").await?.header.revision;
+            ensure!(now > later, "nothing was written in Observe since revision {later}");
+            Ok(())
+        })
+        .await?;
+    }
+    *stop.lock().await = true;
+    let (mut done, mut denied) = (0, 0);
+    while let Some(writer) = writers.join_next().await {
+        let (more, refused) = writer.context("a writer panicked")??;
+        (done, denied) = (done + more, denied + refused);
+    }
+    ensure!(done > 50 && denied > 50, "only {done} writes and {denied} refusals were seen");
+    nobody.set("b", "v").await?;
+    let mut known = BTreeSet::new();
+    for node in cluster.nodes() {
+        let said = node.status().await?.let_pass;
+        known.extend(said.into_iter().map(|it| format!("{} {}: {}", it.user, it.proof, it.why)));
+    }
+    ensure!(known.contains("bob certificate: permission denied"), "known are {known:?}");
+    ensure!(known.contains(" none: user name is empty"), "known are {known:?}");
+    ensure!(known.iter().all(|it| !it.starts_with("root")), "root may do everything: {known:?}");
+    let mut counted = 0.0;
+    for node in cluster.nodes() {
+        let wanted = r#"kvorum_auth_checks_total{proof="certificate",result="would_deny"}"#;
+        counted += rpc::metric(node.http_address(), wanted).await?;
+    }
+    ensure!(counted >= done as f64, "{counted} were counted of {done} writes");
     cluster.compare_stores(cluster.nodes()).await?;
     cluster.close()
 }
@@ -298,6 +377,22 @@ async fn the_tool_makes_users_and_is_one() -> Result<()> {
     for line in ["get other", "set other x", "compact 2", "user list", "auth disable"] {
         alice(line).await?.expect(1, &["permission denied"])?;
     }
+    // By the environment alone, where what is set to nothing counts for nothing.
+    let tool = binary::tool()?.display().to_string();
+    let (of_ca, of_endpoints) =
+        (format!("KVORUM_CACERT={ca}"), format!("KVORUM_ENDPOINTS={}", endpoints.join(",")));
+    let variables =
+        ["KVORUM_CERT=", "KVORUM_KEY=", "KVORUM_TOKEN_FILE=", "KVORUM_USER=alice", &of_ca, &of_endpoints];
+    for (password, code, said) in [
+        ("KVORUM_PASSWORD=a long password", 0, ""),
+        ("KVORUM_PASSWORD=no", 1, "authentication failed"),
+        // Nor is there a terminal to ask at.
+        ("KVORUM_PASSWORD=", 2, "set KVORUM_PASSWORD, or write --user NAME:PASSWORD"),
+    ] {
+        let words: Vec<&str> =
+            variables.into_iter().chain([password, &tool, "get", "app/greeting"]).collect();
+        program::run(Path::new("/usr/bin/env"), &words, &[]).await?.expect(code, &[said])?;
+    }
     let nobody = program::tool(&endpoints, &["--cacert", &ca, "get", "app/greeting"]).await?;
     nobody.expect(1, &["user name is empty", "--user"])?;
     let wrong = ["--cacert", &ca, "--user", "alice:no", "get", "app/greeting"];
@@ -309,6 +404,12 @@ async fn the_tool_makes_users_and_is_one() -> Result<()> {
     let bad = program::tool(&endpoints, &["--cacert", &ca, "--token-file", &token, "get", "k"]).await?;
     bad.expect(1, &["invalid auth token", "it is no token of this release"])?;
     program::tool(&endpoints, &["--user", "alice", "get", "k"]).await?.expect(2, &["NAME:PASSWORD"])?;
+    root("auth observe", "", "rights are looked at from here on, and nobody is refused").await?;
+    root("auth status", "", "rights are looked at, and nobody is refused, auth revision 10").await?;
+    // She is let pass, and there is no such key.
+    alice("get other").await?.expect(3, &["key not found"])?;
+    root("auth enable", "", "rights count from here on").await?;
+    alice("get other").await?.expect(1, &["permission denied"])?;
     root("auth disable", "", "rights do not count any more").await?;
     cluster.close()
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use kvorum_client::admin::AdminClient;
+use kvorum_client::auth::Access;
 use kvorum_client::{Client, ConnectOptions, KeyRange, Tls};
 use kvorum_faults::certificates::{Certificates, ca, leaf};
 use kvorum_faults::process::Node;
@@ -370,4 +371,157 @@ fn hello_of_tls12() -> Vec<u8> {
     let mut record = vec![0x16, 0x03, 0x01, 0, body + 4, 1, 0, 0, body];
     record.extend(hello);
     record
+}
+
+/// How long a node takes at most to read its files again.
+const RELOAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// Somebody with a certificate of this CA, who believes `trusted`.
+fn holder(trusted: &Made, by: &Made, subject: &Subject) -> Result<ClientTls> {
+    let own = leaf(by, subject)?;
+    let own = Some((own.certificate.as_bytes(), own.key.as_bytes()));
+    ClientTls::of_pem(trusted.certificate.as_bytes(), own).context("make a client")
+}
+
+/// Goal: certificates of another CA are users on the client port and nothing else anywhere, root least of all; and that CA
+/// comes, and changes, without a restart. Method: each kind of certificate it may sign, at both ports, before the file is
+/// there, with it, and while it is garbage.
+#[tokio::test]
+async fn the_ca_of_clients_vouches_for_users_alone() -> Result<()> {
+    let _alone = MACHINE.lock().await;
+    let directory = tempfile::tempdir()?;
+    let client_ca = directory.path().join("clients.crt");
+    let flag = client_ca.display().to_string();
+    let (_files, certificates, cluster) = found(1, "required", &["--tls-client-ca", &flag]).await?;
+    let [node] = cluster.nodes() else { unreachable!("one was founded") };
+    let (own, company) = (certificates.ca()?, ca("company")?);
+    wait::until("the level that knows users", RELOAD_LIMIT, async || {
+        ensure!(node.status().await?.feature_level >= 3, "it is lower yet");
+        Ok(())
+    })
+    .await?;
+    let auth = cluster.client().await?;
+    let auth = auth.auth();
+    for user in ["root", "bob", "kvorum member"] {
+        auth.user_add(user, None).await?;
+    }
+    auth.role_add("app").await?;
+    auth.grant_permission("app", KeyRange::prefix("a/"), Access::ReadWrite).await?;
+    for (user, role) in [("root", "root"), ("bob", "app"), ("kvorum member", "app")] {
+        auth.grant_role(user, role).await?;
+    }
+    auth.enable().await?;
+    let user = |name: &str| Subject::User(name.into());
+    let member = Subject::Member(vec!["127.0.0.1".into()]);
+    let set = async |subject: &Subject| -> Result<Result<(), tonic::Code>> {
+        let channel = rpc::secured_channel(node.client_address(), holder(&own, &company, subject)?)?;
+        let set = rpc::RawClient::on(channel).set("a/k".into(), "v".into(), None).await;
+        Ok(set.map(drop).map_err(|status| status.code()))
+    };
+    ensure!(set(&user("bob")).await?.is_err(), "he is believed before there is a CA");
+    wait::until("a line of the log", RELOAD_LIMIT, async || {
+        let said = node.log()?;
+        ensure!(said.contains("were not taken") && said.contains("clients.crt"), "it says nothing");
+        Ok(())
+    })
+    .await?;
+
+    std::fs::write(&client_ca, &company.certificate)?;
+    wait::until("the CA of clients", RELOAD_LIMIT, async || {
+        let set = set(&user("bob")).await?;
+        ensure!(set.is_ok(), "bob was answered {set:?}");
+        Ok(())
+    })
+    .await?;
+    for (subject, expected) in [
+        (user("alice"), tonic::Code::PermissionDenied),
+        // None of these is anybody.
+        (user("root"), tonic::Code::InvalidArgument),
+        (user("system:serviceaccount:shop:web"), tonic::Code::InvalidArgument),
+        (member.clone(), tonic::Code::InvalidArgument),
+        (Subject::Operator, tonic::Code::InvalidArgument),
+    ] {
+        let answered = set(&subject).await?;
+        ensure!(answered == Err(expected), "{subject:?} was answered {answered:?}");
+    }
+    for subject in [user("bob"), user("root"), member, Subject::Operator] {
+        let stream = TcpStream::connect(node.peer_address()).await?;
+        let met = holder(&own, &company, &subject)?.connect(stream, "127.0.0.1").await;
+        ensure!(
+            met.is_err(),
+            "{subject:?} of the CA of clients got past the handshake of the port for members"
+        );
+    }
+
+    let refused = "kvorum_tls_reloads_total{result=\"refused\"}";
+    let before = rpc::metric(node.http_address(), refused).await?;
+    std::fs::write(&client_ca, "nothing")?;
+    wait::until("a look at garbage", RELOAD_LIMIT, async || {
+        let now = rpc::metric(node.http_address(), refused).await?;
+        ensure!(now > before, "it was not looked at");
+        Ok(())
+    })
+    .await?;
+    ensure!(set(&user("bob")).await?.is_ok(), "what was taken before does not go on");
+    let next = ca("company 2")?;
+    std::fs::write(&client_ca, &next.certificate)?;
+    wait::until("another CA of clients", RELOAD_LIMIT, async || {
+        ensure!(set(&user("bob")).await?.is_err(), "the CA that is gone is believed");
+        Ok(())
+    })
+    .await?;
+    cluster.close()
+}
+
+/// Goal: who asks for a name of outside is shown that certificate, as soon as it is there and whenever it is another one, and
+/// all others the cluster's own. Method: clients that believe one CA or the other, by name.
+#[tokio::test]
+async fn names_of_outside_have_a_certificate_of_their_own() -> Result<()> {
+    let _alone = MACHINE.lock().await;
+    let directory = tempfile::tempdir()?;
+    let flag = directory.path().display().to_string();
+    let (_files, certificates, cluster) = found(1, "required", &["--tls-outside-dir", &flag]).await?;
+    let [node] = cluster.nodes() else { unreachable!("one was founded") };
+    let (own, public) = (certificates.ca()?, ca("public")?);
+    let reaches = async |trusted: &Made, name: &str| -> Result<bool> {
+        let client = ClientTls::of_pem(trusted.certificate.as_bytes(), None).context("make a client")?;
+        let stream = TcpStream::connect(node.client_address()).await?;
+        Ok(client.connect(stream, name).await.is_ok())
+    };
+    let write = |made: &Made| -> Result<()> {
+        std::fs::write(directory.path().join("tls.key"), &made.key)?;
+        Ok(std::fs::write(directory.path().join("tls.crt"), &made.certificate)?)
+    };
+    let named = |by: &Made, name: &str| leaf(by, &Subject::Member(vec![name.into()]));
+    ensure!(
+        reaches(&own, "localhost").await? && !reaches(&public, "kv.example.com").await?,
+        "it is there already"
+    );
+    write(&named(&public, "kv.example.com")?)?;
+    wait::until("the certificate for outside", RELOAD_LIMIT, async || {
+        ensure!(reaches(&public, "kv.example.com").await?, "it is not shown");
+        Ok(())
+    })
+    .await?;
+    ensure!(reaches(&own, "localhost").await?, "the cluster's own certificate is not shown any more");
+    ensure!(!reaches(&public, "localhost").await?, "who asks for another name is shown it");
+    // A certificate that was cut off is not taken, and one line says why.
+    let other = named(&public, "kv.example.org")?;
+    std::fs::write(directory.path().join("tls.crt"), &other.certificate[..other.certificate.len() / 2])?;
+    wait::until("a line of the log", RELOAD_LIMIT, async || {
+        let said = node.log()?;
+        ensure!(said.contains("tls.crt") && said.contains("were not taken"), "it says nothing");
+        Ok(())
+    })
+    .await?;
+    ensure!(reaches(&public, "kv.example.com").await?, "what was taken before does not go on");
+    write(&other)?;
+    wait::until("another certificate for outside", RELOAD_LIMIT, async || {
+        ensure!(reaches(&public, "kv.example.org").await?, "it is not shown");
+        Ok(())
+    })
+    .await?;
+    let client = cluster.client().await?;
+    client.set("k", "v").await?;
+    cluster.close()
 }

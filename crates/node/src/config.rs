@@ -171,9 +171,14 @@ pub struct Flags {
     pub tls_dir: PathBuf,
 
     /// A file with further CAs whose certificates clients may show, on the client port alone: each one's common
-    /// name is a user, but never root
+    /// name is a user, but never root. It need not be there yet, and is read again every 10 s
     #[arg(long, env = "KVORUM_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
+
+    /// A directory with another certificate (tls.crt) and its key (tls.key), for names outside of the cluster: the client
+    /// port shows it to whoever asks for one of its names. They need not be there yet, and are read again every 10 s
+    #[arg(long, env = "KVORUM_TLS_OUTSIDE_DIR", value_name = "DIR")]
+    pub tls_outside_dir: Option<PathBuf>,
 
     /// Writes a line of JSON to standard output for each call: who did what to which keys, and what came of it; never
     /// values, passwords or tokens. off; writes (of keys, users, rights and the cluster, log-ins and snapshots); all
@@ -337,7 +342,7 @@ impl Flags {
             send_budget_bytes: self.send_budget_bytes as usize,
             send_patience: self.send_patience,
             client_threads: workers(available_parallelism().map_or(1, NonZero::get)),
-            tls: tls_config(self.tls, &self.tls_dir, self.tls_client_ca)?,
+            tls: tls_config(self.tls, &self.tls_dir, self.tls_client_ca, self.tls_outside_dir.as_deref())?,
             limits: Limits::default(),
         })
     }
@@ -347,6 +352,7 @@ fn tls_config(
     mode: TlsMode,
     dir: &Path,
     client_ca: Option<PathBuf>,
+    outside: Option<&Path>,
 ) -> Result<Option<TlsConfig>, ConfigError> {
     let mode = match mode {
         TlsMode::Off if client_ca.is_some() => {
@@ -355,11 +361,18 @@ fn tls_config(
                     .into(),
             ));
         }
+        TlsMode::Off if outside.is_some() => {
+            return Err(ConfigError(
+                "--tls-outside-dir holds a certificate to show, and --tls is off; set --tls required".into(),
+            ));
+        }
         TlsMode::Off => return Ok(None),
         TlsMode::Optional => Mode::Optional,
         TlsMode::Required => Mode::Required,
     };
-    Ok(Some(TlsConfig { mode, paths: Paths { client_ca, ..Paths::in_directory(dir) } }))
+    let paths = Paths { client_ca, ..Paths::in_directory(dir) };
+    let paths = outside.map_or(paths.clone(), |outside| paths.with_outside(outside));
+    Ok(Some(TlsConfig { mode, paths }))
 }
 
 fn check_address(flag: &str, address: &str) -> Result<(), ConfigError> {

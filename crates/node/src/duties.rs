@@ -85,7 +85,7 @@ where
 
 async fn propose(raft: &Raft, kind: Kind) -> Result<Applied, RequestError> {
     // What only root may ask for, a compaction say, the leader does by itself; others are not asked whether they may.
-    let command = Command { auth_revision: raft.store().auth_fence(), ..Command::from(kind) };
+    let command = Command { auth_revision: raft.store().auth_as_of(), ..Command::from(kind) };
     let applied = raft.propose_here(command.encoded(), Instant::now() + COMMAND_TIMEOUT).await?;
     match &applied.outcome.answer {
         Some(Answer::Refused(refused)) if refused.reason() == Reason::AuthMoved => {

@@ -24,7 +24,7 @@ use crate::place::Overview;
 use groups::{ProcessMetrics, StoreMetrics};
 use make::{Make, call_buckets, disk_buckets, size_buckets};
 
-pub use auth::AuthMetrics;
+pub use auth::{AuthMetrics, CheckResult};
 pub use tls::{Held, TlsMetrics};
 
 pub use groups::{LogMetrics, RaftMetrics, SnapshotMetrics, WatchMetrics};

@@ -222,9 +222,9 @@ impl Requests {
         for _ in 0..CHECKS_MAX {
             command.auth_revision = match (asker, &command.kind) {
                 (Asker::Caller(caller), Some(kind)) => {
-                    self.may(caller, Needs::Command(kind), deadline).await?.fence
+                    self.may(caller, Needs::Command(kind), deadline).await?.as_of
                 }
-                _ => self.store().auth_fence(),
+                _ => self.store().auth_as_of(),
             };
             match self.write_checked(&command, deadline).await {
                 Err(RequestError::Auth(AuthError::Moved)) => {
@@ -361,8 +361,18 @@ impl Requests {
 
     /// What this node says of itself.
     pub fn status(&self) -> admin::StatusResponse {
-        let unknown_token_key = self.0.authorizer.saw_unknown_key();
-        admin::StatusResponse { unknown_token_key, ..self.0.raft.status() }
+        let authorizer = &self.0.authorizer;
+        let let_pass = authorizer.let_pass().into_iter().map(|it| admin::LetPass {
+            user: it.user.to_string(),
+            proof: it.proof.to_owned(),
+            why: it.why,
+            requests: it.requests,
+        });
+        admin::StatusResponse {
+            unknown_token_key: authorizer.saw_unknown_key(),
+            let_pass: let_pass.collect(),
+            ..self.0.raft.status()
+        }
     }
 
     /// What this node says of itself; with the hash of its records at a revision other than 0, and whether it

@@ -40,7 +40,7 @@ pub struct WatchHub {
     /// Every change up to this revision was matched against the index.
     dispatched: AtomicU64,
     /// As of when watchers were last told that rights have changed.
-    auth_fence: AtomicU64,
+    auth_as_of: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -70,7 +70,7 @@ impl WatchHub {
             watchers: AtomicUsize::new(0),
             published: Notify::new(),
             dispatched: AtomicU64::new(revision),
-            auth_fence: AtomicU64::new(0),
+            auth_as_of: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         })
     }
@@ -124,8 +124,8 @@ impl WatchHub {
     }
 
     /// Wakes all watchers if rights have changed: one who may not watch any more ends, though nothing happens there.
-    pub fn rights(&self, auth_fence: u64) {
-        if self.auth_fence.swap(auth_fence, Ordering::AcqRel) != auth_fence {
+    pub fn rights(&self, as_of: u64) {
+        if self.auth_as_of.swap(as_of, Ordering::AcqRel) != as_of {
             self.lock_index().wake_all(u64::MAX);
         }
     }

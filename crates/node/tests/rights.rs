@@ -223,6 +223,9 @@ fn others() -> Vec<Row> {
             auth::AuthenticateRequest { name: "root".into(), password: "wrong".into() },
         ),
         row("/auth.v1.Auth/AuthStatus", "", Needs::User, auth::AuthStatusRequest {}),
+        // By root it is done, and undone by the next row.
+        row("/auth.v1.Auth/AuthObserve", "", Needs::Root, auth::AuthObserveRequest {}),
+        row("/auth.v1.Auth/AuthEnable", "after that", Needs::Root, auth::AuthEnableRequest {}),
         row(
             "/auth.v1.Auth/UserAdd",
             "again",
@@ -321,7 +324,7 @@ fn administration() -> Vec<Row> {
             Needs::Administrator,
             admin::ApplyAccessRequest {
                 users: vec![admin::DeclaredUser { name: "x".into(), roles: vec!["none".into()] }],
-                enabled: true,
+                mode: auth::Mode::Required.into(),
                 ..Default::default()
             },
         ),
@@ -413,6 +416,135 @@ fn is_told(kept: &Kept, path: &str, outcome: &Result<(), Status>) {
     let is_stream = of_it.first().is_some_and(|line| line["outcome"] == "OK");
     assert!(of_it.len() == 1 || of_it.len() == 2 && is_stream, "{path} {outcome:?} {lines:?}");
     assert_eq!(told, Some(&kvorum_node::metrics::code_name(code).into()), "{path} {lines:?}");
+}
+
+/// Goal: in Observe nobody is refused, and exactly those calls are counted that are refused once rights count. Method: the
+/// same table.
+#[test]
+fn observe_lets_pass_and_counts_whom_required_refuses() {
+    fixture::run(async {
+        let certificates = Certificates::make();
+        let mut it = with_users(&certificates).await;
+        let (client, peer) = (it.node().addresses.client, it.node().addresses.peer);
+        let mut root = AuthClient::new(certificates.connect(client, Some("root")).await);
+        root.auth_observe(auth::AuthObserveRequest {}).await.unwrap();
+        let mut admin = admin::admin_client::AdminClient::new(certificates.connect(peer, Some("root")).await);
+        let mut counted = async || {
+            let status = admin.status(admin::StatusRequest::default()).await.unwrap().into_inner();
+            let sum: u64 = status.let_pass.iter().map(|it| it.requests).sum();
+            (sum, status.let_pass)
+        };
+        for (caller, has) in CALLERS {
+            let channel = certificates.connect(client, caller).await;
+            for Row { path, what, needs, call } in reads().iter().chain(&writes()) {
+                let before = counted().await.0;
+                let outcome = call(channel.clone()).await;
+                assert!(!denied(&outcome), "{caller:?} {path} {what}: {outcome:?}");
+                let after = counted().await.0;
+                let expected = u64::from(!has.contains(needs));
+                assert_eq!(after - before, expected, "{caller:?} {path} {what}: {outcome:?}");
+            }
+        }
+        let known: BTreeSet<_> =
+            counted().await.1.into_iter().map(|it| (it.user, it.proof, it.why)).collect();
+        let refused =
+            |user: &str, proof: &str, why: &str| (user.to_owned(), proof.to_owned(), why.to_owned());
+        let denied = |user| refused(user, "certificate", "permission denied");
+        let mut expected: BTreeSet<_> = ["stranger", "idle", "reader", "writer", "both"].map(denied).into();
+        expected.insert(refused("", "none", "user name is empty"));
+        assert_eq!(known, expected);
+        // What clients of ours ask for on a new connection is no request that anybody would miss.
+        let before = counted().await.0;
+        let mut stranger = kv::kv_client::KvClient::new(certificates.connect(client, None).await);
+        let probe = kv::GetRequest { key: Bytes::from_static(b"\0"), revision: 0, serializable: true };
+        stranger.get(probe).await.unwrap();
+        assert_eq!(counted().await.0, before);
+        // A token that proves nothing is let pass, too; a wrong password gets none, as where nobody looks.
+        let mut request = Request::new(kv::GetRequest { key: "b".into(), revision: 0, serializable: false });
+        request.metadata_mut().insert("token", "made up".parse().unwrap());
+        stranger.get(request).await.unwrap();
+        let wrong = auth::AuthenticateRequest { name: "both".into(), password: "wrong".into() };
+        let answered = AuthClient::new(certificates.connect(client, None).await).authenticate(wrong).await;
+        assert_eq!(answered.unwrap_err().message(), "authentication is not enabled");
+        let (after, known) = counted().await;
+        assert_eq!(after, before + 2);
+        let proofs: BTreeSet<_> = known.iter().map(|it| (&*it.proof, &*it.why)).collect();
+        assert!(
+            proofs.contains(&("none", "invalid auth token: it is no token of this release")),
+            "{proofs:?}"
+        );
+        assert!(
+            proofs.contains(&("password", "authentication failed, invalid user ID or password")),
+            "{proofs:?}"
+        );
+        // Under other rights it begins anew.
+        root.role_add(auth::RoleAddRequest { name: "another".into() }).await.unwrap();
+        assert_eq!(counted().await.0, 0);
+        it.stop().await;
+    });
+}
+
+/// Goal: a watch that was opened in Observe goes on there whatever its watcher may do, and ends once rights count.
+#[test]
+fn a_watch_of_observe_ends_once_rights_count() {
+    fixture::run(async {
+        let certificates = Certificates::make();
+        let mut it = with_users(&certificates).await;
+        let (client, peer) = (it.node().addresses.client, it.node().addresses.peer);
+        let mut root = AuthClient::new(certificates.connect(client, Some("root")).await);
+        let mut admin = admin::admin_client::AdminClient::new(certificates.connect(peer, Some("root")).await);
+        // Before anybody is looked at.
+        root.auth_disable(auth::AuthDisableRequest {}).await.unwrap();
+        let mut watches = Vec::new();
+        for caller in [None, Some("idle"), Some("reader")] {
+            let mut kv = kv::kv_client::KvClient::new(certificates.connect(client, caller).await);
+            let watch = kv::WatchRequest { range: range("a/", "a0"), ..Default::default() };
+            watches.push(kv.watch(watch).await.unwrap().into_inner());
+        }
+        root.auth_observe(auth::AuthObserveRequest {}).await.unwrap();
+        // They are looked at though nothing happens there.
+        let looked_at = async {
+            loop {
+                let status = admin.status(admin::StatusRequest::default()).await.unwrap().into_inner();
+                let known: BTreeSet<_> = status.let_pass.into_iter().map(|it| (it.user, it.proof)).collect();
+                let expected = [("", "none"), ("idle", "certificate")];
+                if known == expected.map(|(user, proof)| (user.to_owned(), proof.to_owned())).into() {
+                    return;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), looked_at).await.expect("watches are looked at when rights change");
+        let mut kv = kv::kv_client::KvClient::new(certificates.connect(client, Some("root")).await);
+        kv.set(set("a/seen")).await.unwrap();
+        for watch in &mut watches {
+            let event = async {
+                loop {
+                    let told = watch.message().await.unwrap().expect("it goes on");
+                    if !told.events.is_empty() {
+                        return;
+                    }
+                }
+            };
+            timeout(Duration::from_secs(10), event).await.expect("an event comes in Observe");
+        }
+        root.auth_enable(auth::AuthEnableRequest {}).await.unwrap();
+        for (at, watch) in watches.iter_mut().enumerate() {
+            let end = async {
+                loop {
+                    match watch.message().await {
+                        Ok(Some(_)) => {}
+                        ended => return ended.err(),
+                    }
+                }
+            };
+            match (at, timeout(Duration::from_secs(2), end).await) {
+                (0 | 1, ended) => assert!(ended.expect("it ends").is_some(), "watch {at}"),
+                (_, ended) => assert!(ended.is_err(), "the reader's watch ended: {ended:?}"),
+            }
+        }
+        it.stop().await;
+    });
 }
 
 /// The one table of what each RPC needs. An RPC without a row fails it, and a call that the audit does not tell of.
@@ -781,7 +913,7 @@ fn a_service_account_is_its_token() {
                     audience: issuer::AUDIENCE.into(),
                     jwks: issuer::KEYS.jwks(),
                 }),
-                enabled: true,
+                mode: auth::Mode::Required.into(),
             }
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

@@ -5,6 +5,7 @@ use kvorum_crd::{AntiAffinity, Audit, AuthMode, KvCluster, LogFormat, Node, Pod,
 use serde_json::{Map, Value, json};
 
 use crate::access::mode;
+use crate::certificates::{BUNDLE, CERTIFICATE, KEY};
 use crate::names::{self, CLIENT_PORT, HTTP_PORT, PEER_PORT};
 
 /// Where a node keeps its data: below the volume's root, where some file systems keep their own.
@@ -13,9 +14,14 @@ const VOLUME: &str = "/var/lib/kvorum";
 /// Where a member finds its certificate; and where `kvorum`, run in its pod, finds root's.
 const TLS_DIR: &str = "/etc/kvorum/tls";
 const ROOT_TLS_DIR: &str = "/var/run/secrets/kvorum.io";
-/// The volumes of both.
+/// Where it finds what others give: the CA of clients from outside, and the certificate for names of outside.
+const CLIENT_CA_DIR: &str = "/etc/kvorum/client-ca";
+const SERVER_TLS_DIR: &str = "/etc/kvorum/server-tls";
+/// The volumes of all four.
 const MEMBER_TLS: &str = "member-tls";
 const ROOT_TLS: &str = "root-tls";
+const CLIENT_CA: &str = "client-ca";
+const SERVER_TLS: &str = "server-tls";
 /// distroless' nonroot.
 const USER: i64 = 65532;
 /// For so long a node serves on after SIGTERM, until the Service sends its clients elsewhere.
@@ -158,6 +164,25 @@ impl Inputs<'_> {
         self.object("monitoring.coreos.com/v1", "PodMonitor", self.name, spec)
     }
 
+    /// What cert-manager is to make: a certificate for names of outside.
+    pub fn outside_certificate(&self) -> Option<Value> {
+        let tls = &self.cluster.spec.tls;
+        let issuer =
+            tls.issuer_ref.as_ref().filter(|_| self.tls != TlsMode::Disabled && self.has_outside_names())?;
+        let spec = json!({
+            "secretName": names::server_tls(self.name),
+            "dnsNames": tls.extra_names,
+            "issuerRef": {
+                "name": issuer.name,
+                "kind": issuer.kind.as_deref().unwrap_or("Issuer"),
+                "group": issuer.group.as_deref().unwrap_or("cert-manager.io"),
+            },
+            "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+            "usages": ["digital signature", "server auth"],
+        });
+        Some(self.object("cert-manager.io/v1", "Certificate", &names::server(self.name), spec))
+    }
+
     /// The StatefulSet. Its claims' size stays what it was when it was made.
     pub fn stateful_set(&self, replicas: u32, template: &Template, size: &str) -> Value {
         let mut claim = json!({
@@ -201,7 +226,10 @@ impl Inputs<'_> {
         let mut inputs = json!([pod, node, self.image, self.incarnation]);
         // Without TLS all is as before there was any: nobody is restarted for nothing.
         if let Some(tls) = tls_word(self.tls) {
-            inputs.as_array_mut().expect("it is a list").push(json!(tls));
+            let inputs = inputs.as_array_mut().expect("it is a list");
+            inputs.push(json!(tls));
+            inputs.extend(self.client_ca().map(|name| json!({"clientCA": name})));
+            inputs.extend(self.has_outside_names().then(|| json!("extraNames")));
         }
         let inputs = hash(&inputs);
         let mut labels: Map<String, Value> =
@@ -236,10 +264,23 @@ impl Inputs<'_> {
         });
         if self.tls != TlsMode::Disabled {
             let volume = |name: &str, secret: String| json!({"name": name, "secret": {"secretName": secret}});
-            spec["volumes"] = json!([
+            let mut volumes = vec![
                 volume(MEMBER_TLS, names::member_tls(self.name)),
                 volume(ROOT_TLS, names::root_tls(self.name)),
-            ]);
+            ];
+            // What others give keeps no pod from starting: it may come later.
+            if let Some(name) = self.client_ca() {
+                volumes.push(json!({"name": CLIENT_CA, "configMap": {
+                    "name": name, "optional": true, "items": [{"key": BUNDLE, "path": BUNDLE}],
+                }}));
+            }
+            if self.has_outside_names() {
+                let items = [CERTIFICATE, KEY].map(|key| json!({"key": key, "path": key}));
+                volumes.push(json!({"name": SERVER_TLS, "secret": {
+                    "secretName": names::server_tls(self.name), "optional": true, "items": items,
+                }}));
+            }
+            spec["volumes"] = json!(volumes);
         }
         set_unless_empty(&mut spec, "nodeSelector", json!(pod.node_selector));
         set_unless_empty(&mut spec, "tolerations", json!(pod.tolerations));
@@ -302,6 +343,8 @@ impl Inputs<'_> {
         if self.tls != TlsMode::Disabled {
             let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
             mounts.extend([mount(MEMBER_TLS, TLS_DIR), mount(ROOT_TLS, ROOT_TLS_DIR)]);
+            mounts.extend(self.client_ca().map(|_| mount(CLIENT_CA, CLIENT_CA_DIR)));
+            mounts.extend(self.has_outside_names().then(|| mount(SERVER_TLS, SERVER_TLS_DIR)));
         }
         json!(mounts)
     }
@@ -321,9 +364,21 @@ impl Inputs<'_> {
         }
         if let Some(tls) = tls_word(self.tls) {
             args.extend([format!("--tls={tls}"), format!("--tls-dir={TLS_DIR}")]);
+            args.extend(self.client_ca().map(|_| format!("--tls-client-ca={CLIENT_CA_DIR}/{BUNDLE}")));
+            args.extend(self.has_outside_names().then(|| format!("--tls-outside-dir={SERVER_TLS_DIR}")));
         }
         args.extend(flags(&self.cluster.spec.node));
         args
+    }
+
+    /// The ConfigMap with the CAs of clients from outside.
+    fn client_ca(&self) -> Option<&str> {
+        self.cluster.spec.tls.client_ca.as_ref().map(|client_ca| client_ca.name.as_str())
+    }
+
+    fn has_outside_names(&self) -> bool {
+        let tls = &self.cluster.spec.tls;
+        tls.issuer_ref.is_some() && !tls.extra_names.is_empty()
     }
 
     fn anti_affinity(&self) -> Value {
@@ -567,6 +622,42 @@ mod tests {
         let set = |inputs: &Inputs<'_>| inputs.stateful_set(3, &inputs.template(), "1Gi");
         assert_eq!(set(&made)["metadata"]["annotations"][names::AUTH], names::AUTH_REQUIRED);
         assert!(set(&plain)["metadata"]["annotations"].get(names::AUTH).is_none());
+    }
+
+    /// Goal: what others give is mounted where it is asked for, keeps no pod from starting, and has no pod replaced that does
+    /// not ask for it.
+    #[test]
+    fn what_others_give_is_mounted_and_may_be_missing() {
+        let spec = json!({"tls": {
+            "mode": "Required", "clientCA": {"name": "company"}, "issuerRef": {"name": "public"},
+            "extraNames": ["kv.example.com"],
+        }});
+        let cluster = KvCluster::new("demo", serde_json::from_value::<KvClusterSpec>(spec).unwrap());
+        let plain = KvCluster::new("demo", KvClusterSpec::default());
+        let with = |cluster, tls| Inputs { tls, ..inputs(cluster) };
+        assert_eq!(
+            with(&cluster, TlsMode::Disabled).template().hash,
+            with(&plain, TlsMode::Disabled).template().hash
+        );
+        let made = with(&cluster, TlsMode::Required).template();
+        assert_ne!(made.inputs, with(&plain, TlsMode::Required).template().inputs);
+        let pod = &made.template["spec"];
+        assert_eq!(pod["volumes"][2]["configMap"]["name"], "company");
+        assert_eq!(pod["volumes"][2]["configMap"]["optional"], true);
+        assert_eq!(pod["volumes"][3]["secret"]["secretName"], "demo-server-tls");
+        assert_eq!(pod["volumes"][3]["secret"]["optional"], true);
+        let args = pod["containers"][0]["args"].as_array().unwrap();
+        for arg in
+            ["--tls-client-ca=/etc/kvorum/client-ca/ca.crt", "--tls-outside-dir=/etc/kvorum/server-tls"]
+        {
+            assert!(args.contains(&json!(arg)), "{args:?}");
+        }
+        let certificate = with(&cluster, TlsMode::Optional).outside_certificate().unwrap();
+        assert_eq!(certificate["metadata"]["name"], "demo-server");
+        let issuer = json!({"name": "public", "kind": "Issuer", "group": "cert-manager.io"});
+        assert_eq!(certificate["spec"]["issuerRef"], issuer);
+        assert!(with(&cluster, TlsMode::Disabled).outside_certificate().is_none());
+        assert!(with(&plain, TlsMode::Required).outside_certificate().is_none());
     }
 
     /// Goal: members show what the operator makes, and `kubectl exec` finds root's certificate; without TLS a template

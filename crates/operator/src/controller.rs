@@ -23,11 +23,13 @@ use tokio::sync::{Mutex, watch};
 use crate::access::Issuers;
 use crate::apply::{ApplyError, apply, kubernetes};
 use crate::apply_certificates::{apply_change, done};
+use crate::apply_outside::apply_outside;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::observe::{Follow, Nodes, ObserveError, Seen, observe};
 use crate::options::Options;
+use crate::plain;
 use crate::plan::{Plan, plan};
 use crate::status::status;
 use crate::step::Step;
@@ -223,7 +225,10 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
         context.forget(&cluster, &namespace, &name);
         return Ok(Action::await_change());
     };
-    let certified = certify(&context, &mut seen, begun).await;
+    let certified = certify(&context, &mut seen, begun, &mut memory).await;
+    if let Some(said) = plain::tell(&mut memory.plain, plain::left(&seen.observed), Instant::now()) {
+        publish(&context, &seen, "PlainConnections", EventType::Normal, said).await;
+    }
     let plan = plan(&seen.observed);
     context.looked(&key, &seen, &plan);
     seen.stopped_at = context.stopped_at(&key);
@@ -241,16 +246,22 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
 
 /// Makes the next change of the certificates, if there is one, and tells of it. Whatever becomes of it, members are looked
 /// after as before.
-async fn certify(context: &Context, seen: &mut Seen, begun: Instant) -> bool {
+async fn certify(context: &Context, seen: &mut Seen, begun: Instant, memory: &mut Memory) -> bool {
     let idle = seen.observed.deleting || seen.observed.wanted.paused || begun.elapsed() >= LOOK_VALID;
-    let (Some(change), Some(secrets)) = (&seen.tls.next.change, &seen.tls.secrets) else { return false };
     if idle {
         return false;
     }
     let cluster = format!("{}/{}", seen.namespace, seen.name);
     let kind = "Certificates";
-    let (type_, said) = match apply_change(&context.client, seen, secrets, change).await {
-        Ok(()) => (EventType::Normal, done(change, &seen.name)),
+    let outcome = match (&seen.tls.next.change, &seen.tls.secrets) {
+        (Some(change), Some(secrets)) => apply_change(&context.client, seen, secrets, change)
+            .await
+            .map(|()| Some(done(change, &seen.name))),
+        _ => apply_outside(&context.client, seen, memory).await,
+    };
+    let said = match outcome {
+        Ok(Some(said)) => said,
+        Ok(None) => return false,
         // Another operator was first.
         Err(ApplyError::Outdated(_)) => return true,
         Err(error) => {
@@ -261,12 +272,17 @@ async fn certify(context: &Context, seen: &mut Seen, begun: Instant) -> bool {
     };
     tracing::info!(cluster, step = kind, "{said}");
     context.metrics.stepped(kind, "ok");
-    let (reason, action) = (kind.to_owned(), kind.to_owned());
-    let event = Event { type_, reason, note: Some(format!("{said}.")), action, secondary: None };
-    if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
-        tracing::warn!(cluster, %error, "publish an event");
-    }
+    publish(context, seen, kind, EventType::Normal, format!("{said}.")).await;
     true
+}
+
+/// Tells people of something, by an event of the KvCluster.
+async fn publish(context: &Context, seen: &Seen, kind: &str, type_: EventType, said: String) {
+    let (reason, action) = (kind.to_owned(), kind.to_owned());
+    let event = Event { type_, reason, note: Some(said), action, secondary: None };
+    if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
+        tracing::warn!(cluster = format!("{}/{}", seen.namespace, seen.name), %error, "publish an event");
+    }
 }
 
 fn pause(plan: &Plan, outcome: &Result<(), ApplyError>) -> Duration {
@@ -342,14 +358,5 @@ async fn tell(
     if bookkeeping && outcome.is_ok() {
         return;
     }
-    let event = Event {
-        type_: if fine { EventType::Normal } else { EventType::Warning },
-        reason: kind.to_owned(),
-        note: Some(said),
-        action: kind.to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
-        tracing::warn!(cluster, %error, "publish an event");
-    }
+    publish(context, seen, kind, if fine { EventType::Normal } else { EventType::Warning }, said).await;
 }

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod apply;
 mod apply_certificates;
+mod apply_outside;
 pub mod build;
 pub mod certificates;
 pub mod controller;
@@ -21,6 +22,7 @@ pub mod names;
 pub mod observe;
 pub mod observed;
 pub mod options;
+pub mod plain;
 pub mod plan;
 pub mod refusal;
 pub mod status;

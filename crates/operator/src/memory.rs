@@ -13,6 +13,7 @@ use kvorum_client::{ConnectOptions, Connecting, Connector, Tcp};
 use crate::access::{Issuers, Sent};
 use crate::certificates::{Content, Own, own};
 use crate::names::PEER_PORT;
+use crate::plain;
 
 /// How long a node may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -56,6 +57,8 @@ pub struct Memory {
     nodes: BTreeMap<(String, Security), AdminClient>,
     /// Events that were published, so that a wait is told once.
     pub(crate) told: Option<String>,
+    /// Connections without TLS, as they were last told of.
+    pub(crate) plain: Option<plain::Told>,
 }
 
 /// A declaration of users and rights that was not taken.
@@ -119,6 +122,7 @@ impl Memory {
             looks: 0,
             nodes: BTreeMap::new(),
             told: None,
+            plain: None,
         }
     }
 

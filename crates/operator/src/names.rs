@@ -60,6 +60,8 @@ pub const TLS_REQUIRED: &str = "required";
 pub const AUTH: &str = "kvorum.io/auth";
 /// A value of [`AUTH`]: they do.
 pub const AUTH_REQUIRED: &str = "required";
+/// Another one: it is only observed whom they would refuse.
+pub const AUTH_OBSERVE: &str = "observe";
 /// On a KvCluster, by a person: any text that was not there before has the whole CA replaced.
 pub const ROTATE_CA: &str = "kvorum.io/rotate-ca";
 /// On a KvCluster, by a person: the token of a recovery.
@@ -92,6 +94,16 @@ pub fn member_tls(cluster: &str) -> String {
 /// The Secret with a user's certificate.
 pub fn user_tls(cluster: &str, user: &str) -> String {
     format!("{cluster}-{user}-tls")
+}
+
+/// The Certificate of cert-manager's for names of outside.
+pub fn server(cluster: &str) -> String {
+    format!("{cluster}-server")
+}
+
+/// The Secret that cert-manager puts it into.
+pub fn server_tls(cluster: &str) -> String {
+    format!("{cluster}-server-tls")
 }
 
 /// The Secret with root's certificate.

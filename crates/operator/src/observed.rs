@@ -150,10 +150,10 @@ pub struct Access {
     pub is_empty: bool,
     /// Something is declared, and nobody has ever said whether it counts.
     pub unsaid: bool,
-    /// Rights are to count.
-    pub counts: bool,
-    /// They do, as far as is on record.
-    pub counted: bool,
+    /// Whether rights are to count.
+    pub mode: AuthMode,
+    /// Whether they do, as far as is on record.
+    pub on_record: AuthMode,
     /// They have been wanted for a moment only: what is missing may come at any time.
     pub soon: bool,
     /// What this operator declared last.
@@ -361,6 +361,8 @@ pub struct Node {
     pub tls: Option<NodeTls>,
     /// Users and rights, as it has applied them.
     pub auth: AuthState,
+    /// Whom it lets pass, and would refuse if rights counted.
+    pub let_pass: Vec<LetPass>,
     /// A token came that is signed by a key it does not know.
     pub unknown_token_key: bool,
     /// Its alarms.
@@ -369,6 +371,17 @@ pub struct Node {
     pub status_only: String,
     /// Its disk lacks what it has acknowledged.
     pub went_back: bool,
+}
+
+/// Somebody whom a node lets pass because rights are only looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LetPass {
+    /// Who it is; empty: he has not proven to be anybody.
+    pub user: String,
+    /// How he has proven it.
+    pub proof: String,
+    /// What he would be told.
+    pub why: String,
 }
 
 /// How a node speaks TLS.

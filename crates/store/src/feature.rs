@@ -10,7 +10,7 @@
 //! |---|---|
 //! | 1 | All of the first release; what is meant where nothing is said. |
 //! | 2 | The command `RaiseFeatureLevel`; the level as the first byte of the state's head and of every batch. A change of a TTL does not copy the value to history, and is refused where there is no room. The command `CorruptAlarm`. |
-//! | 3 | The command `AuthChange`, the rows of users and roles, and the auth revision of a command, which apply compares once rights count. All that a write replaces or deletes is bounded, and all that an expiry deletes. |
+//! | 3 | The command `AuthChange`, the rows of users and roles, and the auth revision of a command, which apply compares once rights count; whether they do, or are only looked at. All that a write replaces or deletes is bounded, and all that an expiry deletes. |
 
 use crate::command::Kind;
 

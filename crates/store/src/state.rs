@@ -36,6 +36,7 @@ pub(crate) struct State {
     auth: Mutex<Arc<Auth>>,
     /// [`Auth::fence`] of that.
     auth_fence: AtomicU64,
+    auth_as_of: AtomicU64,
     /// No row of `deadlines` is below this one: where the search for due keys begins.
     pub(crate) due_from_ms: AtomicU64,
     pub(crate) installed: Option<LogId>,
@@ -90,6 +91,7 @@ impl State {
             compacted: published.head.compacted.into(),
             cluster_time_ms: published.head.cluster_time_ms.into(),
             auth_fence: published.auth.fence().into(),
+            auth_as_of: published.auth.as_of().into(),
             auth: Mutex::new(published.auth.clone()),
             published: Mutex::new(published),
             due_from_ms: AtomicU64::new(0),
@@ -153,6 +155,7 @@ impl State {
             assert!(auth.revision() >= place.revision(), "rights never go back");
             *place = auth.clone();
             self.auth_fence.store(auth.fence(), Ordering::Release);
+            self.auth_as_of.store(auth.as_of(), Ordering::Release);
         }
     }
 
@@ -162,6 +165,10 @@ impl State {
 
     pub(crate) fn auth_fence(&self) -> u64 {
         self.auth_fence.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn auth_as_of(&self) -> u64 {
+        self.auth_as_of.load(Ordering::Acquire)
     }
 
     /// Makes known what a write that is in the database has changed.

@@ -178,9 +178,14 @@ impl Store {
         self.state().auth()
     }
 
-    /// [`Auth::fence`] of that: 0 where rights do not count.
+    /// [`Auth::fence`] of that: 0 where nobody is refused.
     pub fn auth_fence(&self) -> u64 {
         self.state().auth_fence()
+    }
+
+    /// [`Auth::as_of`] of that: 0 where nobody is looked at.
+    pub fn auth_as_of(&self) -> u64 {
+        self.state().auth_as_of()
     }
 
     /// Why a command would be refused for lack of space, were it applied now and changed something.

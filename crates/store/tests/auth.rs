@@ -119,6 +119,37 @@ fn nothing_is_applied_that_was_checked_under_other_rights() {
     );
 }
 
+/// Goal: in Observe everything is let pass, whatever it was checked as of; and nothing of that is applied any more once
+/// rights count, be it in the same entry.
+#[test]
+fn nothing_that_was_let_pass_is_applied_once_rights_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::new(dir.path());
+    let fence = log.enable();
+    let enable = || AuthKind::Enable(Enable { session_key: vec![8; 32].into() });
+    let observe = || AuthKind::Observe(Enable { session_key: vec![8; 32].into() });
+    let moved = Some(Reason::AuthMoved);
+    // Without the right number nobody makes rights lax.
+    assert_eq!(log.apply([auth(observe(), 0), checked(put("a"), 0)]), [moved; 2]);
+    assert_eq!(log.apply([auth(observe(), fence), checked(put("a"), 0), checked(put("b"), 99)]), [None; 3]);
+    // A change of rights whose outcome nobody knows comes after no other one.
+    assert_eq!(
+        log.apply([auth(enable(), 0), auth(enable(), fence), checked(put("b"), fence)]),
+        [moved, moved, None]
+    );
+    assert_eq!((log.store.auth_fence(), log.store.auth_as_of()), (0, fence + 1));
+    log.store.flush().unwrap();
+    drop(log.store);
+    log.store = open(dir.path());
+    assert_eq!((log.store.auth_fence(), log.store.auth_as_of()), (0, fence + 1), "after a restart");
+    let outcomes = log.apply([checked(put("c"), 0), auth(enable(), fence + 1), checked(put("d"), 0)]);
+    assert_eq!(outcomes, [None, None, moved]);
+    // What was checked in Observe as of its revision is not as of this one either.
+    assert_eq!(log.apply([checked(put("d"), fence + 1), auth(role_add("r"), fence + 1)]), [moved; 2]);
+    assert_eq!((log.store.keys(), log.store.auth_fence()), (3, fence + 2));
+    assert_eq!(log.apply([checked(put("d"), fence + 2)]), [None]);
+}
+
 #[test]
 fn a_lower_level_knows_no_users() {
     let dir = tempfile::tempdir().unwrap();

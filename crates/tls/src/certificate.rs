@@ -131,11 +131,11 @@ impl Facts {
         }
     }
 
-    /// Whom it names, given that the CA for clients has signed it: never root, and nobody with the name of a
-    /// ServiceAccount.
+    /// Whom it names, given that the CA for clients has signed it: never root, nobody with the name of a
+    /// ServiceAccount, and nobody who claims to be a member or the operator.
     pub fn outside_identity(&self) -> Identity {
-        match &self.common_name {
-            Some(name) if name != "root" && !name.contains(':') => Identity::Outside(name.clone()),
+        match (self.uris.as_slice(), &self.common_name) {
+            ([], Some(name)) if name != "root" && !name.contains(':') => Identity::Outside(name.clone()),
             _ => Identity::Nobody,
         }
     }
@@ -145,6 +145,16 @@ impl Facts {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         (self.not_before..=self.not_after).contains(&now)
     }
+}
+
+/// Whether a certificate for these names is for this one, in lower case as rustls tells it: a `*` stands for one label, the
+/// first.
+pub(crate) fn covers(names: &[String], name: &str) -> bool {
+    let rest = name.split_once('.').map(|(_, rest)| rest);
+    names.iter().any(|own| match own.strip_prefix("*.") {
+        Some(own) => rest.is_some_and(|rest| rest.eq_ignore_ascii_case(own)),
+        None => own.eq_ignore_ascii_case(name),
+    })
 }
 
 fn own_uri(name: &GeneralName<'_>) -> Option<String> {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::server::NoServerSessionStorage;
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::beside::Beside;
 use crate::material::Own;
 use crate::provider::{ALPN_HTTP1, ALPN_HTTP2, VERSIONS, provider};
 use crate::trust::{Caller, Doorkeeper, Port};
@@ -15,12 +16,16 @@ use crate::trust::{Caller, Doorkeeper, Port};
 ///
 /// No session is resumed: its certificate would not be looked at again, and a CA that was dropped would live on.
 /// Nor is there any data before the handshake's end, which could be sent twice by somebody else.
-pub(crate) fn server(own: &Own, doorkeeper: Arc<Doorkeeper>, port: Port) -> Arc<ServerConfig> {
+pub(crate) fn server(
+    shows: Arc<dyn ResolvesServerCert>,
+    doorkeeper: Arc<Doorkeeper>,
+    port: Port,
+) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .expect("the provider has suites of TLS 1.3")
         .with_client_cert_verifier(doorkeeper)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own.key.clone())));
+        .with_cert_resolver(shows);
     let protocols: &[&[u8]] = match port {
         Port::Peer => &[ALPN_HTTP2],
         Port::Client => &[ALPN_HTTP2, ALPN_HTTP1],
@@ -30,6 +35,28 @@ pub(crate) fn server(own: &Own, doorkeeper: Arc<Doorkeeper>, port: Port) -> Arc<
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Arc::new(config)
+}
+
+/// The own certificate, whatever is asked for.
+pub(crate) fn own(own: &Own) -> Arc<dyn ResolvesServerCert> {
+    Arc::new(SingleCertAndKey::from(own.key.clone()))
+}
+
+/// The certificate for the name that is asked for.
+pub(crate) fn by_name(own: &Own, beside: &Beside) -> Arc<dyn ResolvesServerCert> {
+    Arc::new(ByName { own: own.clone(), beside: beside.clone() })
+}
+
+#[derive(Debug)]
+struct ByName {
+    own: Own,
+    beside: Beside,
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.beside.for_name(&self.own, hello.server_name()).clone())
+    }
 }
 
 /// For connections that are made.

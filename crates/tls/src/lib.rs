@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod beside;
 mod certificate;
 mod config;
 mod dial;
@@ -25,6 +26,7 @@ mod stream;
 mod trust;
 
 pub use accept::{Accepted, Mode, Peer, TlsPort, TlsStream, is_http1};
+pub use beside::Told;
 pub use certificate::{
     Facts, Identity, Unreadable, bundle_fingerprint, date, fingerprint, hex, pem_fingerprint,
     pem_leaf_fingerprint,

@@ -25,15 +25,23 @@ pub struct Paths {
     pub ca: PathBuf,
     /// An own certificate, the ones behind it in the same file, and its key.
     pub own: Option<(PathBuf, PathBuf)>,
-    /// The CAs of clients from outside.
+    /// The CAs of clients from outside; the file need not be there.
     pub client_ca: Option<PathBuf>,
+    /// A certificate for names of outside, and its key; they need not be there.
+    pub outside: Option<(PathBuf, PathBuf)>,
 }
 
 impl Paths {
     /// `tls.crt`, `tls.key` and `ca.crt` in a directory.
     pub fn in_directory(directory: &Path) -> Paths {
         let own = Some((directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE)));
-        Paths { ca: directory.join(CA_FILE), own, client_ca: None }
+        Paths { ca: directory.join(CA_FILE), own, client_ca: None, outside: None }
+    }
+
+    /// The same with a certificate for names of outside, `tls.crt` and `tls.key` in another directory.
+    pub fn with_outside(self, directory: &Path) -> Paths {
+        let outside = Some((directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE)));
+        Paths { outside, ..self }
     }
 
     /// What a client finds in a directory: a CA is enough, and a certificate with its key may be there.
@@ -108,6 +116,12 @@ pub enum MaterialError {
         /// What is wrong.
         problem: String,
     },
+    /// Nobody can ask for it.
+    #[error("the certificate in {} is for no name; make one for the names by which clients come", path.display())]
+    NoNames {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is somebody else's.
     #[error("the certificate in {} is that of {identity}, and a member's holds the URI kvorum:member; `kvorum cert \
              member` makes one", path.display())]
@@ -141,7 +155,6 @@ pub fn check_pair(ca: &str, certificate: &str, key: &str) -> Result<(), Material
 pub(crate) struct Raw {
     ca: Pem,
     own: Option<(Pem, Pem)>,
-    client_ca: Option<Pem>,
 }
 
 impl Raw {
@@ -151,8 +164,7 @@ impl Raw {
             Some((certificate, key)) => Some((Pem::read(certificate)?, Pem::read(key)?)),
             None => None,
         };
-        let client_ca = paths.client_ca.as_deref().map(Pem::read).transpose()?;
-        Ok(Raw { ca: Pem::read(&paths.ca)?, own, client_ca })
+        Ok(Raw { ca: Pem::read(&paths.ca)?, own })
     }
 
     /// Bytes that are in no file.
@@ -160,7 +172,7 @@ impl Raw {
         let own = own.map(|(certificate, key)| {
             (Pem::of("the certificate that was given", certificate), Pem::of("the key that was given", key))
         });
-        Raw { ca: Pem::of("the CA that was given", ca), own, client_ca: None }
+        Raw { ca: Pem::of("the CA that was given", ca), own }
     }
 }
 
@@ -184,16 +196,14 @@ impl Own {
 pub(crate) struct Material {
     pub(crate) trust: Arc<Trust>,
     pub(crate) own: Option<Own>,
-    pub(crate) client_trust: Option<Arc<Trust>>,
 }
 
 impl Material {
     /// Checks what files hold: each by itself, key and certificate together, and the dates.
     pub(crate) fn of(raw: &Raw) -> Result<Material, MaterialError> {
         let trust = Arc::new(Trust::read(&raw.ca)?);
-        let client_trust = raw.client_ca.as_ref().map(Trust::read).transpose()?.map(Arc::new);
         let own = raw.own.as_ref().map(|(certificate, key)| own(certificate, key)).transpose()?;
-        Ok(Material { trust, own, client_trust })
+        Ok(Material { trust, own })
     }
 
     /// Checks that it is a member's too: its own CA vouches for it as a server and as a client, and it says so.
@@ -219,7 +229,8 @@ impl Material {
     }
 }
 
-fn own(certificate: &Pem, key: &Pem) -> Result<Own, MaterialError> {
+/// A certificate and its key, which hold today.
+pub(crate) fn own(certificate: &Pem, key: &Pem) -> Result<Own, MaterialError> {
     let chain = certificate.certificates()?;
     let unreadable = || MaterialError::Unreadable { path: certificate.path.clone() };
     let leaf = chain.first().ok_or_else(unreadable)?;

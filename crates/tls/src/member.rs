@@ -7,6 +7,7 @@ use rustls::{ClientConfig, Error, ServerConfig};
 use tokio::sync::watch;
 
 use crate::accept::Peer;
+use crate::beside::{Beside, Seen, Told};
 use crate::certificate::{Facts, Identity};
 use crate::config;
 use crate::material::{Material, MaterialError, Own, Paths, Raw};
@@ -18,6 +19,8 @@ pub struct MemberTls {
     paths: Arc<Paths>,
     /// The bytes that were looked at last, whether they were taken or not.
     seen: Arc<Mutex<Raw>>,
+    /// The same of what others give, and what is to be told of it.
+    beside: Arc<Mutex<(Seen, Told)>>,
     loaded: watch::Sender<Arc<Loaded>>,
 }
 
@@ -26,6 +29,7 @@ pub struct MemberTls {
 pub struct Loaded {
     own: Own,
     trust: Arc<Trust>,
+    beside: Beside,
     peer_keeper: Arc<Doorkeeper>,
     client_keeper: Arc<Doorkeeper>,
     peer_port: Arc<ServerConfig>,
@@ -50,9 +54,12 @@ impl MemberTls {
     /// Reads the files for the first time. It may wait for the disk.
     pub fn load(paths: Paths) -> Result<MemberTls, MaterialError> {
         let raw = Raw::read(&paths)?;
-        let loaded = Loaded::of(&raw, &paths)?;
+        let (mut beside, seen_beside) = (Beside::default(), Seen::read(&paths));
+        let told = beside.take(&Seen::default(), &seen_beside);
+        let loaded = Loaded::of(&raw, &paths, beside)?;
         let (seen, loaded) = (Arc::new(Mutex::new(raw)), watch::Sender::new(Arc::new(loaded)));
-        Ok(MemberTls { paths: Arc::new(paths), seen, loaded })
+        let beside = Arc::new(Mutex::new((seen_beside, told)));
+        Ok(MemberTls { paths: Arc::new(paths), seen, beside, loaded })
     }
 
     /// What holds at the moment.
@@ -82,7 +89,7 @@ impl MemberTls {
             }
             *seen = raw.clone();
         }
-        match Loaded::of(&raw, &self.paths) {
+        match Loaded::of(&raw, &self.paths, self.current().beside.clone()) {
             Ok(loaded) => {
                 self.loaded.send_replace(Arc::new(loaded));
                 Reload::Taken
@@ -90,25 +97,56 @@ impl MemberTls {
             Err(error) => Reload::Refused(error),
         }
     }
+
+    /// Looks at what others give again, and tells of each that is new whether it was taken; each content is told of once.
+    /// It may wait for the disk.
+    pub fn reload_beside(&self) -> Told {
+        let now = Seen::read(&self.paths);
+        let mut held = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen, told) = &mut *held;
+        let mut told = std::mem::take(told);
+        // As for its own files, those that are being replaced are looked at once they stay as they are.
+        if *seen == now || Seen::read(&self.paths) != now {
+            return told;
+        }
+        let before = std::mem::replace(seen, now.clone());
+        let current = self.current();
+        let mut beside = current.beside.clone();
+        let of_now = beside.take(&before, &now);
+        if of_now.iter().any(Result::is_ok) {
+            self.loaded.send_replace(Arc::new(current.with(beside)));
+        }
+        told.extend(of_now);
+        told
+    }
 }
 
 impl Loaded {
-    fn of(raw: &Raw, paths: &Paths) -> Result<Loaded, MaterialError> {
-        let Material { trust, own, client_trust } = Material::of(raw)?.for_member()?;
+    fn of(raw: &Raw, paths: &Paths, beside: Beside) -> Result<Loaded, MaterialError> {
+        let Material { trust, own } = Material::of(raw)?.for_member()?;
         let own = own.ok_or_else(|| MaterialError::Unreadable { path: paths.ca.clone() })?;
-        let keeper = |port| Arc::new(Doorkeeper::new(port, trust.clone(), client_trust.clone()));
+        Ok(Loaded::new(own, trust, beside))
+    }
+
+    fn new(own: Own, trust: Arc<Trust>, beside: Beside) -> Loaded {
+        let keeper = |port| Arc::new(Doorkeeper::new(port, trust.clone(), beside.client_trust.clone()));
         let (peer_keeper, client_keeper) = (keeper(Port::Peer), keeper(Port::Client));
-        Ok(Loaded {
-            peer_port: config::server(&own, peer_keeper.clone(), Port::Peer),
-            client_port: config::server(&own, client_keeper.clone(), Port::Client),
+        Loaded {
+            peer_port: config::server(config::own(&own), peer_keeper.clone(), Port::Peer),
+            client_port: config::server(config::by_name(&own, &beside), client_keeper.clone(), Port::Client),
             dialing: config::client(Some(&own), Caller::new(trust.clone(), Wanted::Member)),
             bundle: trust.fingerprint(),
             bundle_not_after: trust.not_after(),
             own,
             trust,
+            beside,
             peer_keeper,
             client_keeper,
-        })
+        }
+    }
+
+    fn with(&self, beside: Beside) -> Loaded {
+        Loaded::new(self.own.clone(), self.trust.clone(), beside)
     }
 
     /// The SHA-256 of the own certificate, see [`fingerprint`](crate::fingerprint).
@@ -135,6 +173,16 @@ impl Loaded {
     /// Whether the CA that has signed somebody's certificate is the one of the own.
     pub fn by_current_ca(&self, peer: &Peer) -> bool {
         peer.facts().issuer == self.own.facts.issuer
+    }
+
+    /// When the first of the CAs of clients from outside ends, in seconds since 1970, if there are any.
+    pub fn client_ca_not_after(&self) -> Option<i64> {
+        self.beside.client_trust.as_ref().map(|trust| trust.not_after())
+    }
+
+    /// What the certificate for names of outside says, if there is one.
+    pub fn outside_facts(&self) -> Option<&Facts> {
+        self.beside.outside.as_ref().map(|outside| &outside.facts)
     }
 
     /// When the first of the CAs ends, in seconds since 1970.

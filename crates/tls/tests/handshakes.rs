@@ -356,7 +356,9 @@ async fn the_ca_for_clients_makes_no_root_and_no_member() {
         (user(&outside, "bob"), Identity::Outside("bob".into())),
         (user(&outside, "root"), Identity::Nobody),
         (user(&outside, "system:serviceaccount:ns:app"), Identity::Nobody),
-        (member(&outside), Identity::Outside("kvorum member".into())),
+        // Who claims to be a member, or the operator, and is of no CA that may say so, is nobody.
+        (member(&outside), Identity::Nobody),
+        (make::leaf(&outside, &Subject::Operator, LEAF_LIFE).unwrap(), Identity::Nobody),
         (user(&ca, "root"), Identity::User("root".into())),
     ];
     for (own, identity) in table {
@@ -367,6 +369,112 @@ async fn the_ca_for_clients_makes_no_root_and_no_member() {
         let (taken, _) = meet(&port(&tls, Port::Peer), &client(&ca, Some(&own)), HOST).await;
         assert_eq!(taken.unwrap_err().reason, Reason::UnknownCa, "the CA for clients opens the peer port");
     }
+}
+
+/// Goal: what others give is taken when it is there and fits, each content is told of once, and it stands in the way of
+/// neither the start nor a renewal of the own certificate.
+#[tokio::test]
+async fn what_others_give_is_taken_when_it_fits() {
+    let (ca, outside) = (ca(), make::ca("company", CA_LIFE).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), &ca.certificate, &member(&ca));
+    let client_ca = directory.path().join("clients.crt");
+    let named = directory.path().join("outside");
+    let paths = Paths { client_ca: Some(client_ca.clone()), ..Paths::in_directory(directory.path()) };
+    let tls = MemberTls::load(paths.with_outside(&named)).unwrap();
+    let refused = |told: Vec<Result<(), MaterialError>>| -> Vec<String> {
+        told.into_iter().map(|it| it.unwrap_err().to_string()).collect()
+    };
+    let told = refused(tls.reload_beside());
+    assert!(told.len() == 2 && told.iter().all(|line| line.starts_with("read ")), "{told:?}");
+    assert_eq!(tls.reload_beside(), [], "the same is told twice");
+    let bob = client(&ca, Some(&user(&outside, "bob")));
+    let comes_in = async || meet(&port(&tls, Port::Client), &bob, HOST).await.0.is_ok();
+    assert!(!comes_in().await);
+
+    fs::write(&client_ca, &outside.certificate).unwrap();
+    assert_eq!(tls.reload_beside(), [Ok(())]);
+    assert!(comes_in().await && tls.current().client_ca_not_after().is_some());
+    fs::write(&client_ca, "nothing").unwrap();
+    assert_eq!(refused(tls.reload_beside()).len(), 1);
+    assert_eq!(tls.reload_beside(), []);
+    assert!(comes_in().await, "what was taken before goes on");
+
+    // A certificate without its key, one for no name, one that fits.
+    fs::create_dir(&named).unwrap();
+    let for_names = |names: &[&str]| {
+        let names = names.iter().map(ToString::to_string).collect();
+        make::leaf(&outside, &Subject::Member(names), LEAF_LIFE).unwrap()
+    };
+    let (other, fits) =
+        (for_names(&["kv.example.com"]), for_names(&["kv.example.com", "*.kv.example.com", "10.0.0.1"]));
+    for (certificate, key, said) in [
+        (&other.certificate, &fits.key, Some("is not the key of")),
+        (&user(&outside, "x").certificate, &fits.key, Some("is not the key of")),
+        (&fits.certificate, &fits.key, None),
+    ] {
+        fs::write(named.join("tls.crt"), certificate).unwrap();
+        fs::write(named.join("tls.key"), key).unwrap();
+        match said {
+            Some(said) => assert!(refused(tls.reload_beside())[0].contains(said)),
+            None => assert_eq!(tls.reload_beside(), [Ok(())]),
+        }
+    }
+    let nobody = user(&outside, "x");
+    fs::write(named.join("tls.crt"), &nobody.certificate).unwrap();
+    fs::write(named.join("tls.key"), &nobody.key).unwrap();
+    assert!(refused(tls.reload_beside())[0].contains("for no name"));
+    let names = tls.current().outside_facts().unwrap().names.clone();
+    assert_eq!(names, ["*.kv.example.com", "10.0.0.1", "kv.example.com"]);
+
+    fs::remove_file(&client_ca).unwrap();
+    write(directory.path(), &ca.certificate, &member(&ca));
+    assert_eq!(tls.reload(), Reload::Taken, "the own certificate is renewed whatever others give");
+    assert!(comes_in().await, "and what was taken of theirs goes on");
+}
+
+/// Goal: whoever asks for a name of outside is shown that certificate, and nobody else is. Method: clients that know one CA
+/// or the other, and the names by which they come.
+#[tokio::test]
+async fn names_of_outside_are_shown_their_own_certificate() {
+    let (ca, outside) = (ca(), make::ca("company", CA_LIFE).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), &ca.certificate, &member(&ca));
+    let named = directory.path().join("outside");
+    fs::create_dir(&named).unwrap();
+    // Its issuer may give it the members' names, too.
+    let names = ["kv.example.com", "*.kv.example.com", HOST].map(str::to_owned).to_vec();
+    let made = make::leaf(&outside, &Subject::Member(names), LEAF_LIFE).unwrap();
+    fs::write(named.join("tls.crt"), &made.certificate).unwrap();
+    fs::write(named.join("tls.key"), &made.key).unwrap();
+    let tls = MemberTls::load(Paths::in_directory(directory.path()).with_outside(&named)).unwrap();
+    assert_eq!(tls.reload_beside(), [Ok(())]);
+    for (name, by_outside) in [
+        ("kv.example.com", Some(true)),
+        ("KV.example.com", Some(true)),
+        ("a.kv.example.com", Some(true)),
+        (HOST, Some(false)),
+        ("127.0.0.1", Some(false)),
+        // Neither has it: no client is content with either.
+        ("a.b.kv.example.com", None),
+        ("example.com", None),
+    ] {
+        for (trusts, is_outside) in [(&ca, false), (&outside, true)] {
+            let (_, called) = meet(&port(&tls, Port::Client), &client(trusts, None), name).await;
+            assert_eq!(
+                called.is_ok(),
+                by_outside == Some(is_outside),
+                "{name} by outside {is_outside}: {called:?}"
+            );
+        }
+    }
+    let root = user(&ca, "root");
+    let own = (root.certificate.as_bytes(), root.key.as_bytes());
+    let by_name = ClientTls::of_pem(outside.certificate.as_bytes(), Some(own)).unwrap();
+    let (taken, _) = meet(&port(&tls, Port::Client), &by_name, "kv.example.com").await;
+    assert_eq!(taken.unwrap(), Some(Identity::User("root".into())), "who comes in is the same");
+    let (_, called) = meet(&port(&tls, Port::Peer), &by_name, "kv.example.com").await;
+    assert!(called.is_err(), "it is no certificate of the port for members");
 }
 
 /// Goal: while a CA is replaced, clients that know only the old one reach members with certificates of the new one,

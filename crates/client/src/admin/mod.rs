@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use self::operations::{Operations, Voter};
 pub use self::plan::Step;
-use crate::auth::{Access, permission_to_wire};
+use crate::auth::{Access, Mode, mode_to_wire, permission_to_wire};
 use crate::channel::{Channel, MESSAGE_BYTES_MAX};
 use crate::connect::ConnectOptions;
 use crate::error::Tried;
@@ -88,6 +88,11 @@ pub fn declared_role(
     let permissions = permissions.into_iter();
     let permissions = permissions.map(|(keys, access)| permission_to_wire(keys, access)).collect();
     v1::DeclaredRole { name: name.to_owned(), permissions }
+}
+
+/// Whether rights are to count, as [`AdminClient::apply_access`] takes it.
+pub fn declared_mode(mode: Mode) -> i32 {
+    mode_to_wire(mode).into()
 }
 
 macro_rules! admin {

@@ -1,7 +1,8 @@
 //! Who may do what: the one place that says it, which the request door alone asks. `caller.rs` is who calls,
-//! `proofs.rs` whom that proves, `rights.rs` what a request needs and what a user may do, `ranges.rs` sets of keys.
+//! `proofs.rs` whom that proves, `let_pass.rs` who would be refused if rights counted, `rights.rs` what a request needs and what a user may do, `ranges.rs` sets of keys.
 
 mod caller;
+mod let_pass;
 mod proofs;
 mod ranges;
 mod rights;
@@ -10,14 +11,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvorum_auth::Session;
-use kvorum_store::command::KeyRange;
+use kvorum_store::command::{AuthMode, KeyRange};
 use kvorum_store::{Auth, Store};
 
 pub use self::caller::{Caller, LastToken, Proof, Proven, Token};
+pub use self::let_pass::LetPass;
 pub use self::ranges::Ranges;
 pub use self::rights::{Needs, Rights};
 use crate::error::{AuthError, RequestError};
+use crate::metrics::CheckResult;
 use crate::raft::Raft;
+use let_pass::LetPassBy;
 use proofs::{Now, Proofs};
 
 /// Ranges that may be remembered as users' rights: some hundred MiB where they are of long keys. With more, all are
@@ -35,6 +39,7 @@ struct Inner {
     /// The rights of those who asked lately.
     remembered: Mutex<Remembered>,
     proofs: Proofs,
+    let_pass: LetPassBy,
 }
 
 /// Users' rights as of one auth revision.
@@ -48,17 +53,19 @@ struct Remembered {
 /// What a check has allowed.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// The auth revision of the check: what a command carries. 0: rights do not count.
-    pub fence: u64,
-    /// Who it was; nobody where rights do not count.
-    pub proven: Option<Proven>,
+    /// The auth revision of the check: what a command carries. 0: rights are not looked at.
+    pub as_of: u64,
+    /// Who it was; nobody where rights are not looked at, or he was let pass without having proven it.
+    proven: Option<Proven>,
 }
 
 /// A look at whether somebody may do something.
 pub struct Look {
-    /// How he proved who he is; nothing where rights do not count.
+    /// How he proved who he is; nothing where rights are not looked at.
     by: Option<&'static str>,
     checked: Result<Checked, AuthError>,
+    /// Why he would be refused if rights counted.
+    let_pass: Option<AuthError>,
 }
 
 impl Look {
@@ -71,7 +78,12 @@ impl Look {
 impl Authorizer {
     /// By users and roles as this member has them.
     pub fn new(raft: Raft) -> Authorizer {
-        Authorizer(Arc::new(Inner { raft, remembered: Mutex::default(), proofs: Proofs::default() }))
+        Authorizer(Arc::new(Inner {
+            raft,
+            remembered: Mutex::default(),
+            proofs: Proofs::default(),
+            let_pass: LetPassBy::default(),
+        }))
     }
 
     fn store(&self) -> &Store {
@@ -100,30 +112,54 @@ impl Authorizer {
 
     /// The same, to be [counted](Authorizer::count) where it is what he is told.
     pub fn look(&self, caller: &Caller, needs: Needs<'_>) -> Look {
-        let off = Look { by: None, checked: Ok(Checked { fence: 0, proven: None }) };
-        if self.store().auth_fence() == 0 {
+        let off = Look { by: None, checked: Ok(Checked { as_of: 0, proven: None }), let_pass: None };
+        if self.store().auth_as_of() == 0 {
             return off;
         }
         let auth = self.store().auth();
-        if !auth.enabled() {
+        if auth.mode() == AuthMode::Disabled {
             return off;
         }
         let proven = self.0.proofs.prove(caller, &auth, self.now());
         let by = Some(proven.as_ref().map_or("none", |proven| proven.by.label()));
         caller.trail.proven(proven.as_ref().ok().map(|proven| (&*proven.user, proven.by.label())));
-        let checked = proven.and_then(|proven| {
-            self.check_proven(&auth, &proven, needs)?;
-            Ok(Checked { fence: auth.fence(), proven: Some(proven) })
-        });
-        Look { by, checked }
+        let refused = match &proven {
+            Ok(proven) => self.check_proven(&auth, proven, needs).err(),
+            Err(error) => Some(error.clone()),
+        };
+        let checked = Checked { as_of: auth.as_of(), proven: proven.ok() };
+        match refused {
+            Some(error) if auth.mode() == AuthMode::Required => {
+                Look { by, checked: Err(error), let_pass: None }
+            }
+            refused => Look { by, checked: Ok(checked), let_pass: refused.filter(|_| !needs.is_probe()) },
+        }
     }
 
     /// Counts a look that was the last one.
     pub fn count(&self, look: Look) -> Result<Checked, AuthError> {
-        if let Some(by) = look.by {
-            self.0.raft.metrics().auth.checked(by, look.checked.is_ok());
+        let Some(by) = look.by else { return look.checked };
+        match (&look.checked, &look.let_pass) {
+            (Ok(checked), Some(error)) => {
+                let user = checked.proven.as_ref().map_or("", |proven| &*proven.user);
+                self.lets_pass(user, by, error);
+            }
+            (Ok(_), None) => self.0.raft.metrics().auth.checked(by, CheckResult::Allowed),
+            (Err(_), _) => self.0.raft.metrics().auth.checked(by, CheckResult::Denied),
         }
         look.checked
+    }
+
+    /// Counts somebody who would be refused if rights counted.
+    pub fn lets_pass(&self, user: &str, by: &'static str, error: &AuthError) {
+        self.0.raft.metrics().auth.checked(by, CheckResult::WouldDeny);
+        self.0.let_pass.add(self.store().auth_as_of(), user, by, error);
+    }
+
+    /// Who would have been refused lately if rights counted, under those of now.
+    pub fn let_pass(&self) -> Vec<LetPass> {
+        let auth = self.store().auth();
+        if auth.mode() == AuthMode::Observe { self.0.let_pass.told(auth.as_of()) } else { Vec::new() }
     }
 
     fn check_proven(&self, auth: &Auth, proven: &Proven, needs: Needs<'_>) -> Result<(), AuthError> {
@@ -135,6 +171,21 @@ impl Authorizer {
         }
         let allowed = self.rights(auth, &proven.user).allow(&proven.user, needs);
         if allowed { Ok(()) } else { Err(AuthError::PermissionDenied) }
+    }
+
+    /// Whether somebody may still do what he could, under the rights of now.
+    fn check_again(&self, proven: Proven, needs: Needs<'_>) -> Result<Checked, AuthError> {
+        let auth = self.store().auth();
+        match auth.mode() {
+            AuthMode::Disabled => {}
+            AuthMode::Required => self.check_proven(&auth, &proven, needs)?,
+            AuthMode::Observe => {
+                if let Err(error) = self.check_proven(&auth, &proven, needs) {
+                    self.lets_pass(&proven.user, proven.by.label(), &error);
+                }
+            }
+        }
+        Ok(Checked { as_of: auth.as_of(), proven: Some(proven) })
     }
 
     /// A user's rights, worked out once for each auth revision.
@@ -183,23 +234,19 @@ impl Grant {
     /// Whether it still may. What was read before this is called was there under rights no newer than those that
     /// are looked at here.
     pub fn holds(&mut self) -> Result<(), RequestError> {
+        let store = self.authorizer.store();
         let ended = |proven: &Proven| proven.by.ends_stream(|| self.authorizer.now());
-        if self.checked.proven.as_ref().is_some_and(ended) {
+        if store.auth_fence() != 0 && self.checked.proven.as_ref().is_some_and(ended) {
             return Err(AuthError::InvalidToken("it has expired").into());
         }
-        if self.authorizer.store().auth_fence() == self.checked.fence {
+        if store.auth_as_of() == self.checked.as_of {
             return Ok(());
         }
+        let needs = Needs::Read(&self.range);
         self.checked = match &self.checked.proven {
-            None => self.authorizer.check(&self.caller, Needs::Read(&self.range))?,
+            None => self.authorizer.check(&self.caller, needs)?,
             // A stream goes on though the session ended that it was opened by.
-            Some(proven) => {
-                let auth = self.authorizer.store().auth();
-                if auth.enabled() {
-                    self.authorizer.check_proven(&auth, proven, Needs::Read(&self.range))?;
-                }
-                Checked { fence: auth.fence(), proven: Some(proven.clone()) }
-            }
+            Some(proven) => self.authorizer.check_again(proven.clone(), needs)?,
         };
         Ok(())
     }

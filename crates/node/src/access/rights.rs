@@ -7,6 +7,9 @@ use kvorum_store::command::{KeyRange, Kind, OpKind, Permission, Write};
 
 use super::ranges::Ranges;
 
+/// The key that clients of ours probe a connection by.
+const PROBE: &[u8] = b"\0";
+
 /// What a request needs.
 #[derive(Clone, Copy, Debug)]
 pub enum Needs<'a> {
@@ -22,6 +25,13 @@ pub enum Needs<'a> {
     Read(&'a KeyRange),
     /// What a command does: see [`Rights::allow`].
     Command(&'a Kind),
+}
+
+impl Needs<'_> {
+    /// Whether it is what a client of ours asks for on a new connection, to hear what answers there: no answer says more.
+    pub fn is_probe(&self) -> bool {
+        matches!(self, Needs::Read(range) if range.is_key() && range.start == PROBE)
+    }
 }
 
 /// What a user may do.

@@ -9,7 +9,7 @@ use kvorum_proto::admin::v1::admin_server::Admin;
 use kvorum_store::command::{DeclaredRole, DeclaredUser, ReplaceAccess, TokenIssuer};
 use tonic::{Request, Response, Status};
 
-use super::auth::permission;
+use super::auth::{mode, permission};
 use crate::error::{MembershipError, RequestError};
 use crate::net::deadline::{deadline, deadline_if_any};
 use crate::net::remote::Remote;
@@ -168,7 +168,7 @@ impl Admin for AdminService {
 
 /// The wanted users, roles and rights as the store takes them.
 fn declared(request: admin::ApplyAccessRequest) -> Result<ReplaceAccess, RequestError> {
-    let admin::ApplyAccessRequest { users, roles, issuer, enabled } = request;
+    let admin::ApplyAccessRequest { users, roles, issuer, mode: wanted } = request;
     let user = |admin::DeclaredUser { name, roles }| DeclaredUser { name, roles };
     let role = |admin::DeclaredRole { name, permissions }| {
         let permissions = permissions.into_iter().map(|it| permission(Some(it))).collect::<Result<_, _>>()?;
@@ -180,7 +180,7 @@ fn declared(request: admin::ApplyAccessRequest) -> Result<ReplaceAccess, Request
         users: users.into_iter().map(user).collect(),
         roles: roles.into_iter().map(role).collect::<Result<_, RequestError>>()?,
         issuer,
-        enabled,
+        mode: mode(wanted)?.into(),
         enable: None,
     })
 }

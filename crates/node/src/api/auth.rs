@@ -7,7 +7,7 @@ use kvorum_proto::auth::v1::auth_server::{Auth, AuthServer};
 use kvorum_proto::kv::v1 as kv;
 use kvorum_store::Auth as Rights;
 use kvorum_store::command::{
-    Access, AuthKind, Disable, Enable, KeyRange, Permission, RolePermission, UserRole,
+    Access, AuthKind, AuthMode, Disable, Enable, KeyRange, Permission, RolePermission, UserRole,
 };
 use tonic::{Request, Response, Status};
 
@@ -50,6 +50,18 @@ impl AuthService {
 /// A name that is one.
 fn named(name: String, error: AuthError) -> Result<String, RequestError> {
     if name.is_empty() { Err(error.into()) } else { Ok(name) }
+}
+
+/// Whether rights are to count, as the store takes it.
+pub fn mode(mode: i32) -> Result<AuthMode, RequestError> {
+    match pb::Mode::try_from(mode) {
+        Ok(pb::Mode::Disabled) => Ok(AuthMode::Disabled),
+        Ok(pb::Mode::Required) => Ok(AuthMode::Required),
+        Ok(pb::Mode::Observe) => Ok(AuthMode::Observe),
+        Err(_) => Err(RequestError::Invalid(format!(
+            "mode {mode} is none that this release knows: ask a member of the release that knows it"
+        ))),
+    }
 }
 
 /// What may be done with a range, as the store takes it.
@@ -106,12 +118,29 @@ impl Auth for AuthService {
         Ok(Response::new(pb::AuthDisableResponse {}))
     }
 
+    async fn auth_observe(
+        &self,
+        request: Request<pb::AuthObserveRequest>,
+    ) -> Result<Response<pb::AuthObserveResponse>, Status> {
+        self.change(request, |_| Ok(AuthKind::Observe(Enable::default()))).await?;
+        Ok(Response::new(pb::AuthObserveResponse {}))
+    }
+
     async fn auth_status(
         &self,
         request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
         let auth = self.read(&request, Needs::User).await?;
-        Ok(Response::new(pb::AuthStatusResponse { enabled: auth.enabled(), auth_revision: auth.revision() }))
+        let mode = match auth.mode() {
+            AuthMode::Disabled => pb::Mode::Disabled,
+            AuthMode::Required => pb::Mode::Required,
+            AuthMode::Observe => pb::Mode::Observe,
+        };
+        Ok(Response::new(pb::AuthStatusResponse {
+            enabled: mode == pb::Mode::Required,
+            auth_revision: auth.revision(),
+            mode: mode.into(),
+        }))
     }
 
     async fn user_add(

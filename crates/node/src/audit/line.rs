@@ -173,7 +173,7 @@ impl Entry {
                     self.range(range);
                 }
             }
-            AuthKind::Enable(_) | AuthKind::Disable(_) => {}
+            AuthKind::Enable(_) | AuthKind::Observe(_) | AuthKind::Disable(_) => {}
             AuthKind::ReplaceAccess(access) => {
                 self.concerns(format_args!("{} users, {} roles", access.users.len(), access.roles.len()));
             }

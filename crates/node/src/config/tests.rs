@@ -39,10 +39,12 @@ fn units_and_ids_are_understood() {
 
 #[test]
 fn tls_has_its_files_in_a_directory() {
-    let args = ["--tls", "required", "--tls-dir", "/t", "--tls-client-ca", "/c/ca.crt"];
+    let args =
+        ["--tls", "required", "--tls-dir", "/t", "--tls-client-ca", "/c/ca.crt", "--tls-outside-dir", "/o"];
     let config = parse(&args).unwrap().tls.unwrap();
     let own = Some(("/t/tls.crt".into(), "/t/tls.key".into()));
-    let paths = Paths { ca: "/t/ca.crt".into(), own, client_ca: Some("/c/ca.crt".into()) };
+    let outside = Some(("/o/tls.crt".into(), "/o/tls.key".into()));
+    let paths = Paths { ca: "/t/ca.crt".into(), own, client_ca: Some("/c/ca.crt".into()), outside };
     assert_eq!(config, TlsConfig { mode: Mode::Required, paths });
     let config = parse(&["--tls", "optional"]).unwrap().tls.unwrap();
     assert_eq!((config.mode, config.paths.ca), (Mode::Optional, "/etc/kvorum/tls/ca.crt".into()));
@@ -102,6 +104,7 @@ fn what_cannot_work_is_refused_with_one_line() {
         (&["--shutdown-delay", "11m"], "--shutdown-delay 660s must be at most 600s"),
         (&["--cluster-id", "0"], "--cluster-id cannot be 0"),
         (&["--tls-client-ca", "ca.crt"], "and --tls is off; set --tls required"),
+        (&["--tls-outside-dir", "o"], "and --tls is off; set --tls required"),
     ];
     for (args, expected) in table {
         let error = parse(args).expect_err(expected);

@@ -13,18 +13,29 @@ pub struct AuthMetrics {
     moved: IntCounter,
 }
 
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// He may.
+    Allowed,
+    /// He may not.
+    Denied,
+    /// He may not, and was let pass.
+    WouldDeny,
+}
+
 impl AuthMetrics {
     pub(super) fn new(make: &Make) -> AuthMetrics {
         AuthMetrics {
             checks: make.counter_vec(
                 "kvorum_auth_checks_total",
-                "Checks whether a caller may do what he asks for, by how he proved who he is and by result: allowed, or \
-                 denied. None are made where rights do not count.",
+                "Checks whether a caller may do what he asks for, by how he proved who he is and by result: allowed, \
+                 denied, or would_deny where rights are looked at and do not count. None are made where they are not even looked at.",
                 &["proof", "result"],
             ),
             revision: make.gauge(
                 "kvorum_auth_revision",
-                "How often users, roles and rights have changed, as this node knows them; 0: they do not count.",
+                "How often users, roles and rights have changed, as this node knows them; 0: they are not looked at.",
             ),
             moved: make.counter(
                 "kvorum_auth_moved_total",
@@ -34,8 +45,13 @@ impl AuthMetrics {
     }
 
     /// Somebody was checked.
-    pub fn checked(&self, proof: &str, allowed: bool) {
-        self.checks.with_label_values(&[proof, if allowed { "allowed" } else { "denied" }]).inc();
+    pub fn checked(&self, proof: &str, result: CheckResult) {
+        let result = match result {
+            CheckResult::Allowed => "allowed",
+            CheckResult::Denied => "denied",
+            CheckResult::WouldDeny => "would_deny",
+        };
+        self.checks.with_label_values(&[proof, result]).inc();
     }
 
     /// A write is checked again, since rights changed before it was applied.
@@ -44,6 +60,6 @@ impl AuthMetrics {
     }
 
     pub(super) fn observe(&self, store: &Store) {
-        self.revision.set(store.auth_fence() as i64);
+        self.revision.set(store.auth_as_of() as i64);
     }
 }

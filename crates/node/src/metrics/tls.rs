@@ -126,6 +126,12 @@ impl TlsMetrics {
     pub fn loaded(&self, loaded: &Loaded) {
         self.expiry.with_label_values(&["member"]).set(loaded.facts().not_after);
         self.expiry.with_label_values(&["ca"]).set(loaded.bundle_not_after());
+        if let Some(not_after) = loaded.client_ca_not_after() {
+            self.expiry.with_label_values(&["client_ca"]).set(not_after);
+        }
+        if let Some(outside) = loaded.outside_facts() {
+            self.expiry.with_label_values(&["outside"]).set(outside.not_after);
+        }
     }
 
     /// Files have changed.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kvorum_tls::{
-    Accepted, Bytes, COMPARE_INTERVAL, Fault, Identity, Loaded, MemberTls, Mode, Peer, Port, Reason, Reload,
-    TlsPort, is_http1,
+    Accepted, Bytes, COMPARE_INTERVAL, Fault, Identity, Loaded, MaterialError, MemberTls, Mode, Peer, Port,
+    Reason, Reload, TlsPort, is_http1,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -159,6 +159,11 @@ pub async fn keep_fresh(
     let mut refused = None;
     while !*stop.borrow() {
         let again = tls.clone();
+        let Ok(beside) = blocking.run(move || again.reload_beside()).await else { return };
+        for outcome in beside {
+            told_beside(&tls, outcome, &metrics);
+        }
+        let again = tls.clone();
         match blocking.run(move || again.reload()).await {
             Ok(Reload::Same) => {}
             Ok(Reload::Taken) => {
@@ -184,5 +189,22 @@ pub async fn keep_fresh(
         }
         // A sender that is gone means that the node is.
         let _ = timeout(COMPARE_INTERVAL, stop.changed()).await;
+    }
+}
+
+/// What others give is not there perhaps, or not yet, and is told of once.
+fn told_beside(tls: &MemberTls, outcome: Result<(), MaterialError>, metrics: &TlsMetrics) {
+    match outcome {
+        Ok(()) => {
+            let loaded = tls.current();
+            metrics.reloaded(Ok(&loaded));
+            let names = loaded.outside_facts().map(|facts| facts.names.join(", "));
+            let client_ca = loaded.client_ca_not_after().map(kvorum_tls::date);
+            tracing::info!(names, client_ca, "the files of --tls-client-ca or --tls-outside-dir were taken");
+        }
+        Err(error) => {
+            metrics.reloaded(Err(&error));
+            tracing::warn!(%error, "files of --tls-client-ca or --tls-outside-dir were not taken; what was there before goes on");
+        }
     }
 }

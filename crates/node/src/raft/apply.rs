@@ -195,7 +195,7 @@ impl ApplyWorker {
         metrics.applied(begun.elapsed(), entries.len());
         clock.applied(stamped_term(&entries), store.cluster_time_ms());
         hub.publish(applied.events, store.revision());
-        hub.rights(store.auth_fence());
+        hub.rights(store.auth_as_of());
         if let Some(observer) = observer {
             let (outcomes, commands_before) = (&applied.outcomes, applied.commands_before);
             observer.applied(&AppliedRun { entries: &entries, outcomes, commands_before, store });
@@ -209,7 +209,7 @@ impl ApplyWorker {
         let Parts { store, clock, hub, observer, .. } = &self.parts;
         clock.applied(None, store.cluster_time_ms());
         hub.reset(store.revision());
-        hub.rights(store.auth_fence());
+        hub.rights(store.auth_as_of());
         if let Some(observer) = observer {
             observer.applied(&AppliedRun { entries: &[], outcomes: &[], commands_before: 0, store });
         }

@@ -84,6 +84,7 @@ impl Raft {
             auth_hash: auth.hash(),
             // Who takes tokens knows that.
             unknown_token_key: false,
+            let_pass: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kvorum_auth::{NotDone, Password, PasswordHash, SessionKey, TokenVerifier, VerifyError};
 use kvorum_store::Auth;
-use kvorum_store::command::{AuthKind, Enable, Kind, ReplaceAccess, TokenIssuer, UserPassword};
+use kvorum_store::command::{AuthKind, AuthMode, Enable, Kind, ReplaceAccess, TokenIssuer, UserPassword};
 use kvorum_store::feature;
 use tokio::time::Instant;
 
@@ -39,7 +39,7 @@ impl Requests {
         deadline: Instant,
     ) -> Result<(), RequestError> {
         self.knows_users()?;
-        if let AuthKind::Enable(enable) = &mut change {
+        if let AuthKind::Enable(enable) | AuthKind::Observe(enable) = &mut change {
             // Over plain connections nobody could say who he is, nor take it back.
             need_tls(caller)?;
             *enable = Enable { session_key: session_key() };
@@ -112,9 +112,27 @@ impl Requests {
         need_tls(caller)?;
         self.is_current(Consistency::Linearizable, deadline).await?;
         let auth = self.store().auth();
-        if !auth.enabled() {
+        if auth.mode() == AuthMode::Disabled {
             return Err(AuthError::NotEnabled.into());
         }
+        let logged_in = self.log_in(caller, &auth, name, password).await;
+        match logged_in {
+            // He is told what he would be if nobody looked, and goes on without a token.
+            Err(RequestError::Auth(error)) if auth.mode() == AuthMode::Observe => {
+                self.0.authorizer.lets_pass("", "password", &error);
+                Err(AuthError::NotEnabled.into())
+            }
+            logged_in => logged_in,
+        }
+    }
+
+    async fn log_in(
+        &self,
+        caller: &Caller,
+        auth: &Auth,
+        name: String,
+        password: String,
+    ) -> Result<String, RequestError> {
         let user = auth.user(&name);
         let stored = user.and_then(|user| PasswordHash::parse(&user.password_hash).ok());
         let password = Password::new(password).map_err(|_| AuthError::Failed)?;
@@ -126,7 +144,7 @@ impl Requests {
         // The token is of the password that was compared, whatever it is by now.
         let password_revision = user.ok_or(AuthError::Failed)?.password_revision;
         caller.trail.proven(Some((&name, "password")));
-        Ok(self.0.authorizer.session(&auth, name, password_revision)?)
+        Ok(self.0.authorizer.session(auth, name, password_revision)?)
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use kvorum_client::KeyRange;
-use kvorum_client::admin::{declared_role, v1};
-use kvorum_client::auth::Access;
-use kvorum_crd::{Keys, KvClusterSpec, Permission};
+use kvorum_client::admin::{declared_mode, declared_role, v1};
+use kvorum_client::auth::{Access, Mode};
+use kvorum_crd::{AuthMode, Keys, KvClusterSpec, Permission};
 use kvorum_tls::ROOT;
 
 use super::issuer::Issuer;
@@ -19,7 +19,7 @@ pub struct Declared {
     /// By name: what may be done with which range.
     roles: BTreeMap<String, BTreeMap<Range, Permission>>,
     issuer: Option<Issuer>,
-    counts: bool,
+    mode: AuthMode,
 }
 
 /// A range by which two ways to say the same are one: its first key, the first one behind it, and whether it is one key.
@@ -27,9 +27,9 @@ type Range = (Vec<u8>, Option<Vec<u8>>, bool);
 
 impl Declared {
     /// What the spec says. `issuer`: whose tokens prove who somebody is, where any entry is for a ServiceAccount.
-    pub fn of(spec: &KvClusterSpec, counts: bool, issuer: Option<Issuer>) -> Declared {
-        let mut declared = Declared { users: BTreeMap::new(), roles: BTreeMap::new(), issuer, counts };
-        if counts {
+    pub fn of(spec: &KvClusterSpec, mode: AuthMode, issuer: Option<Issuer>) -> Declared {
+        let mut declared = Declared { users: BTreeMap::new(), roles: BTreeMap::new(), issuer, mode };
+        if mode != AuthMode::Disabled {
             declared.users.insert(ROOT.into(), [ROOT.into()].into());
         }
         for entry in &spec.access {
@@ -78,7 +78,11 @@ impl Declared {
                 audience,
                 jwks,
             }),
-            enabled: self.counts,
+            mode: declared_mode(match self.mode {
+                AuthMode::Disabled => Mode::Disabled,
+                AuthMode::Observe => Mode::Observe,
+                AuthMode::Required => Mode::Required,
+            }),
         }
     }
 }
@@ -153,7 +157,7 @@ mod tests {
                 {"prefix": "", "permission": "Read"}]},
             {"name": "ops", "certificate": true, "root": true},
         ]));
-        let request = Declared::of(&spec, true, Some(issuer())).request();
+        let request = Declared::of(&spec, AuthMode::Required, Some(issuer())).request();
         let users: Vec<(&str, Vec<&str>)> = request
             .users
             .iter()
@@ -177,14 +181,21 @@ mod tests {
             ),
         ];
         assert_eq!(request.roles, expected);
-        assert!(request.enabled && request.issuer.unwrap().audience == "kvorum.io/shop/demo");
+        assert!(
+            request.mode == declared_mode(Mode::Required)
+                && request.issuer.unwrap().audience == "kvorum.io/shop/demo"
+        );
     }
 
     /// Goal: no range is declared twice, which the members would refuse, and the order of the spec does not matter.
     #[test]
     fn a_range_is_declared_once() {
         let keys = |keys: Value| {
-            Declared::of(&spec(json!([{"name": "a", "certificate": true, "keys": keys}])), true, None)
+            Declared::of(
+                &spec(json!([{"name": "a", "certificate": true, "keys": keys}])),
+                AuthMode::Required,
+                None,
+            )
         };
         let (prefix, between) = (
             json!({"prefix": "a", "permission": "Read"}),
@@ -199,17 +210,18 @@ mod tests {
     #[test]
     fn all_of_it_is_in_the_fingerprint() {
         let spec = spec(json!([{"name": "a", "certificate": true, "root": true}]));
-        let declared = Declared::of(&spec, true, Some(issuer()));
+        let declared = Declared::of(&spec, AuthMode::Required, Some(issuer()));
         let others = [
-            Declared::of(&spec, false, Some(issuer())),
-            Declared::of(&spec, true, None),
-            Declared::of(&spec, true, Some(Issuer { jwks: "[]".into(), ..issuer() })),
-            Declared::of(&KvClusterSpec::default(), true, Some(issuer())),
+            Declared::of(&spec, AuthMode::Disabled, Some(issuer())),
+            Declared::of(&spec, AuthMode::Observe, Some(issuer())),
+            Declared::of(&spec, AuthMode::Required, None),
+            Declared::of(&spec, AuthMode::Required, Some(Issuer { jwks: "[]".into(), ..issuer() })),
+            Declared::of(&KvClusterSpec::default(), AuthMode::Required, Some(issuer())),
         ];
         for other in others {
             assert_ne!(other.fingerprint(), declared.fingerprint(), "{other:?}");
         }
-        let nothing = Declared::of(&KvClusterSpec::default(), false, None);
+        let nothing = Declared::of(&KvClusterSpec::default(), AuthMode::Disabled, None);
         assert!(nothing.is_empty() && !declared.is_empty());
     }
 }

@@ -37,10 +37,11 @@ pub fn mode(
     wanted.or(of_record)
 }
 
-/// As StatefulSet and claims say it; nothing where rights do not count.
+/// As StatefulSet and claims say it; nothing where rights mean nothing.
 pub fn word(mode: AuthMode) -> Option<&'static str> {
     match mode {
-        AuthMode::Disabled | AuthMode::Observe => None,
+        AuthMode::Disabled => None,
+        AuthMode::Observe => Some(names::AUTH_OBSERVE),
         AuthMode::Required => Some(names::AUTH_REQUIRED),
     }
 }
@@ -49,6 +50,7 @@ pub fn word(mode: AuthMode) -> Option<&'static str> {
 pub fn read(word: &str) -> AuthMode {
     match word {
         names::AUTH_REQUIRED => AuthMode::Required,
+        names::AUTH_OBSERVE => AuthMode::Observe,
         _ => AuthMode::Disabled,
     }
 }
@@ -95,6 +97,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         assert_eq!((word(Required).map(read), word(Disabled)), (Some(Required), None));
+        assert_eq!(word(AuthMode::Observe).map(read), Some(AuthMode::Observe));
         assert_eq!(read("something else"), Disabled);
     }
 }

@@ -60,9 +60,9 @@ pub async fn look(
         let unsaid = Access { unsaid: true, ..Access::default() };
         return (!cluster.spec.access.is_empty()).then_some((None, unsaid));
     };
-    let counts = mode == AuthMode::Required;
-    let counted = taken(cluster) == Some(AuthMode::Required);
-    let wanted_for = memory.lasts("rights that are to count", counts && !counted);
+    let on_record = taken(cluster).unwrap_or_default();
+    let begins = mode != AuthMode::Disabled && on_record == AuthMode::Disabled;
+    let wanted_for = memory.lasts("rights that are to count", begins);
     let news = nodes.values().any(|node| node.unknown_token_key);
     let for_accounts = cluster.spec.access.iter().any(|entry| !entry.service_accounts.is_empty());
     let known = if for_accounts { Some(issuers.known(news).await) } else { None };
@@ -75,15 +75,15 @@ pub async fn look(
         audience: Issuer::audience(namespace, name),
         jwks: keys.jwks,
     });
-    let declared = is_known.then(|| Declared::of(&cluster.spec, counts, issuer));
+    let declared = is_known.then(|| Declared::of(&cluster.spec, mode, issuer));
     let fingerprint = declared.as_ref().map(Declared::fingerprint);
     let access = Access {
         fingerprint,
         unsaid: false,
         is_empty: declared.as_ref().is_some_and(Declared::is_empty),
-        counts,
-        counted,
-        soon: counts && !counted && wanted_for < SOON,
+        mode,
+        on_record,
+        soon: begins && wanted_for < SOON,
         sent: memory.declared(),
         unread,
         refused: fingerprint.and_then(|fingerprint| memory.undeclared(fingerprint)),

@@ -10,6 +10,7 @@ mod made;
 mod monitor;
 mod nodes;
 mod objects;
+mod outside;
 mod owner;
 mod read;
 pub mod schedule;
@@ -44,6 +45,8 @@ pub use nodes::Way;
 pub use objects::ObserveError;
 pub(crate) use objects::{DISRUPTION_BUDGET, NETWORK_POLICY, STATEFUL_SET};
 use objects::{Objects, reading};
+pub(crate) use outside::{CERTIFICATE, kind as certificate_kind};
+pub use outside::{Outside, OutsideStep};
 use owner::Owner;
 pub(crate) use read::generation;
 pub use secrets::Secrets;
@@ -123,8 +126,9 @@ pub async fn observe(
     if let Some(secrets) = &secrets {
         memory.renew_own(&secrets.content, now);
     }
+    let keeps_certificates = secrets.is_some();
     let asked = nodes::ask(&objects.pods, namespace, name, memory).await;
-    let tls = tls::look(&cluster, &objects, &asked.nodes, secrets, now, memory);
+    let mut tls = tls::look(&cluster, &objects, &asked.nodes, secrets, now, memory);
     let auth = access::mode(&cluster, &objects, tls.mode());
     let inputs = Inputs {
         cluster: &cluster,
@@ -138,6 +142,9 @@ pub async fn observe(
         tls: tls.mode(),
         auth: auth.unwrap_or_default(),
     };
+    if keeps_certificates {
+        tls.outside = outside::look(client, &inputs, &owner, memory).await;
+    }
     let made = made::made(&inputs, &objects, &taken, follow, options.policies_for.as_deref(), memory);
     let own_image = cluster.spec.image.as_ref().unwrap_or(&options.image);
     let update_pending = made.outdated || image != own_image;

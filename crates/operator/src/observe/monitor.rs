@@ -60,7 +60,7 @@ pub fn judge(
 }
 
 /// The API server names the object that it lacks; where it does not know the kind, it names none.
-fn lacks_the_object(error: &kube::Error) -> bool {
+pub(super) fn lacks_the_object(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     let named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
     status.is_not_found() && named

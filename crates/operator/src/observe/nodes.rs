@@ -15,7 +15,7 @@ use crate::certificates::Report;
 use crate::fence::LogId;
 use crate::memory::{Memory, Security};
 use crate::names::{self, CLIENT_PORT, PEER_PORT};
-use crate::observed::{Membership, Node, NodeTls, Progress, Role};
+use crate::observed::{LetPass, Membership, Node, NodeTls, Progress, Role};
 
 /// How long a member may take to find out which others it reaches; it gives each a second.
 const REACH_MAX: Duration = Duration::from_secs(2);
@@ -157,6 +157,11 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
             revision: status.auth_revision,
             hash: status.auth_hash,
         },
+        let_pass: status
+            .let_pass
+            .into_iter()
+            .map(|v1::LetPass { user, proof, why, .. }| LetPass { user, proof, why })
+            .collect(),
         unknown_token_key: status.unknown_token_key,
         alarms: status.alarms,
         status_only: status.status_only,

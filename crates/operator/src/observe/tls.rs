@@ -8,6 +8,7 @@ use kube::ResourceExt as _;
 use kvorum_crd::{Keep, KvCluster, TlsMode};
 
 use super::objects::Objects;
+use super::outside::Outside;
 use super::secrets::Secrets;
 use crate::certificates::{Look, Members, Next, QUIET_SECONDS, Report, Speak, next, speak};
 use crate::memory::Memory;
@@ -26,6 +27,8 @@ pub struct Tls {
     pub secrets: Option<Secrets>,
     /// What comes next with them.
     pub next: Next,
+    /// What others give.
+    pub outside: Outside,
     /// Why the last change of them was not made.
     pub failed: Option<String>,
 }
@@ -106,7 +109,7 @@ pub fn look(
         plain: plain(cluster, objects, nodes),
     };
     let speak = speak(cluster.spec.tls.mode, on_record(objects), next.ready, &members);
-    Tls { speak: Some(speak), secrets, next, failed: None }
+    Tls { speak: Some(speak), secrets, next, outside: Outside::default(), failed: None }
 }
 
 /// Who is to have a certificate.

@@ -7,7 +7,7 @@ use crate::access::Sent;
 use crate::levels;
 use crate::observed::Access;
 use crate::step::Step;
-use kvorum_crd::TlsMode;
+use kvorum_crd::{AuthMode, TlsMode};
 
 /// Why entries do nothing in a cluster that was made before rights came by themselves, or plain.
 const UNSAID: &str = "spec.access does nothing in this cluster, which has no rights so far: say spec.auth.mode: Required, which \
@@ -23,9 +23,9 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
         notes.add(About::Access, "Unreadable", said.clone());
     }
     let sent = Sent { fingerprint: access.fingerprint?, before: view.leader.auth };
-    let nothing = access.is_empty && !access.counts && view.leader.auth.revision == 0;
+    let nothing = access.is_empty && access.mode == AuthMode::Disabled && view.leader.auth.revision == 0;
     // A status that was erased, or is that of a KvCluster made again, is told once more.
-    let on_record = access.counts == access.counted;
+    let on_record = access.mode == access.on_record;
     if nothing || (access.sent == Some(sent) && on_record) {
         return None;
     }
@@ -61,21 +61,23 @@ fn obstacle(view: &View, access: &Access) -> Option<(&'static str, String)> {
         );
         return Some(("FeatureLevel", said));
     }
-    if let Some(said) = access.counts.then(|| plain(view, access)).flatten() {
+    if let Some(said) = plain(view, access) {
         return Some(("WaitsForTls", said));
     }
     access.refused.clone().map(|said| ("Refused", said))
 }
 
-/// Rights begin to count once every member speaks nothing but TLS. Later, a member that does not answer keeps nobody from
-/// taking a right away.
+/// Rights are looked at, and count, once every member speaks nothing but TLS. Later, a member that does not answer keeps
+/// nobody from taking a right away.
 fn plain(view: &View, access: &Access) -> Option<String> {
+    if access.mode == AuthMode::Disabled || access.on_record != AuthMode::Disabled {
+        return None;
+    }
     let speaks = |ordinal: &Option<u32>| {
         let node = ordinal.and_then(|ordinal| view.observed.nodes.get(&ordinal));
         node.and_then(|node| node.tls).is_some_and(|tls| tls.mode == TlsMode::Required)
     };
-    let plain =
-        view.membership.nodes.values().find(|ordinal| !speaks(ordinal)).filter(|_| !access.counted)?;
+    let plain = view.membership.nodes.values().find(|ordinal| !speaks(ordinal))?;
     let member =
         plain.map_or_else(|| "that the operator does not know".into(), |plain| view.observed.pod_name(plain));
     Some(format!(
@@ -121,7 +123,7 @@ mod tests {
                 ..Default::default()
             }),
             nodes: (1..4).map(|id| (id as u32 - 1, node(id))).collect(),
-            access: Some(Access { fingerprint: Some(7), counts: true, ..Access::default() }),
+            access: Some(Access { fingerprint: Some(7), mode: AuthMode::Required, ..Access::default() }),
             ..Observed::default()
         }
     }
@@ -144,7 +146,7 @@ mod tests {
         assert_eq!(plan(&observed).step, Step::ApplyAccess { sent });
         with(&mut observed, Some(sent));
         assert!(declares(&plan(&observed)), "the status does not have it");
-        observed.access.as_mut().unwrap().counted = true;
+        observed.access.as_mut().unwrap().on_record = AuthMode::Required;
         assert!(!declares(&plan(&observed)), "the leader has it");
         for other in [
             Sent { fingerprint: 8, ..sent },
@@ -191,9 +193,10 @@ mod tests {
         observed.access.as_mut().unwrap().soon = true;
         let waiting = plan(&observed);
         assert!(problem(&waiting).is_none() && !declares(&waiting), "it may come at any time");
-        observed.access.as_mut().unwrap().counted = true;
+        observed.access.as_mut().unwrap().on_record = AuthMode::Observe;
         assert!(declares(&plan(&observed)));
-        observed.access = Some(Access { counts: false, counted: false, ..observed.access.unwrap() });
+        let disabled = AuthMode::Disabled;
+        observed.access = Some(Access { mode: disabled, on_record: disabled, ..observed.access.unwrap() });
         assert!(declares(&plan(&observed)), "what does not count needs no TLS");
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kvorum_crd::KvClusterStatus;
+use kvorum_crd::{AuthMode, KvClusterStatus};
 
 use super::access;
 use super::degraded::degraded;
@@ -50,6 +50,7 @@ pub fn verdicts(made: &Made) -> Vec<Verdict> {
         name_taken(plan),
         tls::problem(seen, made.now),
         access::problem(plan, outcome),
+        access::would_refuse(&seen.observed),
         update_pending(seen),
         paused(seen),
     ]
@@ -110,7 +111,10 @@ fn is_founding(made: &Made) -> bool {
 /// Rights are to count, and do not yet: nobody is told that a cluster is ready which is open to all. One that was ready
 /// stays so while somebody has them begin to count.
 fn waits_for_rights(made: &Made) -> bool {
-    let begin = made.seen.observed.access.as_ref().is_some_and(|access| access.counts && !access.counted);
+    let begin =
+        made.seen.observed.access.as_ref().is_some_and(|access| {
+            access.mode == AuthMode::Required && access.on_record != AuthMode::Required
+        });
     begin && !made.old.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 

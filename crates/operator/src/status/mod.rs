@@ -252,12 +252,14 @@ mod tests {
     /// Goal: nobody is told that a cluster is ready which is open to all yet; one that was ready stays so.
     #[test]
     fn a_cluster_is_ready_once_its_rights_count() {
+        use kvorum_crd::AuthMode;
+
         use crate::observed::Access;
         let mut seen = seen();
-        let access = Access { counts: true, ..Access::default() };
+        let access = Access { mode: AuthMode::Required, ..Access::default() };
         seen.observed.access = Some(access.clone());
         assert_eq!(condition(&seen, &Ok(()), "Ready"), said("False", "RightsDoNotCount"));
-        seen.observed.access = Some(Access { counted: true, ..access.clone() });
+        seen.observed.access = Some(Access { on_record: AuthMode::Required, ..access.clone() });
         assert_eq!(condition(&seen, &Ok(()), "Ready"), said("True", "Ready"));
         seen.cluster.status = Some(status(&seen, &plan(&seen.observed), &Ok(()), Timestamp::now()));
         seen.observed.access = Some(access);

@@ -60,7 +60,7 @@ pub fn problem(seen: &Seen, now: Timestamp) -> Verdict {
     if let Some(failed) = &tls.failed {
         return said("ChangeFailed", failed.clone());
     }
-    if let Some(problem) = &tls.next.problem {
+    if let Some(problem) = tls.next.problem.as_ref().or(tls.outside.problem.as_ref()) {
         return said(problem.reason, problem.message.clone());
     }
     let leaf = tls.secrets.as_ref().and_then(|secrets| secrets.held.members.there());

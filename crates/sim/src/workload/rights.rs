@@ -166,14 +166,17 @@ enum Way {
     Permission,
     /// There is no such user.
     User,
+    /// Rights count again, by which he has none; before, and after, they are only looked at.
+    Mode,
 }
 
 impl Way {
     fn draw(random: &mut StdRng) -> Way {
-        match random.random_range(0..3) {
+        match random.random_range(0..4) {
             0 => Way::Role,
             1 => Way::Permission,
-            _ => Way::User,
+            2 => Way::User,
+            _ => Way::Mode,
         }
     }
 
@@ -204,6 +207,10 @@ impl Way {
                     (true, false) => auth.revoke_permission(ROLE, keys).await?,
                     _ => {}
                 }
+                // The time before, another way may have been the one.
+                if gives {
+                    change_role(auth, true).await?;
+                }
             }
             Way::User => {
                 let has = auth.users().await?.iter().any(|user| user == USER);
@@ -218,6 +225,11 @@ impl Way {
                     (false, false) => {}
                 }
             }
+            Way::Mode if gives => auth.observe().await?,
+            Way::Mode => change_role(auth, false).await?,
+        }
+        if !gives {
+            auth.enable().await?;
         }
         Ok(true)
     }

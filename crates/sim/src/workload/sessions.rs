@@ -80,7 +80,11 @@ pub async fn work(session: Arc<Session>, network: HostNetwork, root: Client) {
             return;
         }
         for _ in 0..ASKED {
-            if user.read(&token).await.is_ok() && !session.has_new_history() {
+            let before = auth.status().await;
+            let read = user.read(&token).await;
+            // Where rights are only looked at, everybody is let pass.
+            let counts = matches!((before, auth.status().await), (Ok(a), Ok(b)) if a == b && a.enabled);
+            if read.is_ok() && counts && !session.has_new_history() {
                 return session.violated("a session goes on though the password is another one".to_owned());
             }
         }

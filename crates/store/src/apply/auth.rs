@@ -6,16 +6,22 @@ use std::sync::Arc;
 use super::applier::Applier;
 use super::growth::no_room;
 use crate::auth::{self, Auth};
-use crate::command::{Answer, AuthChange, Done, Kind, Reason, Refused};
+use crate::command::{Answer, AuthChange, AuthMode, Done, Kind, Reason, Refused};
 use crate::layout::{self, AUTH, AuthRow};
 
 impl Applier<'_> {
     /// Refuses what somebody asks for and was not checked as of the rights that count now. It was checked against
-    /// others, or not at all.
+    /// others, or not at all, or was let pass. Where nobody is refused, that is so of changes of rights alone: one whose
+    /// outcome nobody knows must not come after later ones.
     pub(super) fn refuse_moved(&self, kind: &Kind, checked_as_of: u64) -> Option<Refused> {
-        let fence = self.published.auth.fence();
-        let moved = fence != 0 && kind.is_asked_for() && checked_as_of != fence;
-        moved.then(|| Refused { actual: fence, ..Refused::because(Reason::AuthMoved) })
+        let auth = &self.published.auth;
+        let fenced = match auth.mode() {
+            AuthMode::Disabled => false,
+            AuthMode::Observe => matches!(kind, Kind::Auth(_)),
+            AuthMode::Required => kind.is_asked_for(),
+        };
+        let moved = fenced && checked_as_of != auth.revision();
+        moved.then(|| Refused { actual: auth.revision(), ..Refused::because(Reason::AuthMoved) })
     }
 
     pub(super) fn change_auth(&mut self, change: AuthChange) -> Answer {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Auth, NAME_BYTES_MAX, ROOT, role_bytes, user_bytes};
 use crate::command::{
-    Access, AuthChange, AuthKind, DeclaredRole, DeclaredUser, Enable, Permission, Reason, Refused,
+    Access, AuthChange, AuthKind, AuthMode, DeclaredRole, DeclaredUser, Enable, Permission, Reason, Refused,
     ReplaceAccess, RolePermission, UserPassword, UserRole,
 };
 use crate::layout::{Role, User};
@@ -40,8 +40,9 @@ impl Auth {
             AuthKind::RoleDelete(name) => self.delete_role(&name, &mut touched)?,
             AuthKind::RoleGrantPermission(grant) => self.grant_permission(grant, limits, &mut touched)?,
             AuthKind::RoleRevokePermission(revoke) => self.revoke_permission(revoke, &mut touched)?,
-            AuthKind::Enable(enable) => self.enable(enable)?,
-            AuthKind::Disable(_) => self.head.enabled = false,
+            AuthKind::Enable(enable) => self.begin(AuthMode::Required, enable)?,
+            AuthKind::Observe(enable) => self.begin(AuthMode::Observe, enable)?,
+            AuthKind::Disable(_) => self.head.set_mode(AuthMode::Disabled),
             AuthKind::ReplaceAccess(access) => self.replace_access(access, limits, &mut touched)?,
         }
         self.count(&before, &touched);
@@ -149,9 +150,12 @@ impl Auth {
         Ok(())
     }
 
-    /// Rights that count already go on with the key they have: sessions live on.
-    fn enable(&mut self, enable: Enable) -> Result<(), Refused> {
-        if self.head.enabled {
+    /// Rights are looked at from here on, and count or not. Where they were looked at before, the key stays: sessions
+    /// live on.
+    fn begin(&mut self, mode: AuthMode, enable: Enable) -> Result<(), Refused> {
+        if self.head.mode() != AuthMode::Disabled {
+            // `root` was there then, and has stayed.
+            self.head.set_mode(mode);
             return Ok(());
         }
         if enable.session_key.len() != SESSION_KEY_BYTES {
@@ -161,7 +165,7 @@ impl Auth {
         if !root.roles.iter().any(|role| role == ROOT) {
             return Err(about(Reason::NoRootRole, ROOT));
         }
-        self.head.enabled = true;
+        self.head.set_mode(mode);
         // A copy: a slice of an entry of the log would hold all of that entry in memory.
         self.head.session_key = bytes::Bytes::copy_from_slice(&enable.session_key);
         Ok(())
@@ -173,7 +177,8 @@ impl Auth {
         limits: &Limits,
         touched: &mut Touched,
     ) -> Result<(), Refused> {
-        let ReplaceAccess { users, roles, issuer, enabled, enable } = access;
+        let ReplaceAccess { users, roles, issuer, mode, enable } = access;
+        let mode = AuthMode::try_from(mode).map_err(|_| Refused::because(Reason::Invalid))?;
         let mut wanted_roles = BTreeMap::new();
         for DeclaredRole { name, permissions } in roles {
             check_name(&name)?;
@@ -200,13 +205,13 @@ impl Auth {
             return Err(about(Reason::NoSuchRole, role));
         }
         self.head.issuer = issuer;
-        if !enabled {
-            self.head.enabled = false;
+        if mode == AuthMode::Disabled {
+            self.head.set_mode(mode);
             return Ok(());
         }
         // A set without `root` must not lock everybody out.
         self.keep_root(!self.users.get(ROOT).is_some_and(|root| root.roles.iter().any(|role| role == ROOT)))?;
-        self.enable(enable.unwrap_or_default())
+        self.begin(mode, enable.unwrap_or_default())
     }
 
     fn replace_declared(
@@ -273,9 +278,10 @@ impl Auth {
         if role.declared { Err(about(Reason::AuthManagement, name)) } else { Ok(role) }
     }
 
-    /// Refuses what would take root's rights from him while rights count.
+    /// Refuses what would take root's rights from him while rights are looked at.
     fn keep_root(&self, lost: bool) -> Result<(), Refused> {
-        if lost && self.head.enabled { Err(about(Reason::AuthManagement, ROOT)) } else { Ok(()) }
+        let looked_at = self.head.mode() != AuthMode::Disabled;
+        if lost && looked_at { Err(about(Reason::AuthManagement, ROOT)) } else { Ok(()) }
     }
 
     fn set_user(&mut self, name: String, user: User, touched: &mut Touched) {
@@ -337,6 +343,7 @@ pub(crate) fn grows(change: &AuthChange) -> bool {
             | AuthKind::RoleDelete(_)
             | AuthKind::RoleRevokePermission(_)
             | AuthKind::Enable(_)
+            | AuthKind::Observe(_)
             | AuthKind::Disable(_)
             | AuthKind::ReplaceAccess(_),
         )

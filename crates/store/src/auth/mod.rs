@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 pub(crate) use self::change::grows;
-use crate::command::TokenIssuer;
+use crate::command::{AuthMode, TokenIssuer};
 use crate::layout::{self, AuthHead, AuthRow, Role, User, record_bytes};
 use crate::read::Hash;
 
@@ -37,8 +37,8 @@ pub struct Auth {
 
 impl Auth {
     /// Whether rights count.
-    pub fn enabled(&self) -> bool {
-        self.head.enabled
+    pub fn mode(&self) -> AuthMode {
+        self.head.mode()
     }
 
     /// How often this has changed.
@@ -46,9 +46,15 @@ impl Auth {
         self.head.revision
     }
 
-    /// What the check of a command has to be as of; 0 where rights do not count.
+    /// What the check of any command has to be as of; 0 where nobody is refused. It moves with the mode: a command that
+    /// was let pass is not applied any more once rights count.
     pub fn fence(&self) -> u64 {
-        if self.head.enabled { self.head.revision } else { 0 }
+        if self.mode() == AuthMode::Required { self.head.revision } else { 0 }
+    }
+
+    /// As of when somebody is looked at, which a command carries; 0 where nobody is.
+    pub fn as_of(&self) -> u64 {
+        if self.mode() == AuthMode::Disabled { 0 } else { self.head.revision }
     }
 
     /// What session tokens are signed with, 32 bytes; empty until rights counted once.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rocksdb::{DB, ReadOptions};
 
 use super::{Auth, role_bytes, user_bytes};
+use crate::command::AuthMode;
 use crate::db;
 use crate::error::StoreError;
 use crate::layout::{self, AUTH, AUTH_ROLE, AUTH_USER, AuthHead, AuthRow, META, Malformed};
@@ -16,7 +17,7 @@ impl Auth {
         let malformed = |_| StoreError::malformed(db.path(), "a row of its users and roles cannot be read");
         let row = db.get_cf(db::family(db, META), AUTH);
         let head = match row.map_err(StoreError::database("read meta", db.path()))? {
-            Some(row) => layout::decode_auth::<AuthHead>(&row).map_err(malformed)?,
+            Some(row) => layout::decode_auth::<AuthHead>(&row).and_then(check_head).map_err(malformed)?,
             None => return Ok(Auth::default()),
         };
         let (mut users, mut roles, mut bytes) = (BTreeMap::new(), BTreeMap::new(), 0);
@@ -35,6 +36,11 @@ impl Auth {
         let (users, roles) = (Arc::new(users), Arc::new(roles));
         Ok(Auth { head, users, roles, bytes, ..Auth::default() })
     }
+}
+
+/// What is no mode must not be taken for one in which nobody is refused.
+fn check_head(head: AuthHead) -> Result<AuthHead, Malformed> {
+    if AuthMode::try_from(head.mode).is_ok() { Ok(head) } else { Err(Malformed) }
 }
 
 /// Sees every row whose key begins like this, by its name.

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::command::{
-    Access, AuthKind, DeclaredRole, DeclaredUser, Disable, Enable, KeyRange, Permission, Reason, Refused,
-    ReplaceAccess, RolePermission, UserPassword, UserRole,
+    Access, AuthKind, AuthMode, DeclaredRole, DeclaredUser, Disable, Enable, KeyRange, Permission, Reason,
+    Refused, ReplaceAccess, RolePermission, UserPassword, UserRole,
 };
 use crate::limits::Limits;
 
@@ -91,7 +91,16 @@ fn changes_do_what_they_say_or_nothing() {
         (AuthKind::RoleDelete("app".into()), Ok(10)),
         (AuthKind::Disable(Disable {}), Ok(11)),
         (AuthKind::Disable(Disable {}), Ok(11)),
-        (AuthKind::UserDelete("root".into()), Ok(12)),
+        // The key that was drawn last is the one from here on.
+        (AuthKind::Observe(Enable::default()), refused(Reason::Invalid)),
+        (AuthKind::Observe(Enable { session_key: vec![5; 32].into() }), Ok(12)),
+        (AuthKind::Observe(enable()), Ok(12)),
+        (AuthKind::UserDelete("root".into()), refused(Reason::AuthManagement)),
+        (AuthKind::Enable(enable()), Ok(13)),
+        (AuthKind::Observe(enable()), Ok(14)),
+        (AuthKind::Disable(Disable {}), Ok(15)),
+        (AuthKind::UserDelete("root".into()), Ok(16)),
+        (AuthKind::Observe(enable()), refused(Reason::NoRootUser)),
     ];
     for (at, (kind, expected)) in table.into_iter().enumerate() {
         let what = format!("line {at}: {kind:?}");
@@ -101,7 +110,7 @@ fn changes_do_what_they_say_or_nothing() {
     let alice = auth.user("alice").unwrap();
     assert_eq!((&*alice.password_hash, alice.password_revision), ("new", 9));
     assert!(alice.roles.is_empty(), "a role that is gone is nobody's");
-    assert_eq!(auth.session_key(), &vec![9; 32], "rights that count already keep their key");
+    assert_eq!(auth.session_key(), &vec![5; 32], "rights that are looked at already keep their key");
     assert!(!format!("{auth:?}").contains("new"));
 }
 
@@ -110,7 +119,7 @@ fn changes_do_what_they_say_or_nothing() {
 fn the_operator_replaces_what_it_declared_as_a_whole() {
     let limits = Limits::default();
     let mut auth = Auth::default();
-    let set = |users: &[(&str, &str)], roles: &[&str], enabled| {
+    let set = |users: &[(&str, &str)], roles: &[&str], mode: AuthMode| {
         let users = users
             .iter()
             .map(|(name, role)| DeclaredUser { name: (*name).into(), roles: vec![(*role).into()] });
@@ -125,23 +134,36 @@ fn the_operator_replaces_what_it_declared_as_a_whole() {
             users: users.collect(),
             roles: roles.iter().map(role).collect(),
             issuer: None,
-            enabled,
+            mode: mode.into(),
             enable: Some(enable()),
         })
     };
     let mut change = |kind| change(&mut auth, kind, &limits);
     assert_eq!(change(AuthKind::UserAdd(user("carol", "phc"))), Ok(1));
     assert_eq!(change(AuthKind::UserAdd(user("sa", "phc"))), Ok(2));
-    let wanted = || set(&[("root", "root"), ("sa", "app")], &["app"], true);
+    let wanted = || set(&[("root", "root"), ("sa", "app")], &["app"], AuthMode::Required);
     assert_eq!(change(wanted()), Ok(3));
     assert_eq!(change(wanted()), Ok(3), "the same again changes nothing");
     assert_eq!(change(AuthKind::UserChangePassword(user("sa", "x"))), Err((Reason::AuthManagement, 0)));
     assert_eq!(change(AuthKind::RoleDelete("app".into())), Err((Reason::AuthManagement, 0)));
     assert_eq!(change(AuthKind::UserGrantRole(role_of("carol", "app"))), Ok(4));
-    assert_eq!(change(set(&[("root", "root"), ("x", "none")], &[], true)), Err((Reason::NoSuchRole, 0)));
-    assert_eq!(change(set(&[], &["app"], true)), Err((Reason::AuthManagement, 0)), "root would be gone");
-    assert_eq!(change(set(&[("root", "root")], &["other"], true)), Ok(5));
-    assert!(auth.user("sa").is_none() && auth.role("app").is_none() && auth.enabled());
+    assert_eq!(
+        change(set(&[("root", "root"), ("x", "none")], &[], AuthMode::Required)),
+        Err((Reason::NoSuchRole, 0))
+    );
+    assert_eq!(
+        change(set(&[], &["app"], AuthMode::Required)),
+        Err((Reason::AuthManagement, 0)),
+        "root would be gone"
+    );
+    assert_eq!(change(set(&[("root", "root")], &["other"], AuthMode::Required)), Ok(5));
+    let observed = || set(&[("root", "root")], &["other"], AuthMode::Observe);
+    assert_eq!(change(observed()), Ok(6));
+    assert_eq!(change(set(&[], &["other"], AuthMode::Observe)), Err((Reason::AuthManagement, 0)));
+    let none = AuthKind::ReplaceAccess(ReplaceAccess { mode: 3, ..ReplaceAccess::default() });
+    assert_eq!(change(none), Err((Reason::Invalid, 0)), "no mode that this release knows");
+    assert_eq!((auth.mode(), auth.fence(), auth.as_of()), (AuthMode::Observe, 0, 6));
+    assert!(auth.user("sa").is_none() && auth.role("app").is_none());
     assert!(auth.user("carol").unwrap().roles.is_empty() && !auth.user("carol").unwrap().declared);
     let starts: Vec<_> =
         auth.role("other").unwrap().permissions.iter().map(|it| it.range.clone().unwrap().start).collect();

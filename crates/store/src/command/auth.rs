@@ -10,7 +10,7 @@ use super::range::KeyRange;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AuthChange {
     /// What changes.
-    #[prost(oneof = "AuthKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "AuthKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: Option<AuthKind>,
 }
 
@@ -53,6 +53,21 @@ pub enum AuthKind {
     /// Replaces all that the operator declares.
     #[prost(message, tag = "12")]
     ReplaceAccess(ReplaceAccess),
+    /// Rights are looked at from here on, and nobody is refused.
+    #[prost(message, tag = "13")]
+    Observe(Enable),
+}
+
+/// Whether rights count. The numbers are on disk and must stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum AuthMode {
+    /// Everybody may do everything.
+    Disabled = 0,
+    /// Who may not do something is refused.
+    Required = 1,
+    /// Everybody may do everything, and it is told who would be refused.
+    Observe = 2,
 }
 
 /// A user and his password.
@@ -132,11 +147,12 @@ impl Access {
     }
 }
 
-/// Rights count from here on.
+/// Rights count, or are looked at, from here on.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
 pub struct Enable {
-    /// The key that session tokens are signed with, drawn by the proposer: 32 bytes.
+    /// The key that session tokens are signed with, drawn by the proposer: 32 bytes. Where rights were looked at
+    /// before, the one that is there stays.
     #[prost(bytes = "bytes", tag = "1")]
     pub session_key: Bytes,
 }
@@ -165,8 +181,8 @@ pub struct ReplaceAccess {
     #[prost(message, optional, tag = "3")]
     pub issuer: Option<TokenIssuer>,
     /// Whether rights count.
-    #[prost(bool, tag = "4")]
-    pub enabled: bool,
+    #[prost(enumeration = "AuthMode", tag = "4")]
+    pub mode: i32,
     /// Where that begins: see [`Enable`].
     #[prost(message, optional, tag = "5")]
     pub enable: Option<Enable>,

@@ -12,9 +12,9 @@ pub struct Command {
     /// What is to be done; absent only in a command from a release that this one does not know.
     #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: Option<Kind>,
-    /// The auth revision as of which it was checked that the caller may do this; 0: rights did not count. Where
-    /// they do, apply refuses what was checked as of another one, if it is of a [kind](Kind::is_asked_for) that
-    /// somebody asks for.
+    /// The auth revision as of which it was checked that the caller may do this; 0: rights were not looked at. Where
+    /// they count, apply refuses what was checked as of another one, if it is of a [kind](Kind::is_asked_for) that
+    /// somebody asks for; where they are looked at and do not count, changes of them alone.
     #[prost(uint64, tag = "16")]
     pub auth_revision: u64,
 }

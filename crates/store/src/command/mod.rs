@@ -11,8 +11,8 @@ mod outcome;
 mod range;
 
 pub use self::auth::{
-    Access, AuthChange, AuthKind, DeclaredRole, DeclaredUser, Disable, Enable, Permission, ReplaceAccess,
-    RolePermission, TokenIssuer, UserPassword, UserRole,
+    Access, AuthChange, AuthKind, AuthMode, DeclaredRole, DeclaredUser, Disable, Enable, Permission,
+    ReplaceAccess, RolePermission, TokenIssuer, UserPassword, UserRole,
 };
 pub use self::kinds::{
     Command, Compact, CompactStep, Condition, CorruptAlarm, DueKey, ExpireDue, Kind, NewHistory, Op, OpKind,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::codec::{FORMAT, Malformed, body};
-use crate::command::{Permission, TokenIssuer};
+use crate::command::{AuthMode, Permission, TokenIssuer};
 
 /// The row of what is there once.
 pub(crate) const AUTH: &[u8] = b"auth";
@@ -28,9 +28,9 @@ pub(crate) const AUTH_ROLE: &[u8] = b"auth-role/";
 #[prost(skip_debug)]
 pub(crate) struct AuthHead {
     /// Whether rights count.
-    #[prost(bool, tag = "1")]
-    pub(crate) enabled: bool,
-    /// How often users, roles or rights have changed, enabling and disabling included.
+    #[prost(enumeration = "AuthMode", tag = "1")]
+    pub(crate) mode: i32,
+    /// How often users, roles or rights have changed, whether they count included.
     #[prost(uint64, tag = "2")]
     pub(crate) revision: u64,
     /// What session tokens are signed with; empty until rights counted once.
@@ -44,7 +44,7 @@ pub(crate) struct AuthHead {
 impl fmt::Debug for AuthHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthHead")
-            .field("enabled", &self.enabled)
+            .field("mode", &self.mode())
             .field("revision", &self.revision)
             .field("issuer", &self.issuer)
             .finish_non_exhaustive()

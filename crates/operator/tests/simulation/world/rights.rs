@@ -9,12 +9,12 @@ use rand::rngs::StdRng;
 
 use super::World;
 
-/// See the module. A declaration is a number; by an odd one rights count.
+/// See the module. A declaration is a number, which says by its rest whether rights count.
 #[derive(Debug, Clone)]
 pub struct Rights {
     wanted: Option<u64>,
     /// As the status has it.
-    counted: bool,
+    on_record: AuthMode,
     /// What the members have taken, one after the other: their revision is how much that is.
     taken: Vec<u64>,
     /// As the operator remembers it.
@@ -29,7 +29,7 @@ impl Rights {
     pub fn new(rng: &mut StdRng) -> Rights {
         Rights {
             wanted: rng.random_bool(0.7).then(|| rng.random_range(1..4)),
-            counted: false,
+            on_record: AuthMode::Disabled,
             taken: Vec::new(),
             sent: None,
             tls_from: rng.random_range(0..4),
@@ -51,8 +51,8 @@ impl Rights {
         let wanted = self.wanted?;
         Some(Access {
             fingerprint: Some(wanted),
-            counts: wanted % 2 == 1,
-            counted: self.counted,
+            mode: mode(wanted),
+            on_record: self.on_record,
             sent: self.sent,
             ..Access::default()
         })
@@ -91,7 +91,7 @@ impl Rights {
 
     /// The status is erased, or is another KvCluster's.
     pub fn erase_record(&mut self) {
-        self.counted = false;
+        self.on_record = AuthMode::Disabled;
     }
 
     /// All data is gone.
@@ -110,6 +110,14 @@ impl Rights {
     }
 }
 
+fn mode(declaration: u64) -> AuthMode {
+    match declaration % 3 {
+        0 => AuthMode::Disabled,
+        1 => AuthMode::Required,
+        _ => AuthMode::Observe,
+    }
+}
+
 impl World {
     /// How the pod of this template speaks.
     pub(super) fn speaks(&self, template: &str) -> NodeTls {
@@ -123,17 +131,18 @@ impl World {
     }
 
     /// What the operator knows and writes down once a declaration of its own was taken. By the first one rights begin to
-    /// count, and then every member speaks TLS alone.
+    /// be looked at, and then every member speaks TLS alone.
     pub fn remember(&mut self, sent: Sent) {
-        let counts = sent.fingerprint % 2 == 1;
+        let mode = mode(sent.fingerprint);
+        let begins = mode != AuthMode::Disabled && self.rights.on_record == AuthMode::Disabled;
         let (alive, running) = (self.alive(), self.running());
         let members = running.iter().filter(|(_, volume)| alive.contains(&volume.node_id));
         let mut plain =
             members.filter(|(i, _)| self.speaks(&self.pods[*i].template).mode != TlsMode::Required);
-        if let Some((i, _)) = plain.next().filter(|_| counts && !self.rights.counted) {
+        if let Some((i, _)) = plain.next().filter(|_| begins) {
             self.broken_promise = Some(format!("rights begin to count, and member {i} speaks without TLS"));
         }
-        (self.rights.sent, self.rights.counted) = (Some(sent), counts);
+        (self.rights.sent, self.rights.on_record) = (Some(sent), mode);
     }
 
     /// The leader takes a declaration: all that was declared before is replaced.
