@@ -72,7 +72,7 @@ impl Kubernetes {
             .with(|state| {
                 let cluster = json!({
                     "apiVersion": "kvorum.io/v1alpha1", "kind": "KvCluster", "metadata": {"name": CLUSTER},
-                    "spec": {"members": members},
+                    "spec": {"members": members, "tls": {"mode": "Disabled"}},
                 });
                 state.tell(format!("a KvCluster of {members} members is made"));
                 state.objects.create("kvclusters", cluster).map(drop)
