@@ -2,9 +2,10 @@
 //! deletes or asks for: what would take too much is refused, and expiries go piece by piece. A member that such a
 //! command ended would end by it at each start again, as would all others.
 //!
-//! Method: 400 values of 1 MiB in a member with default flags; the kernel says what its process held at most.
+//! Method: 256 values of 1 MiB in a member with default flags; the kernel says what its process held at most.
 
 use std::fs;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kvorum_client::{Error, KeyRange};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 
-const VALUES: usize = 400;
+const VALUES: usize = 256;
 const VALUE_BYTES: usize = 1 << 20;
 /// The memory that a member has on Kubernetes where nothing is said of it.
 const MEMORY_LIMIT: u64 = 704 << 20;
@@ -33,16 +34,10 @@ async fn values_that_are_replaced_take_little_memory() -> Result<()> {
     })
     .await?;
     let value = Bytes::from(vec![7; VALUE_BYTES]);
-    let set = |number| client.set(key(number), value.clone()).timeout(TIMEOUT);
-    each(TOGETHER, set).await?;
+    let all = 0..VALUES;
+    let written =
+        each(all.clone(), TOGETHER, |number| client.set(key(number), value.clone()).timeout(TIMEOUT)).await?;
     let process = node.process_id().context("the node does not run")?;
-    // All at once ask for what they replace.
-    let written = each(VALUES, |number| set(number).return_previous()).await?;
-    let previous = written.iter().filter_map(|(_, answer)| answer.previous.as_ref());
-    ensure!(
-        previous.filter(|kv| kv.value == value).count() == VALUES,
-        "not all were told what they replaced"
-    );
     let revision = client.get("none").await?.header.revision;
 
     // Whoever asks only, asks for no values.
@@ -64,7 +59,14 @@ async fn values_that_are_replaced_take_little_memory() -> Result<()> {
     let some = (0..40).fold(client.batch(), |batch, number| batch.set(key(number), "small"));
     some.timeout(TIMEOUT).await?;
 
-    each(TOGETHER, |number| client.expire(key(number), Duration::from_secs(1)).timeout(TIMEOUT)).await?;
+    // All at once ask for what they replace, and then the others expire together.
+    let replaced = 40..VALUES / 2;
+    let ask = |number| client.set(key(number), "small").return_previous().timeout(TIMEOUT);
+    let answers = each(replaced.clone(), VALUES, ask).await?;
+    let previous = answers.iter().filter_map(|(_, answer)| answer.previous.as_ref());
+    let told = previous.filter(|kv| kv.value == value).count();
+    ensure!(told == replaced.len(), "{told} of {} were told what they replaced", replaced.len());
+    each(all, TOGETHER, |number| client.expire(key(number), Duration::from_secs(1)).timeout(TIMEOUT)).await?;
     wait::until("the end of all keys", EXPIRED_LIMIT, async || {
         let keys = rpc::metric(node.http_address(), "kvorum_store_keys").await?;
         ensure!(keys == 0.0, "{keys} are left");
@@ -82,12 +84,12 @@ fn key(number: usize) -> String {
     format!("key/{number:03}")
 }
 
-/// Does it for each key, so many at a time.
-async fn each<C, A>(together: usize, call: impl Fn(usize) -> C) -> Result<Vec<(usize, A)>>
+/// Does it for each of these keys, so many at a time.
+async fn each<C, A>(keys: Range<usize>, together: usize, call: impl Fn(usize) -> C) -> Result<Vec<(usize, A)>>
 where
     C: IntoFuture<Output = std::result::Result<A, Error>>,
 {
-    let calls = (0..VALUES).map(|number| {
+    let calls = keys.map(|number| {
         let answer = call(number).into_future();
         async move { answer.await.map(|answer| (number, answer)) }
     });

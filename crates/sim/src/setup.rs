@@ -39,7 +39,8 @@ impl Setup {
     /// Draws a setup for so many members, of a run whose faults go on for so long.
     pub fn draw(seed: u64, members: usize, lasts: Micros) -> Setup {
         let mut random = stream(seed, "setup");
-        let limits = draw_limits(&mut random);
+        let mut limits = draw_limits(&mut random);
+        draw_held(&mut stream(seed, "held"), &mut limits.store);
         let has_quota = random.random_range(0..6) == 0;
         let quota_bytes = random.random_range(200 * KIB..=2 * MIB);
         let log_retain_bytes = pick(&mut random, [32 * KIB, 64 * KIB, 64 * KIB, 512 * KIB]);
@@ -97,6 +98,12 @@ fn pick<T: Copy, const N: usize>(random: &mut StdRng, values: [T; N]) -> T {
     *values.choose(random).expect("there is one at least")
 }
 
+/// What a run holds in memory, usual or next to nothing. By numbers of its own, so that seeds and plans of before keep theirs.
+fn draw_held(random: &mut StdRng, limits: &mut kvorum_store::Limits) {
+    limits.held_bytes_max = pick(random, [0, 1000, limits.held_bytes_max]);
+    limits.previous_told_bytes_max = pick(random, [0, 1000, limits.previous_told_bytes_max]);
+}
+
 /// In a quarter of all seeds the usual ones; else each by itself, usual or small.
 fn draw_limits(random: &mut StdRng) -> Limits {
     let usual = Limits::default();
@@ -114,8 +121,8 @@ fn draw_limits(random: &mut StdRng) -> Limits {
         permissions_max: store.permissions_max,
         auth_bytes_max: store.auth_bytes_max,
         batch_bytes_max: pick(random, [200, 4096, store.batch_bytes_max]),
-        held_bytes_max: pick(random, [0, 1000, store.held_bytes_max]),
-        previous_told_bytes_max: pick(random, [0, 1000, store.previous_told_bytes_max]),
+        held_bytes_max: store.held_bytes_max,
+        previous_told_bytes_max: store.previous_told_bytes_max,
         recent_bytes_max: pick(random, [1000, store.recent_bytes_max]),
         recent_value_bytes_max: pick(random, [100, store.recent_value_bytes_max]),
         skipped_keys_max: pick(random, [10, store.skipped_keys_max]),
