@@ -97,9 +97,7 @@ fn a_disk_that_comes_back_empty_is_replaced() {
         let fault = machines.kill(&machine).await?;
         machines.wipe(&machine).await?;
         fault.heal()?;
-        cluster.has_another_disk(ordinal, &node_id, Duration::from_secs(120)).await?;
-        cluster.settled(Duration::from_secs(120)).await?;
-        ensure!(cluster.voters().await?.len() == 3, "not all vote");
+        is_replaced(&cluster, ordinal, &node_id, Duration::from_secs(120)).await?;
         test.say(load.finish().await?);
         Ok(())
     });
@@ -135,11 +133,7 @@ fn a_disk_whose_data_differs_is_replaced() {
         released(&data).await?;
         flip(&data, DIFFERS.as_bytes())?;
         fault.heal()?;
-        let begun = Instant::now();
-        cluster.has_another_disk(ordinal, &node_id, REPLACED_LIMIT).await?;
-        test.say(format!("another disk {:.1} s after it was started", begun.elapsed().as_secs_f64()));
-        cluster.settled(CHANGE_LIMIT).await?;
-        ensure!(cluster.voters().await?.len() == 3, "not all vote");
+        is_replaced(&cluster, ordinal, &node_id, REPLACED_LIMIT).await?;
         let value = cluster.tool(ordinal, ["get", DIFFERS, "--serializable"]).await?;
         ensure!(value.trim() == "as it was written", "member {ordinal} says {value:?}");
         test.say(load.finish().await?);
@@ -176,14 +170,21 @@ fn a_disk_that_went_back_is_replaced() {
         std::fs::remove_dir_all(&data)?;
         copy_all(&copy, &data).await?;
         fault.heal()?;
-        let begun = Instant::now();
-        cluster.has_another_disk(ordinal, &node_id, REPLACED_LIMIT).await?;
-        test.say(format!("another disk {:.1} s after it was started", begun.elapsed().as_secs_f64()));
-        cluster.settled(CHANGE_LIMIT).await?;
-        ensure!(cluster.voters().await?.len() == 3, "not all vote");
+        is_replaced(&cluster, ordinal, &node_id, REPLACED_LIMIT).await?;
         test.say(load.finish().await?);
         Ok(())
     });
+}
+
+/// Waits until a member that was just started has another disk than the one with this id, and all three vote.
+async fn is_replaced(cluster: &Cluster<'_>, ordinal: u32, node_id: &str, within: Duration) -> Result<()> {
+    let begun = Instant::now();
+    cluster.has_another_disk(ordinal, node_id, within).await?;
+    let took = begun.elapsed().as_secs_f64();
+    cluster.test().say(format!("another disk {took:.1} s after it was started"));
+    cluster.settled(CHANGE_LIMIT).await?;
+    ensure!(cluster.voters().await?.len() == 3, "not all vote");
+    Ok(())
 }
 
 /// Waits until no process works on the files of a member: those on a machine that lost its power end a moment later.
