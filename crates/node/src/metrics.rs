@@ -78,6 +78,8 @@ pub struct Metrics {
     apply_entries: Histogram,
     /// How long the store has made no progress with a run.
     pub apply_stall_seconds: Gauge,
+    /// How long the raft core has not answered.
+    pub core_stall_seconds: Gauge,
     expired: IntCounter,
     /// Users and rights.
     pub auth: AuthMetrics,
@@ -179,6 +181,10 @@ impl Metrics {
             apply_stall_seconds: make.seconds(
                 "kvorum_apply_stall_seconds",
                 "How long the store has made no progress with entries it is to apply; 0: it makes some.",
+            ),
+            core_stall_seconds: make.seconds(
+                "kvorum_core_stall_seconds",
+                "How long the raft core has not answered; 0: it does.",
             ),
             expired: make.counter(
                 "kvorum_expired_keys_total",

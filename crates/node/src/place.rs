@@ -92,6 +92,8 @@ pub enum Stall {
     FullDisk,
     /// Entries are not applied.
     Apply,
+    /// The raft core does not answer.
+    Core,
     /// Nothing stands still, but what is held here differs from what a majority holds.
     Corrupt,
 }
@@ -102,6 +104,7 @@ impl Stall {
         match self {
             Stall::Log | Stall::FullDisk => "DISK_STALLED",
             Stall::Apply => "APPLY_STALLED",
+            Stall::Core => "CORE_STALLED",
             Stall::Corrupt => "CORRUPT",
         }
     }
@@ -113,6 +116,7 @@ impl fmt::Display for Stall {
             Stall::Log => "the disk of the log takes no writes",
             Stall::FullDisk => "the log waits for room on a full disk",
             Stall::Apply => "the store makes no progress with the entries it is to apply",
+            Stall::Core => "the raft core does not answer",
             Stall::Corrupt => {
                 "the data of this member differs from what a majority holds (CORRUPT); replace it by an empty disk"
             }

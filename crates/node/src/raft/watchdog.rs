@@ -1,5 +1,5 @@
-//! Watches over what raft itself does not look at: whether the log's disk takes writes, and whether the
-//! store makes progress with what is committed.
+//! Watches over what raft itself does not look at: whether the log's disk takes writes, whether the
+//! store makes progress with what is committed, and whether raft's own core answers at all.
 //!
 //! openraft sends heartbeats whatever becomes of either, so that a leader whose disk hangs would lead on
 //! with nothing ever acknowledged. After [`STALL_MAX`] such a member is not ready, and does not lead: it
@@ -14,6 +14,8 @@
 //! What counts is progress, not age: a disk that is slow and takes one write after the other costs no
 //! election, however many of them wait.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kvorum_store::fatal::end_process;
@@ -40,6 +42,9 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// the disk make no progress meanwhile.
 const LOOK_MAX: Duration = Duration::from_millis(300);
 
+/// How often the core is asked whether it is there.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
+
 /// Without a leader for so long a corrupt member stands for election after all: it may be the only one left
 /// that has all of the log. Who needs that log gets it, and leads.
 const LEADERLESS_MAX: Duration = Duration::from_secs(10);
@@ -55,6 +60,8 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 struct Seen {
     log: Option<Pending>,
     apply: Option<AtWork>,
+    /// How often the core has answered, while it has not answered the last question.
+    core: Option<u64>,
     /// The log says so of what is held here.
     corrupt: bool,
 }
@@ -84,18 +91,23 @@ impl<P: PartialEq> Standstill<P> {
 struct Watchdog {
     log: Standstill<u64>,
     apply: Standstill<AtWork>,
+    /// The core may wait for the log, so that its progress is the core's.
+    core: Standstill<(u64, Option<u64>)>,
     for_room: bool,
     corrupt: bool,
 }
 
 impl Watchdog {
     fn new() -> Watchdog {
-        Watchdog { log: Standstill::new(), apply: Standstill::new(), for_room: false, corrupt: false }
+        let (log, apply, core) = (Standstill::new(), Standstill::new(), Standstill::new());
+        Watchdog { log, apply, core, for_room: false, corrupt: false }
     }
 
     fn look(&mut self, seen: Seen, passed: Duration) {
-        self.log.look(seen.log.map(|pending| pending.completed), passed);
+        let log = seen.log.map(|pending| pending.completed);
+        self.log.look(log, passed);
         self.apply.look(seen.apply, passed);
+        self.core.look(seen.core.map(|answered| (answered, log)), passed);
         self.for_room = seen.log.is_some_and(|pending| pending.for_room);
         self.corrupt = seen.corrupt;
     }
@@ -111,6 +123,8 @@ impl Watchdog {
             Some(if self.for_room { Stall::FullDisk } else { Stall::Log })
         } else if self.apply.lasted >= limit {
             Some(Stall::Apply)
+        } else if self.core.lasted >= limit {
+            Some(Stall::Core)
         } else {
             None
         }
@@ -123,6 +137,42 @@ impl Watchdog {
     }
 }
 
+/// Asks the core, one question at a time, and counts what was asked and answered.
+#[derive(Debug)]
+struct Questions {
+    asked: u64,
+    answered: Arc<AtomicU64>,
+    last: Instant,
+}
+
+impl Questions {
+    fn new() -> Questions {
+        Questions { asked: 0, answered: Arc::default(), last: Instant::now() }
+    }
+
+    /// How many were answered, while the last one is not; asks the next one in time.
+    fn look(&mut self, raft: &Raft) -> Option<u64> {
+        let answered = self.answered.load(Ordering::Relaxed);
+        if answered < self.asked {
+            return Some(answered);
+        }
+        if self.last.elapsed() >= ASK_PERIOD
+            && let Ok(core) = raft.core()
+        {
+            self.last = Instant::now();
+            self.asked += 1;
+            let (core, answered, this) = (core.raft.clone(), self.answered.clone(), self.asked);
+            // A core that has ended is another's to see, who ends the process.
+            tokio::spawn(async move {
+                if core.with_raft_state(|_| ()).await.is_ok() {
+                    answered.store(this, Ordering::Relaxed);
+                }
+            });
+        }
+        None
+    }
+}
+
 /// Watches until the node stops.
 pub fn start(raft: Raft) {
     tokio::spawn(async move {
@@ -130,6 +180,7 @@ pub fn start(raft: Raft) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut watchdog, mut last, mut stalled) = (Watchdog::new(), Instant::now(), None);
+        let mut questions = Questions::new();
         let mut handed_over = Instant::now();
         loop {
             tokio::select! {
@@ -140,11 +191,13 @@ pub fn start(raft: Raft) {
             let seen = Seen {
                 log: raft.inner.log.pending(),
                 apply: raft.inner.applier.at_work(),
+                core: questions.look(&raft),
                 corrupt: raft.store().is_corrupt(raft.overview().node_id),
             };
             watchdog.look(seen, passed);
             raft.metrics().log.stall_seconds.set(watchdog.log.lasted.as_secs_f64());
             raft.metrics().apply_stall_seconds.set(watchdog.apply.lasted.as_secs_f64());
+            raft.metrics().core_stall_seconds.set(watchdog.core.lasted.as_secs_f64());
             if let Some(stall) = watchdog.hangs() {
                 end_process(last_words(&raft, stall));
             }
@@ -186,9 +239,14 @@ fn hand_over(raft: OpenRaft, to: u64) {
 
 fn last_words(raft: &Raft, stall: Stall) -> String {
     let (dir, seconds) = (raft.inner.data_dir.path().display(), HANG_MAX.as_secs());
+    let next = match stall {
+        Stall::Core => "start this node again, and report it with the log above",
+        _ => {
+            "look at the disk and at what the kernel says of it, then start this node again, or replace the member"
+        }
+    };
     format!(
-        "{stall}, for {seconds} s now, in {dir}: the process ends, and the other members go on without it; look at \
-         the disk and at what the kernel says of it, then start this node again, or replace the member"
+        "{stall}, for {seconds} s now, in {dir}: the process ends, and the other members go on without it; {next}"
     )
 }
 
@@ -260,6 +318,12 @@ mod tests {
         let hangs = |stall| (Some((2.0, stall)), Some((60.0, stall)));
         assert_eq!(watch(100, |_| log(7)), hangs(Stall::Log), "a sync that never ends");
         assert_eq!(watch(100, |_| apply(7, 7)), hangs(Stall::Apply), "an apply that never ends");
+        let core = |answered| Seen { core: Some(answered), ..Seen::default() };
+        assert_eq!(watch(100, |_| core(7)), hangs(Stall::Core), "a core that never answers");
+        assert_eq!(watch(100, |at| core((at / 1.9) as u64)), nothing, "a core that answers late");
+        let waits = |completed| Seen { core: Some(7), ..log(completed) };
+        assert_eq!(watch(100, |_| waits(3)), hangs(Stall::Log), "a core that waits for a disk that hangs");
+        assert_eq!(watch(100, |at| waits((at / 1.9) as u64)), nothing, "a core that waits for a slow disk");
         assert_eq!(watch(100, |at| log((at / 0.3) as u64)), nothing, "300 ms a sync, every sync");
         assert_eq!(watch(100, |at| log((at / 1.9) as u64)), nothing, "1.9 s a sync, every sync");
         let (stalled, hung) = watch(100, |at| log((at / 10.0) as u64));
