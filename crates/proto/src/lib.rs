@@ -1,5 +1,7 @@
-//! Kvorum's wire types, generated from `proto/` and nothing else.
+//! Kvorum's wire types, generated from `proto/`, and how they are put into bytes.
 #![allow(missing_docs, clippy::all, clippy::unwrap_used)]
+
+mod codec;
 
 /// The client API.
 pub mod kv {

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use super::budget::Budget;
 use super::call::{Call, Held, HttpResponse};
 use super::inbox::Room;
-use super::open_calls::{CALLS_MAX, OpenCall, OpenCalls};
+use super::open_calls::{CALLS_BYTES_MAX, OpenCall, OpenCalls};
 use super::remote::Remote;
 use super::sizes::decoding_limit;
 use crate::audit::{Auditor, Trail};
@@ -73,7 +73,7 @@ impl Router {
             request_bytes_max,
             budget,
             receive_budget,
-            calls: OpenCalls::new(CALLS_MAX),
+            calls: OpenCalls::new(CALLS_BYTES_MAX),
             rights: Box::new(|_, _| true),
             auditor: None,
             pages: axum::Router::new(),

@@ -192,7 +192,8 @@ impl hyper::service::Service<http::Request<hyper::body::Incoming>> for Calls {
         let limit = self.router.message_bytes_max();
         let mut request = request.map(|body| Body::new(Inbox::new(body, received, room.clone(), limit)));
         request.extensions_mut().insert(self.remote.clone());
-        self.router.answer(request, room, self.remote.calls.open())
+        let place = self.remote.calls.open(request.headers());
+        self.router.answer(request, room, place)
     }
 }
 
