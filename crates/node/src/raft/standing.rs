@@ -99,11 +99,12 @@ impl Standing {
             return refused("no election has term 0");
         }
         self.check_term(term)?;
-        // A term has one leader. openraft takes what another one says is committed for what the first one says.
+        // A term has one leader. openraft takes what another one says is committed for what the first one says. Of a
+        // term that is over, whoever led it is to hear so.
         let leader = self.vote.filter(|own| leads && own.committed && own.term == term);
         let leader = leader
             .map(|own| (own.term, own.node_id))
-            .or(self.leader.filter(|known| leads && known.0 == term));
+            .or(self.leader.filter(|known| leads && known.0 == term && term >= self.term()));
         if let Some((_, leader)) = leader.filter(|known| known.1 != node_id) {
             return refused(format!("the leader of term {term} is node {leader:016x}, not {node_id:016x}"));
         }

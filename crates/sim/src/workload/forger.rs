@@ -1,5 +1,6 @@
 //! Somebody on the network who is no member and says that he is: votes of terms that no elections can reach, votes of
-//! nodes that nobody knows, and calls that are meant for another disk, which nobody is to answer.
+//! nodes that nobody knows, a leader whom nobody elected, and calls that are meant for another disk, which nobody is to
+//! answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::world::random::stream;
 
 /// Between two messages.
 const PAUSE: Duration = Duration::from_millis(700);
+/// One in so many is of a leader.
+const LEADERS: u32 = 8;
 /// How long one may take.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
@@ -29,6 +32,12 @@ pub async fn work(session: Arc<Session>, network: HostNetwork, peers: Vec<String
         let Ok(admin) = AdminClient::new(address, ANSWER_MAX) else { return };
         let Ok(status) = admin.connect_options(options(&network)).status().await else { continue };
         let Ok(mut client) = dialer.peer_client(address) else { return };
+        if random.random_range(0..LEADERS) == 0 {
+            let requests = futures_util::stream::iter(leads(&status, random.random()));
+            let answers = timeout(ANSWER_MAX, client.append(requests)).await;
+            session.trace.note("forged a leader", &[u64::from(matches!(answers, Ok(Ok(_))))], &[]);
+            continue;
+        }
         let is_for_another = random.random_range(0..3) == 0;
         let request =
             if is_for_another { misaddressed(&status, &mut random) } else { vote(&status, &mut random) };
@@ -63,6 +72,22 @@ fn misaddressed(status: &v1::StatusResponse, random: &mut StdRng) -> peer::VoteR
         last_log_id: status.last_log,
         leadership_transfer: false,
     }
+}
+
+/// What a leader of the next term would begin with, whom a member hears: the term may have been made without it. Another
+/// one may be elected in that term, and is to be followed in the end.
+fn leads(status: &v1::StatusResponse, from: u64) -> [peer::AppendRequest; 2] {
+    let envelope = peer::Envelope {
+        cluster_id: status.cluster_id,
+        incarnation: status.incarnation,
+        from,
+        to: status.node_id,
+    };
+    let vote = Some(peer::Vote { term: status.term + 1, node_id: from, committed: true });
+    [
+        peer::AppendRequest { envelope: Some(envelope), ..Default::default() },
+        peer::AppendRequest { vote, ..Default::default() },
+    ]
 }
 
 fn vote(status: &v1::StatusResponse, random: &mut StdRng) -> peer::VoteRequest {

@@ -181,6 +181,9 @@ fn appends() {
         append(&led, FROM, append_request()),
         "the leader of term 6 is node 0000000000000003",
     );
+    // Whoever was misled stands for election; the leader of the term before hears of it, and starts afresh.
+    let stands = Standing { vote: Some(Vote { term: 7, node_id: OWN, committed: false }), ..led };
+    expect("the leader of a term that is over", append(&stands, FROM, append_request()), "");
 }
 
 #[test]
