@@ -13,7 +13,8 @@ use clap::Parser as _;
 use kvorum_node::audit::{Audit, StandardOutput};
 use kvorum_node::config::{Cli, Config, Flags, LogFormat, Task};
 use kvorum_node::machine::Machine;
-use kvorum_node::net::listen::FILES_WANTED;
+use kvorum_node::net::listen::{FILES_WANTED, MEMORY_WANTED};
+use kvorum_node::net::memory;
 use kvorum_node::server::{self, Closing};
 use kvorum_store::data_dir::{DataDir, DataDirError};
 use kvorum_store::fatal::end_process;
@@ -110,6 +111,7 @@ fn closed(closing: &Closing) -> bool {
 /// Runs the node until a signal.
 async fn run(config: Config, machine: Machine) -> Result<Closing, Box<dyn std::error::Error>> {
     raise_file_limit();
+    tell_memory();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|error| format!("handle SIGTERM: {error}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("handle SIGINT: {error}"))?;
@@ -213,6 +215,16 @@ fn verify(data_dir: &Path) -> ExitCode {
     }
     findings.iter().for_each(|finding| println!("{finding}"));
     ExitCode::from(1)
+}
+
+/// With less memory it takes fewer connections.
+fn tell_memory() {
+    if let Some(bytes) = memory::limit().filter(|bytes| *bytes < MEMORY_WANTED) {
+        let mib = bytes >> 20;
+        tracing::info!(
+            "this process may have {mib} MiB of memory, and takes as many connections as fit into a part"
+        );
+    }
 }
 
 /// The default soft limit of 1,024 descriptors is less than the connections a node can serve.

@@ -8,11 +8,22 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::memory;
 use super::network::{Listener, Net, Stream};
 
-/// Connections that the ports of clients and members take at a time; the next ones wait to be accepted. Each costs
-/// tens of kilobytes, and a client needs one.
+/// Connections that the ports of clients and members take at a time; the next ones wait to be accepted. A client needs
+/// one.
 const CONNECTIONS_MAX: usize = 10_000;
+
+/// What a connection takes at rest, with TLS; without it is two thirds of that.
+const CONNECTION_BYTES: usize = 50 * 1024;
+
+/// The port of clients takes no more connections than fit into this part of the memory that the process may have, and
+/// that of members into half as much: anybody can open connections.
+const MEMORY_PART: usize = 4;
+
+/// Memory with which every port takes all the connections that it may, in bytes.
+pub const MEMORY_WANTED: u64 = (2 * MEMORY_PART * CONNECTION_BYTES * CONNECTIONS_MAX) as u64;
 
 /// Connections of the HTTP port at a time.
 const HTTP_CONNECTIONS_MAX: usize = 256;
@@ -62,19 +73,23 @@ pub enum Port {
     Http,
 }
 
-/// The room of a port, for so many connections at a time as it may have, and as the process has descriptors for.
+/// The room of a port, for so many connections at a time as it may have, and as the process has descriptors and memory
+/// for.
 pub fn room(port: Port) -> Arc<Semaphore> {
     let files = getrlimit(Resource::Nofile).current;
-    Arc::new(Semaphore::new(connections_max(port, files)))
+    Arc::new(Semaphore::new(connections_max(port, files, memory::limit())))
 }
 
-/// How many connections a port may have in a process that may open so many files; none: any number.
-fn connections_max(port: Port, files: Option<u64>) -> usize {
-    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+/// How many connections a port may have in a process that may open so many files and have so much memory; none: any
+/// number.
+fn connections_max(port: Port, files: Option<u64>, memory: Option<u64>) -> usize {
+    let number = |limit: Option<u64>| limit.and_then(|it| usize::try_from(it).ok()).unwrap_or(usize::MAX);
+    let (files, memory) = (number(files), number(memory));
     let free = files - FILES_RESERVED.min(files / 2);
+    let fit = memory / MEMORY_PART / CONNECTION_BYTES;
     let most = match port {
-        Port::Client => CONNECTIONS_MAX.min(free / 2),
-        Port::Peer => CONNECTIONS_MAX.min(free / 3),
+        Port::Client => CONNECTIONS_MAX.min(free / 2).min(fit),
+        Port::Peer => CONNECTIONS_MAX.min(free / 3).min(fit / 2),
         Port::Http => HTTP_CONNECTIONS_MAX.min(free / 12),
     };
     most.max(1)
@@ -130,10 +145,22 @@ impl Accepted {
 mod tests {
     use super::*;
 
+    const PORTS: [Port; 3] = [Port::Client, Port::Peer, Port::Http];
+
+    /// Goal: connections leave memory to all else. Method: a table of limits.
+    #[test]
+    fn connections_leave_memory_to_the_store() {
+        let all = |memory| PORTS.map(|port| connections_max(port, None, memory));
+        assert_eq!(all(None), [10_000, 10_000, 256]);
+        assert_eq!(all(Some(MEMORY_WANTED)), [10_000, 10_000, 256]);
+        assert_eq!(all(Some(704 << 20)), [3604, 1802, 256]);
+        assert_eq!(all(Some(0)), [1, 1, 256]);
+    }
+
     /// Goal: connections leave the disk its descriptors. Method: a table of limits.
     #[test]
     fn connections_leave_files_to_the_disk() {
-        let all = |files| [Port::Client, Port::Peer, Port::Http].map(|port| connections_max(port, files));
+        let all = |files| PORTS.map(|port| connections_max(port, files, None));
         assert_eq!(all(None), [10_000, 10_000, 256]);
         assert_eq!(all(Some(1 << 20)), [10_000, 10_000, 256]);
         assert_eq!(all(Some(FILES_WANTED)), [10_000, 10_000, 256]);

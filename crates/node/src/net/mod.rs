@@ -9,6 +9,7 @@ mod greeting;
 pub mod http;
 pub mod inbox;
 pub mod listen;
+pub mod memory;
 pub mod network;
 pub mod open_calls;
 pub mod outbox;
