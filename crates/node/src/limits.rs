@@ -16,6 +16,11 @@ pub struct Limits {
     /// Bytes of changes that watchers find in memory: several seconds of a busy cluster's small writes. Who is
     /// further behind reads from disk.
     pub ring_bytes_max: usize,
+    /// Bytes in a page of a scan, beside its last key: enough that the cost of a message does not show, and little
+    /// enough that thousands of scans fit into memory.
+    pub page_bytes_max: usize,
+    /// Bytes of events in a response of a watch, beside its last event. A revision with more is sent in fragments.
+    pub response_bytes_max: usize,
     /// Keys that one command expires: few enough that writes beside a backlog wait only milliseconds.
     pub expired_keys_max: usize,
     /// Changes that one compaction step works off: short enough that no write waits long.
@@ -31,6 +36,8 @@ impl Default for Limits {
             log_queue_bytes: 32 << 20,
             append_bytes_max: 1 << 20,
             ring_bytes_max: 8 << 20,
+            page_bytes_max: 256 << 10,
+            response_bytes_max: 1 << 20,
             expired_keys_max: 2_000,
             step_changes: 1_000,
         }

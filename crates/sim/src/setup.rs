@@ -41,6 +41,7 @@ impl Setup {
         let mut random = stream(seed, "setup");
         let mut limits = draw_limits(&mut random);
         draw_held(&mut stream(seed, "held"), &mut limits.store);
+        draw_answers(&mut stream(seed, "answers"), &mut limits);
         let has_quota = random.random_range(0..6) == 0;
         let quota_bytes = random.random_range(200 * KIB..=2 * MIB);
         let log_retain_bytes = pick(&mut random, [32 * KIB, 64 * KIB, 64 * KIB, 512 * KIB]);
@@ -104,6 +105,13 @@ fn draw_held(random: &mut StdRng, limits: &mut kvorum_store::Limits) {
     limits.previous_told_bytes_max = pick(random, [0, 1000, limits.previous_told_bytes_max]);
 }
 
+/// What is answered at a time, of scans and watches, usual or little; by numbers of its own, too.
+fn draw_answers(random: &mut StdRng, limits: &mut Limits) {
+    // Smaller pages would take most of a run's time: all keys are read again and again.
+    limits.page_bytes_max = pick(random, [4000, 16 << 10, limits.page_bytes_max]);
+    limits.response_bytes_max = pick(random, [300, 4000, limits.response_bytes_max]);
+}
+
 /// In a quarter of all seeds the usual ones; else each by itself, usual or small.
 fn draw_limits(random: &mut StdRng) -> Limits {
     let usual = Limits::default();
@@ -140,6 +148,8 @@ fn draw_limits(random: &mut StdRng) -> Limits {
         ring_bytes_max: pick(random, [16 << 10, 256 << 10, usual.ring_bytes_max]),
         expired_keys_max: pick(random, [2, usual.expired_keys_max]),
         step_changes: pick(random, [5, usual.step_changes]),
+        page_bytes_max: usual.page_bytes_max,
+        response_bytes_max: usual.response_bytes_max,
     };
     if random.random_range(0..4) == 0 {
         let segment_bytes_max = 4 * MIB;

@@ -1,6 +1,7 @@
 //! What must hold at any moment, looked at whenever a node does something that others may rely on.
 
 mod claims;
+mod room;
 mod vitals;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use kvorum_store::entry::LogId;
 use kvorum_store::log::{self, Vote};
 
 use self::claims::Claims;
+use self::room::Room;
 use self::vitals::Vitals;
 use crate::world::clock::Micros;
 use crate::world::disk::Disk;
@@ -58,6 +60,8 @@ struct OfDisk {
     claims: Claims,
     vitals: Vitals,
     glance: Option<Arc<dyn Glance>>,
+    /// What room there was after the last run of this life.
+    room: Option<Room>,
     /// The highest feature level that it takes part in.
     level_max: u32,
     /// Snapshots in this life, by the term in which they were installed last.
@@ -106,7 +110,8 @@ impl Checks {
     pub fn starts(&self, host: HostId, level_max: u32) {
         self.with(|state| {
             let disk = state.disks.entry(host).or_default();
-            (disk.glance, disk.vitals, disk.installs) = (None, Vitals::default(), (0, 0));
+            (disk.glance, disk.room) = (None, None);
+            (disk.vitals, disk.installs) = (Vitals::default(), (0, 0));
             disk.level_max = level_max;
         });
     }
@@ -219,6 +224,17 @@ impl State {
         }
     }
 
+    /// What grows the store is refused where there is no room, and only there.
+    fn check_room(&mut self, host: HostId, run: &AppliedRun<'_>) {
+        let after = Room::of(run.store);
+        let before = self.disks.entry(host).or_default().room.replace(after);
+        // A run that an earlier life has begun, or a snapshot, begins anew.
+        let before = before.filter(|_| run.commands_before == 0 && !run.entries.is_empty());
+        if let Some(Err(what)) = before.map(|before| before.judge(after, run)) {
+            self.violation.get_or_insert(format!("member {host} {what}"));
+        }
+    }
+
     /// No release that takes part is asked for more than it knows.
     fn check_level(&mut self, level: u32) {
         if let Some((host, disk)) = self.disks.iter().find(|(_, disk)| (1..level).contains(&disk.level_max)) {
@@ -288,6 +304,7 @@ impl Observer for Member {
             self.checks.trace.note("applied", &numbers, &[]);
         }
         self.checks.with(|state| state.check_level(run.store.feature_level()));
+        self.checks.with(|state| state.check_room(self.host, run));
         if let Some(last) = run.entries.last() {
             self.with_claims(|claims| claims.applied(last.log_id));
             self.check_durable();

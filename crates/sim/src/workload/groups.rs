@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::Session;
 use crate::model::{ABSENT, Action, GROUP_KEYS, Record, Values};
-use crate::world::clock::SECOND;
+use crate::world::clock::{Micros, SECOND};
 use crate::world::random::stream;
 
 /// How long a group is used: it bounds the history that is searched.
@@ -43,6 +43,12 @@ pub async fn work(session: Arc<Session>, client: Client, number: u32) {
         let pause = worker.random.random_range(Duration::ZERO..=2 * PAUSE);
         sleep(pause).await;
     }
+}
+
+/// The keys of a moment's group but its last one: a range that ends before a key.
+pub fn first_keys(now: Micros) -> KeyRange {
+    let group = (now / GENERATION) as u32;
+    KeyRange::between(key(group, 0), key(group, GROUP_KEYS - 1))
 }
 
 fn prefix(group: u32) -> String {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use kvorum_client::{Client, Error, KeyRange};
 use kvorum_faults::timeline::{Kind, Mark};
@@ -32,12 +33,24 @@ const LIMIT_MAX: usize = 40;
 pub async fn scan(session: Arc<Session>, client: Client, number: u32) {
     let mut random = stream(session.seed, &format!("scans {number}"));
     let mut newest = 1;
+    let mut known: Vec<Bytes> = Vec::new();
     while !session.stops() {
         sleep(random.random_range(Duration::ZERO..=2 * SCAN_PAUSE)).await;
         let prefix = PREFIXES.choose(&mut random).copied().unwrap_or_default();
+        let is_bounded = random.random_range(0..3) == 0;
+        let range = match (known.choose(&mut random), known.choose(&mut random)) {
+            // It ends before a key that was there.
+            (Some(first), Some(last)) if is_bounded && first < last => {
+                KeyRange::between(first.clone(), last.clone())
+            }
+            _ => KeyRange::prefix(prefix),
+        };
         let (limit, reverse) = (random.random_range(1..=LIMIT_MAX), random.random_range(0..2) == 0);
-        let mut scan = client.scan(KeyRange::prefix(prefix)).limit(limit as u64);
+        let mut scan = client.scan(range.clone()).limit(limit as u64);
         let at = newest - random.random_range(0..BACK_MAX.min(newest));
+        // The compacted revision is the first that there is.
+        let compacted = session.compacted.load(Ordering::Relaxed);
+        let at = if random.random_range(0..4) == 0 && compacted <= newest { compacted } else { at };
         let is_past = random.random_range(0..2) == 0;
         if is_past {
             scan = scan.at_revision(at);
@@ -54,8 +67,9 @@ pub async fn scan(session: Arc<Session>, client: Client, number: u32) {
         match (answer, scan.revision()) {
             (Ok(kvs), Some(revision)) => {
                 newest = newest.max(revision);
-                let rows = kvs.into_iter().map(Row::of).collect();
-                let read = Read { what: "scan", revision, prefix: prefix.to_owned(), limit, reverse, rows };
+                let rows: Vec<_> = kvs.into_iter().map(Row::of).collect();
+                known = rows.iter().map(|(key, _)| key.clone()).collect();
+                let read = Read { what: "scan", revision, range, limit, reverse, rows };
                 session.told(|told| told.reads.push(read));
             }
             (Err(Error::Compacted { message, .. }), _)
@@ -99,7 +113,8 @@ pub async fn look(session: Arc<Session>, network: HostNetwork, endpoint: String,
         }
         *known = revision;
         let rows = answer.kv.map(Row::of).into_iter().collect();
-        let read = Read { what: "look", revision, prefix: counter, limit: 1, reverse: false, rows };
+        let read =
+            Read { what: "look", revision, range: KeyRange::key(counter), limit: 1, reverse: false, rows };
         session.told(|told| told.reads.push(read));
     }
 }

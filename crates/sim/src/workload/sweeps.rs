@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvorum_client::{Client, Error, KeyRange};
+use kvorum_client::{Client, DeleteResponse, Error, KeyRange, KeyValue};
 use rand::RngExt as _;
 use tokio::time::sleep;
 
@@ -41,13 +41,29 @@ pub async fn work(session: Arc<Session>, client: Client, number: u32) {
         if random.random_range(0..3) == 0 {
             sleep(random.random_range(Duration::ZERO..=PAUSE)).await;
         }
-        let mut delete = client.delete_range(KeyRange::prefix(prefix.clone()));
-        if random.random_range(0..2) == 0 {
+        // Some first delete what lies before one of the keys.
+        let middle = random.random_range(0..=2 * keys).min(keys);
+        let (mut range, mut before) = (KeyRange::prefix(prefix.clone()), before);
+        if middle < keys {
+            (range, before) = (
+                KeyRange::between(prefix.clone(), format!("{prefix}{middle:02}")),
+                before.map(|_| middle as u64),
+            );
+        }
+        let mut delete = client.delete_range(range);
+        let asks = random.random_range(0..2) == 0;
+        if asks {
             delete = delete.return_previous();
         }
         let answer = delete.await;
         session.answered_write("delete", round, &answer);
         match (answer, before) {
+            (Ok(answer), Some(_)) if asks && !is_what_was(&answer, &prefix, &value) => {
+                session.violated(format!(
+                    "other keys are told than were deleted below {prefix}: {:?}",
+                    answer.previous
+                ));
+            }
             (Ok(answer), Some(before)) if answer.deleted != before => {
                 session.violated(format!("{} keys of {before} were deleted below {prefix}", answer.deleted));
             }
@@ -60,5 +76,19 @@ pub async fn work(session: Arc<Session>, client: Client, number: u32) {
             }
             _ => {}
         }
+        if middle < keys {
+            let answer = client.delete_range(KeyRange::prefix(prefix.clone())).await;
+            session.answered_write("delete", round, &answer);
+        }
     }
+}
+
+/// Whether the deleted keys are told as they were: the first ones of the round, in order.
+fn is_what_was(answer: &DeleteResponse, prefix: &str, value: &str) -> bool {
+    let is_right = |(number, kv): (usize, &KeyValue)| {
+        kv.key == format!("{prefix}{number:02}")
+            && kv.value == *value
+            && (kv.version, kv.deadline_ms) == (1, None)
+    };
+    answer.previous.len() as u64 == answer.deleted && answer.previous.iter().enumerate().all(is_right)
 }

@@ -55,10 +55,10 @@ pub struct Told {
 
 impl Told {
     /// Takes the next revision of the first watcher.
-    pub fn take(&mut self, changed: &Changes) -> Result<(), String> {
+    pub fn take(&mut self, changed: &Changes, asks_previous: bool, compacted: u64) -> Result<(), String> {
         let events = changed.events.iter().map(|event| (event.kv.key.to_vec(), fingerprint(event)));
         self.prints.insert(changed.revision, events.collect());
-        self.history.take(changed)
+        self.history.take(changed, asks_previous, compacted)
     }
 
     /// Looks at all of it.

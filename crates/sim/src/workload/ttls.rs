@@ -71,11 +71,19 @@ async fn change(session: &Session, client: &Client, random: &mut StdRng, key: &m
     }
     let ttl = random.random_range(TTL.0..=TTL.1);
     let called = session.clock.moment();
-    let renewed = match random.random_range(0..3) {
+    let renewed = match random.random_range(0..4) {
         0 => {
             let answer = client.persist(key.name.clone()).await;
             session.answered_write("persist", 0, &answer);
             if answer.is_ok_and(|answer| answer.had_ttl) {
+                stays(session, client, key).await;
+            }
+            return false;
+        }
+        3 => {
+            let answer = client.set(key.name.clone(), "without").await;
+            session.answered_write("set", 0, &answer);
+            if answer.is_ok() {
                 stays(session, client, key).await;
             }
             return false;

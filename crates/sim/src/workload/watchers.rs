@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::Session;
+use super::{Session, groups};
 use crate::world::random::stream;
 use crate::world::trace::hash_bytes;
 
@@ -25,11 +25,15 @@ const STAYS_MAX: Duration = Duration::from_secs(6);
 const BACK_MAX: u64 = 400;
 /// What it watches.
 const PREFIXES: [&str; 5] = ["register/", "group/", "sweep/", "insert/", "ttl/"];
+/// One visit of so many begins at the compacted revision, the first that there is.
+const AT_COMPACTED: u32 = 4;
+/// One of so many ends before a key that there is.
+const BOUNDED: u32 = 3;
 
 /// What a watcher that came and went was told: of revisions from one on, up to and with another one.
 #[derive(Clone, Debug)]
 pub struct Visit {
-    prefix: &'static str,
+    range: KeyRange,
     from: u64,
     upto: u64,
     seen: BTreeMap<u64, u64>,
@@ -41,7 +45,8 @@ pub type Prints = BTreeMap<u64, Vec<(Vec<u8>, u64)>>;
 /// Follows until the last revision, as the watcher of this number.
 pub async fn follow(session: Arc<Session>, client: Client, number: usize) -> Journal {
     let mut journal = Journal::default();
-    let Some(mut changes) = start(&session, &client).await else { return journal };
+    let asks_previous = stream(session.seed, &format!("previous {number}")).random_range(0..2) == 0;
+    let Some(mut changes) = start(&session, &client, asks_previous).await else { return journal };
     loop {
         let last = session.last_revision.load(Ordering::Relaxed);
         if last != 0 && journal.next() > last {
@@ -54,7 +59,10 @@ pub async fn follow(session: Arc<Session>, client: Client, number: usize) -> Jou
             Ok(Some(Ok(changed))) => {
                 let taken = journal.take(changed.revision, changed.events.iter().map(change));
                 let known = match number {
-                    0 => session.told(|told| told.take(&changed)),
+                    0 => {
+                        let compacted = session.compacted.load(Ordering::Relaxed);
+                        session.told(|told| told.take(&changed, asks_previous, compacted))
+                    }
                     _ => Ok(()),
                 };
                 if let Err(failure) = taken.map_err(|failure| failure.to_string()).and(known) {
@@ -78,9 +86,11 @@ pub async fn follow(session: Arc<Session>, client: Client, number: usize) -> Jou
     }
 }
 
-async fn start(session: &Session, client: &Client) -> Option<WatchStream> {
+async fn start(session: &Session, client: &Client, asks_previous: bool) -> Option<WatchStream> {
     while !session.stops() {
-        match client.watch(KeyRange::all()).from_revision(FIRST_REVISION).start().await {
+        let watch = client.watch(KeyRange::all()).from_revision(FIRST_REVISION);
+        let watch = if asks_previous { watch.with_previous() } else { watch };
+        match watch.start().await {
             Ok(started) => return Some(started),
             // There may be no leader yet.
             Err(_) => sleep(PAUSE).await,
@@ -97,10 +107,16 @@ pub async fn visit(session: Arc<Session>, client: Client, number: u32) {
         let newest = session.watched[0].load(Ordering::Relaxed);
         let back = random.random_range(0..=BACK_MAX);
         let from = newest.saturating_sub(back).max(FIRST_REVISION);
-        let prefix = PREFIXES.choose(&mut random).copied().unwrap_or_default();
+        let compacted = session.compacted.load(Ordering::Relaxed);
+        let at_compacted = random.random_range(0..AT_COMPACTED) == 0 && compacted >= FIRST_REVISION;
+        let from = if at_compacted { compacted.min(newest) } else { from };
+        let range = match random.random_range(0..BOUNDED) {
+            0 => groups::first_keys(session.clock.now()),
+            _ => KeyRange::prefix(PREFIXES.choose(&mut random).copied().unwrap_or_default()),
+        };
         let until = Instant::now() + random.random_range(Duration::ZERO..=STAYS_MAX);
-        let watch = client.watch(KeyRange::prefix(prefix)).from_revision(from);
-        let mut visit = Visit { prefix, from, upto: from - 1, seen: BTreeMap::new() };
+        let watch = client.watch(range.clone()).from_revision(from);
+        let mut visit = Visit { range, from, upto: from.saturating_sub(1), seen: BTreeMap::new() };
         let seen = match watch.start().await {
             Ok(mut changes) => stay(&mut changes, until, &mut visit).await,
             Err(error) => Err(error),
@@ -146,7 +162,7 @@ impl Visit {
             return Ok(());
         }
         let of_range = |(revision, events): (&u64, &Vec<(Vec<u8>, u64)>)| {
-            let in_range = events.iter().filter(|(key, _)| key.starts_with(self.prefix.as_bytes()));
+            let in_range = events.iter().filter(|(key, _)| self.range.contains(key));
             let print = |print: u64, (_, event): &(Vec<u8>, u64)| print.wrapping_mul(31).wrapping_add(*event);
             in_range.clone().next().map(|_| (*revision, in_range.fold(0, print)))
         };
@@ -156,9 +172,9 @@ impl Visit {
             return Ok(());
         }
         let differs = wanted.iter().find(|(at, print)| seen.get(at) != Some(print)).map(|(at, _)| *at);
-        let Visit { prefix, from, .. } = self;
+        let Visit { range, from, .. } = self;
         Err(format!(
-            "a watch of {prefix} from revision {from} was told of {} revisions up to {upto}, not of the {} that there \
+            "a watch of {range:?} from revision {from} was told of {} revisions up to {upto}, not of the {} that there \
              are: revision {differs:?}",
             seen.len(),
             wanted.len()

@@ -18,10 +18,6 @@ use crate::net::outbox::{Frame, Outbox};
 use crate::net::sizes::REQUEST_OVERHEAD_BYTES;
 use crate::requests::Reads;
 
-/// Bytes in a response, beside its last key: enough that the cost of a message does not show, and
-/// little enough that thousands of scans fit into memory.
-const PAGE_BYTES_MAX: usize = 256 * 1024;
-
 /// Keys in a response, for keys of few bytes.
 const PAGE_KEYS_MAX: u64 = 10_000;
 
@@ -33,6 +29,8 @@ pub struct Reader {
     pub header: pb::Header,
     /// Where to.
     pub outbox: Outbox,
+    /// Bytes in a page, see [`Limits`](crate::limits::Limits).
+    pub page_bytes_max: usize,
     /// The largest record, in bytes: a page may go beyond its size by one.
     pub record_bytes_max: usize,
 }
@@ -47,7 +45,7 @@ struct Read {
 
 impl Reader {
     async fn read(&self, scan: Scan) -> Result<Read, RequestError> {
-        let bytes_max = PAGE_BYTES_MAX + self.record_bytes_max + REQUEST_OVERHEAD_BYTES;
+        let bytes_max = self.page_bytes_max + self.record_bytes_max + REQUEST_OVERHEAD_BYTES;
         let room = self.outbox.reserve(bytes_max).await?;
         let header = self.header;
         let read = move |store: &Store| {
@@ -90,7 +88,7 @@ pub async fn pages(
         keys_only: request.keys_only,
         after: None,
         keys_max: keys_in_page(left),
-        bytes_max: PAGE_BYTES_MAX,
+        bytes_max: reader.page_bytes_max,
     };
     let first = reader.read(scan.clone()).await?;
     grant.holds()?;

@@ -165,6 +165,7 @@ impl Kv for KvService {
             reads: self.requests.scans().clone(),
             header: header(self.requests.head(0)),
             outbox: outbox.clone(),
+            page_bytes_max: self.requests.raft().options().limits.page_bytes_max,
             record_bytes_max: self.requests.bytes_max(),
         };
         let pages = scan::pages(reader, grant, range, &request).await?;
@@ -184,6 +185,7 @@ impl Kv for KvService {
             metrics: self.requests.metrics().clone(),
             header: header(self.requests.head(0)),
             previous,
+            response_bytes_max: self.requests.raft().options().limits.response_bytes_max,
             outbox: outbox.clone(),
         };
         let stream = watch::Stream::open(source, watcher, from_revision)?;

@@ -26,9 +26,6 @@ use crate::net::outbox::{Frame, Outbox, frame_bytes};
 use crate::shared_reads::{Changes, SharedReads};
 use crate::watch::{Look, Watcher, memory_bytes};
 
-/// Bytes of events in a response, beside its last event. A revision with more is sent in fragments.
-const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-
 /// What an event takes in a message beside keys and values, at most.
 const EVENT_OVERHEAD_BYTES: usize = 64;
 
@@ -48,6 +45,8 @@ pub struct Source {
     pub header: pb::Header,
     /// Whether events carry what was there before.
     pub previous: bool,
+    /// Bytes of events in a response, see [`Limits`](crate::limits::Limits).
+    pub response_bytes_max: usize,
     /// Where the responses go.
     pub outbox: Outbox,
 }
@@ -95,7 +94,7 @@ impl Stream {
         let next = if from_revision == 0 { current + 1 } else { from_revision };
         let _open = Gauged::new(&source.metrics.watch.watchers);
         let sent = current.min(next - 1);
-        let pending = Pending::new(source.previous);
+        let pending = Pending::new(source.previous, source.response_bytes_max);
         let (next, state) = (Place::before(next), State::Opened);
         let (unfinished, kept, room, skip) = (None, None, None, 0);
         Ok(Stream { source, watcher, next, sent, unfinished, pending, kept, room, skip, state, _open })
@@ -187,7 +186,7 @@ impl Stream {
     /// Forgets what was read and not sent, to read it again from this position on.
     fn let_go(&mut self, position: Option<(Place, usize)>) {
         (self.next, self.skip) = position.unwrap_or((self.next, 0));
-        self.pending = Pending::new(self.source.previous);
+        self.pending = Pending::new(self.source.previous, self.source.response_bytes_max);
         self.kept = None;
     }
 
@@ -247,12 +246,13 @@ struct Pending {
     /// A revision that was read in part. It is the last one, if any of it is pending.
     partial: Option<u64>,
     previous: bool,
+    response_bytes_max: usize,
 }
 
 impl Pending {
-    fn new(previous: bool) -> Pending {
+    fn new(previous: bool, response_bytes_max: usize) -> Pending {
         let (revisions, from, partial) = (VecDeque::new(), Place::default(), None);
-        Pending { revisions, from, offset: 0, sent: 0, complete: 0, partial, previous }
+        Pending { revisions, from, offset: 0, sent: 0, complete: 0, partial, previous, response_bytes_max }
     }
 
     /// Takes in what was found from one place to another, when nothing is pending any more.
@@ -314,13 +314,13 @@ impl Pending {
                 revision.events[self.offset..].iter().filter(|event| range.contains(&event.record.key));
             let rest_bytes: usize = rest.clone().map(|event| self.bytes_of(event)).sum();
             let partial = self.partial == Some(revision.revision);
-            if bytes > 0 && (partial || bytes + rest_bytes > RESPONSE_BYTES_MAX) {
+            if bytes > 0 && (partial || bytes + rest_bytes > self.response_bytes_max) {
                 return Some((events, upto, false));
             }
-            if rest_bytes > RESPONSE_BYTES_MAX && self.fragment(&revision, range, &mut events) {
+            if rest_bytes > self.response_bytes_max && self.fragment(&revision, range, &mut events) {
                 return Some((events, revision.revision, true));
             }
-            if rest_bytes <= RESPONSE_BYTES_MAX {
+            if rest_bytes <= self.response_bytes_max {
                 events.extend(rest.map(|event| self.event(event)));
             }
             bytes += rest_bytes;
@@ -340,7 +340,7 @@ impl Pending {
             if !range.contains(&event.record.key) {
                 continue;
             }
-            if bytes > 0 && bytes + self.bytes_of(event) > RESPONSE_BYTES_MAX {
+            if bytes > 0 && bytes + self.bytes_of(event) > self.response_bytes_max {
                 self.offset = at;
                 return true;
             }

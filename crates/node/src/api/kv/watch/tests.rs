@@ -1,5 +1,7 @@
 use super::*;
 
+const RESPONSE_BYTES_MAX: usize = 1 << 20;
+
 fn revision(revision: u64, keys: &[&'static str], value_bytes: usize) -> Arc<RevisionEvents> {
     let event = |key: &&'static str| {
         let value = vec![b'v'; value_bytes].into();
@@ -27,7 +29,7 @@ fn drain(pending: &mut Pending, range: &KeyRange) -> Vec<(Vec<String>, u64, bool
 /// goes as far as was looked. Method: three revisions, one of them partly, one wholly outside.
 #[test]
 fn whole_revisions_share_a_response() {
-    let mut pending = Pending::new(false);
+    let mut pending = Pending::new(false, RESPONSE_BYTES_MAX);
     fill(&mut pending, vec![revision(3, &["a1", "b"], 1), revision(4, &["a2"], 1)], 9);
     let all = drain(&mut pending, &KeyRange::prefix("a"));
     assert_eq!(all, [(vec!["a1".into(), "a2".into()], 9, false)]);
@@ -40,7 +42,7 @@ fn whole_revisions_share_a_response() {
 #[test]
 fn only_a_large_revision_is_split() {
     let third = RESPONSE_BYTES_MAX / 3;
-    let mut pending = Pending::new(false);
+    let mut pending = Pending::new(false, RESPONSE_BYTES_MAX);
     let revisions = vec![
         revision(1, &["a"], third),
         revision(2, &["b", "c", "d", "e"], third),
@@ -66,7 +68,7 @@ fn only_a_large_revision_is_split() {
 #[test]
 fn previous_records_are_sent_on_request() {
     for (wanted, responses) in [(false, 1), (true, 2)] {
-        let mut pending = Pending::new(wanted);
+        let mut pending = Pending::new(wanted, RESPONSE_BYTES_MAX);
         let third = RESPONSE_BYTES_MAX / 3;
         fill(&mut pending, vec![revision(1, &["a"], third), revision(2, &["b"], third)], 2);
         let range = KeyRange::prefix("");
@@ -80,7 +82,7 @@ fn previous_records_are_sent_on_request() {
 /// that more may follow. Method: two whole revisions and a part, then the rest.
 #[test]
 fn a_part_of_a_revision_is_a_fragment() {
-    let mut pending = Pending::new(false);
+    let mut pending = Pending::new(false, RESPONSE_BYTES_MAX);
     let found = vec![revision(1, &["a1"], 1), revision(2, &["a2"], 1), revision(3, &["a3", "b", "a4"], 1)];
     pending.fill(Place::before(1), found, Place { revision: 3, number: 7 });
     let range = KeyRange::prefix("a");
@@ -99,7 +101,7 @@ fn what_was_sent_is_passed_over() {
     let range = KeyRange::prefix("a");
     let place = |number| Place { revision: 3, number };
     // All at once: of four events in the range two were sent.
-    let mut pending = Pending::new(false);
+    let mut pending = Pending::new(false, RESPONSE_BYTES_MAX);
     let whole = ["b", "a1", "a2", "b", "a3", "a4"];
     pending.fill(place(0), vec![revision(3, &whole, 1)], Place::before(4));
     assert_eq!(pending.skip(2, &range), 0);
