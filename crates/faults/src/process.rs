@@ -30,6 +30,18 @@ const HASH_LIMIT: Duration = Duration::from_secs(60);
 /// Lines of a node's log that are worth reading when it failed.
 const LOG_LINES: usize = 25;
 
+/// The memory that a member has on Kubernetes where nothing is said of it, in bytes.
+pub const MEMORY_LIMIT: u64 = 704 << 20;
+
+/// What the kernel says of a process's memory, such as VmHWM, in bytes.
+pub fn memory(process: Option<u32>, field: &str) -> Result<u64> {
+    let process = process.context("the process does not run")?;
+    let status = fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.split_whitespace().next()).context(format!("there is no {field}"))?;
+    Ok(kib.parse::<u64>()? * 1024)
+}
+
 /// What a node is started with, the same at each start.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -327,6 +339,13 @@ impl Node {
     pub fn log(&self) -> Result<String> {
         let log = fs::read(&self.setup.log).context(format!("read the log of {}", self.name()))?;
         Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// The line that it ended with, the last time that it did so by itself.
+    pub fn last_words(&self) -> Result<String> {
+        let log = self.log()?;
+        let last = log.lines().rfind(|line| line.starts_with("kvorum: "));
+        last.map(str::to_owned).context("it ended without a word")
     }
 
     /// Waits for the end of a process that is expected to end by itself, and answers how it did.

@@ -4,19 +4,17 @@
 //!
 //! Method: 256 values of 1 MiB in a member with default flags; the kernel says what its process held at most.
 
-use std::fs;
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use kvorum_client::{Error, KeyRange};
+use kvorum_faults::process::{MEMORY_LIMIT, memory};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, wait};
 
 const VALUES: usize = 256;
 const VALUE_BYTES: usize = 1 << 20;
-/// The memory that a member has on Kubernetes where nothing is said of it.
-const MEMORY_LIMIT: u64 = 704 << 20;
 /// Writes of such values at a time.
 const TOGETHER: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,7 +72,7 @@ async fn values_that_are_replaced_take_little_memory() -> Result<()> {
     })
     .await?;
     ensure!(node.process_id() == Some(process), "it was started again");
-    let held = held_at_most(process)?;
+    let held = memory(Some(process), "VmHWM")?;
     eprintln!("the member held {} MiB at most", held >> 20);
     ensure!(held < MEMORY_LIMIT, "it held {} MiB", held >> 20);
     cluster.close()
@@ -94,11 +92,4 @@ where
         async move { answer.await.map(|answer| (number, answer)) }
     });
     stream::iter(calls).buffer_unordered(together).try_collect().await.context("write")
-}
-
-fn held_at_most(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("there is no VmHWM")?;
-    let kib: u64 = line.split_whitespace().next().context("VmHWM is empty")?.parse()?;
-    Ok(kib * 1024)
 }

@@ -7,12 +7,10 @@
 //! something in a release build only, so that they have to be asked for: `--ignored`, with
 //! `KVORUM_NODE_BIN`, `KVORUM_TOOL_BIN` and `KVORUM_BENCH_BIN`.
 
-use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use kvorum_faults::process::Node;
+use kvorum_faults::process::{Node, memory};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, binary, ensure, rpc, settings, wait};
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -149,15 +147,6 @@ async fn scan_with(node: &Node, arguments: &[&str]) -> Result<Peaks> {
         }
         sleep(PERIOD).await;
     }
-}
-
-/// What the kernel says of a process's memory, in bytes.
-fn memory(process: Option<u32>, field: &str) -> Result<u64> {
-    let process = process.context("the process does not run")?;
-    let status = fs::read_to_string(Path::new("/proc").join(process.to_string()).join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let kib = line.and_then(|line| line.split_whitespace().next()).context(format!("there is no {field}"))?;
-    Ok(kib.parse::<u64>()? * 1024)
 }
 
 /// Waits until the node says that it is ready.

@@ -4,19 +4,17 @@
 //! Method: forty connections that open a thousand calls each on a member with default flags, with 12 kB of headers a
 //! call, and send no request; the kernel says what its process held at most.
 
-use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use kvorum_faults::process::{MEMORY_LIMIT, memory};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc};
 
 const CONNECTIONS: usize = 40;
 const CALLS: u32 = 1000;
 const HEADERS: usize = 3;
 const HEADER_BYTES: usize = 4000;
-/// The memory that a member has on Kubernetes where nothing is said of it.
-const MEMORY_LIMIT: u64 = 704 << 20;
 /// A member that is busy with them takes no more for so long.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,12 +33,9 @@ async fn calls_that_bring_nothing_take_little_memory() -> Result<()> {
     let held = held.await.context("open calls")??;
     let ready = rpc::health(node.http_address(), "/readyz").await?;
     ensure!(ready.is_ok(), "it is not ready: {ready:?}");
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let peak =
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-    let peak: u64 = peak.context("the kernel does not say VmHWM")?;
-    eprintln!("open_calls: at most {} MiB with {} calls", peak >> 10, CONNECTIONS * CALLS as usize);
-    ensure!(peak << 10 < MEMORY_LIMIT, "it held {} MiB", peak >> 10);
+    let peak = memory(Some(process), "VmHWM")?;
+    eprintln!("open_calls: at most {} MiB with {} calls", peak >> 20, CONNECTIONS * CALLS as usize);
+    ensure!(peak < MEMORY_LIMIT, "it held {} MiB", peak >> 20);
 
     drop(held);
     client.set("after", "").timeout(TIMEOUT).await?;

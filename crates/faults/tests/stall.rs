@@ -117,9 +117,7 @@ async fn members_that_hang_for_a_minute_end_and_say_why() -> Result<()> {
     drop(hang);
     for (node, ended, why) in [(disk, ends.0, "takes no writes"), (store, ends.1, "makes no progress")] {
         ensure!(!ended.success(), "{} ended with {ended}", node.name());
-        let log = node.log()?;
-        let last =
-            log.lines().rfind(|line| line.starts_with("kvorum: ")).context("it ended without a word")?;
+        let last = node.last_words()?;
         eprintln!("stall: {last}");
         ensure!(last.contains(why) && last.contains("for 60 s"), "{} ended with: {last}", node.name());
     }

@@ -77,17 +77,17 @@ fn misaddressed(status: &v1::StatusResponse, random: &mut StdRng) -> peer::VoteR
 /// What a leader of the next term would begin with, whom a member hears: the term may have been made without it. Another
 /// one may be elected in that term, and is to be followed in the end.
 fn leads(status: &v1::StatusResponse, from: u64) -> [peer::AppendRequest; 2] {
-    let envelope = peer::Envelope {
-        cluster_id: status.cluster_id,
-        incarnation: status.incarnation,
-        from,
-        to: status.node_id,
-    };
     let vote = Some(peer::Vote { term: status.term + 1, node_id: from, committed: true });
     [
-        peer::AppendRequest { envelope: Some(envelope), ..Default::default() },
+        peer::AppendRequest { envelope: envelope(status, from), ..Default::default() },
         peer::AppendRequest { vote, ..Default::default() },
     ]
+}
+
+/// To whom it is sent, and of which cluster, as it should be.
+fn envelope(status: &v1::StatusResponse, from: u64) -> Option<peer::Envelope> {
+    let v1::StatusResponse { cluster_id, incarnation, node_id: to, .. } = *status;
+    Some(peer::Envelope { cluster_id, incarnation, from, to })
 }
 
 fn vote(status: &v1::StatusResponse, random: &mut StdRng) -> peer::VoteRequest {
@@ -103,14 +103,8 @@ fn vote(status: &v1::StatusResponse, random: &mut StdRng) -> peer::VoteRequest {
         _ => status.term + 1,
     };
     let last_log_id = status.last_log.filter(|_| random.random_range(0..2) == 0);
-    let envelope = peer::Envelope {
-        cluster_id: status.cluster_id,
-        incarnation: status.incarnation,
-        from,
-        to: status.node_id,
-    };
     peer::VoteRequest {
-        envelope: Some(envelope),
+        envelope: envelope(status, from),
         vote: Some(peer::Vote { term, node_id: from, committed: false }),
         last_log_id,
         leadership_transfer: random.random_range(0..2) == 0,
