@@ -1,6 +1,7 @@
 //! What must hold at any moment, looked at whenever a node does something that others may rely on.
 
 mod claims;
+mod compactions;
 mod room;
 mod vitals;
 
@@ -11,11 +12,13 @@ use std::{fs, io};
 
 use kvorum_node::observer::{AppliedRun, Glance, Observer, Seen};
 use kvorum_node::place::Overview;
+use kvorum_store::Store;
 use kvorum_store::command::{Answer, Outcome};
 use kvorum_store::entry::LogId;
 use kvorum_store::log::{self, Vote};
 
 use self::claims::Claims;
+use self::compactions::{Compactions, Stage};
 use self::room::Room;
 use self::vitals::Vitals;
 use crate::world::clock::Micros;
@@ -46,6 +49,7 @@ struct State {
     /// By incarnation and term: who led.
     leaders: BTreeMap<(u64, u64), u64>,
     disks: BTreeMap<HostId, OfDisk>,
+    compactions: Compactions,
     /// The last term that anybody was in.
     term: u64,
     /// Whether a disk is full: whoever has it keeps no log for the sake of others.
@@ -62,6 +66,8 @@ struct OfDisk {
     glance: Option<Arc<dyn Glance>>,
     /// What room there was after the last run of this life.
     room: Option<Room>,
+    /// How far the compaction of its store was at the last run of this life.
+    compacted: Option<Stage>,
     /// The highest feature level that it takes part in.
     level_max: u32,
     /// Snapshots in this life, by the term in which they were installed last.
@@ -110,7 +116,7 @@ impl Checks {
     pub fn starts(&self, host: HostId, level_max: u32) {
         self.with(|state| {
             let disk = state.disks.entry(host).or_default();
-            (disk.glance, disk.room) = (None, None);
+            (disk.glance, disk.room, disk.compacted) = (None, None, None);
             (disk.vitals, disk.installs) = (Vitals::default(), (0, 0));
             disk.level_max = level_max;
         });
@@ -123,7 +129,10 @@ impl Checks {
 
     /// A recovery goes on with the log up to here; what came after it counts for nothing.
     pub fn recovered(&self, last: u64) {
-        self.with(|state| _ = state.applied.split_off(&(last + 1)));
+        self.with(|state| {
+            _ = state.applied.split_off(&(last + 1));
+            state.compactions.forget();
+        });
     }
 
     /// Whether there is a disk that is full.
@@ -235,6 +244,17 @@ impl State {
         }
     }
 
+    /// Compares what a compaction leaves, when it takes effect and when it is done, and after each start.
+    fn check_compaction(&mut self, host: HostId, store: &Store) {
+        let stage = compactions::stage(store);
+        if self.disks.entry(host).or_default().compacted.replace(stage) == Some(stage) {
+            return;
+        }
+        if let Err(what) = self.compactions.judge(store) {
+            self.violation.get_or_insert(format!("member {host} {what}"));
+        }
+    }
+
     /// No release that takes part is asked for more than it knows.
     fn check_level(&mut self, level: u32) {
         if let Some((host, disk)) = self.disks.iter().find(|(_, disk)| (1..level).contains(&disk.level_max)) {
@@ -305,6 +325,7 @@ impl Observer for Member {
         }
         self.checks.with(|state| state.check_level(run.store.feature_level()));
         self.checks.with(|state| state.check_room(self.host, run));
+        self.checks.with(|state| state.check_compaction(self.host, run.store));
         if let Some(last) = run.entries.last() {
             self.with_claims(|claims| claims.applied(last.log_id));
             self.check_durable();
