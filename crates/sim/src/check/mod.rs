@@ -72,6 +72,8 @@ struct OfDisk {
     level_max: u32,
     /// Snapshots in this life, by the term in which they were installed last.
     installs: (u64, u32),
+    /// Whether there was any in this life.
+    has_installed: bool,
     term: u64,
 }
 
@@ -117,7 +119,7 @@ impl Checks {
         self.with(|state| {
             let disk = state.disks.entry(host).or_default();
             (disk.glance, disk.room, disk.compacted) = (None, None, None);
-            (disk.vitals, disk.installs) = (Vitals::default(), (0, 0));
+            (disk.vitals, disk.installs, disk.has_installed) = (Vitals::default(), (0, 0), false);
             disk.level_max = level_max;
         });
     }
@@ -148,6 +150,11 @@ impl Checks {
                 state.violation.get_or_insert(what);
             }
         });
+    }
+
+    /// Whether a member's process has installed a snapshot.
+    pub fn has_installed(&self, host: HostId) -> bool {
+        self.with(|state| state.disks.get(&host).is_some_and(|disk| disk.has_installed))
     }
 
     /// How a member is now, if its process serves.
@@ -221,6 +228,7 @@ impl State {
     fn installed(&mut self, host: HostId) {
         let disk = self.disks.entry(host).or_default();
         disk.claims.installed();
+        disk.has_installed = true;
         if self.is_space_short {
             return;
         }
