@@ -104,9 +104,9 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
         }
         Step::Retire { ordinal, version, retired } => effects.retire(*ordinal, version, *retired).await,
         Step::GrowClaim { ordinal } => effects.grow_claim(*ordinal).await,
-        Step::Initialize { ordinal, node_id, cluster_id } => {
+        Step::Initialize { ordinal, node_id, cluster_id, closed } => {
             let node = effects.node(*ordinal)?;
-            let founded = node.initialize(*cluster_id, Some(*node_id)).await;
+            let founded = node.initialize(*cluster_id, Some(*node_id), *closed).await;
             founded.map(drop).map_err(|source| node_error("found the cluster", source))
         }
         Step::TransferLeader { to } => {

@@ -359,6 +359,8 @@ pub struct Node {
     pub corrupt: BTreeSet<u64>,
     /// How it speaks TLS, if it does.
     pub tls: Option<NodeTls>,
+    /// Its cluster was founded closed, and lets nobody in before it is declared what clients may do.
+    pub closed: bool,
     /// Users and rights, as it has applied them.
     pub auth: AuthState,
     /// Whom it lets pass, and would refuse if rights counted.
