@@ -121,8 +121,8 @@ fn of_reason(reason: &str, metadata: &HashMap<String, String>, status: &Status, 
         }
         // DEADLINE says that the time was over before anything was done.
         "NO_LEADER" | "SHUTTING_DOWN" | "DEADLINE" => Fate::NotApplied(Next::Anywhere),
-        // Rights changed while it was on its way.
-        "BUSY" | "AUTH_MOVED" => Fate::NotApplied(Next::Here),
+        // Rights changed while it was on its way, or are to be declared in a moment.
+        "BUSY" | "AUTH_MOVED" | "AUTH_CLOSED" => Fate::NotApplied(Next::Here),
         // A disk that belongs to no cluster, or that its cluster no longer counts on.
         "UNJOINED" | "STATUS_ONLY" => Fate::NotApplied(Next::Elsewhere),
         "OUTCOME_UNKNOWN" => Fate::Unknown,
@@ -258,7 +258,7 @@ mod tests {
         for name in ["UNJOINED", "STATUS_ONLY", "CORRUPT"] {
             assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Elsewhere), "{name}");
         }
-        for name in ["BUSY", "AUTH_MOVED"] {
+        for name in ["BUSY", "AUTH_MOVED", "AUTH_CLOSED"] {
             assert_eq!(reason(name, &[]), Fate::NotApplied(Next::Here), "{name}");
         }
         let bad = reason("INVALID_TOKEN", &[("why", "it has expired")]);

@@ -100,7 +100,12 @@ impl Cluster {
         Err(Failure::new(format!("no ports for {}: another process takes them all", setup.name)))
     }
 
-    fn directory(&self) -> Result<&Path> {
+    /// Where the nodes' data and logs are, until the cluster is closed.
+    ///
+    /// # Errors
+    ///
+    /// It is closed.
+    pub fn directory(&self) -> Result<&Path> {
         self.directory.as_ref().map(TempDir::path).context("the cluster is closed")
     }
 

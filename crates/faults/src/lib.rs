@@ -18,6 +18,7 @@
 //! | [`rpc`], [`outcome`] | the raw API, without the retries of the client crate, and what an answer proves |
 //! | [`writers`], [`registers`], [`watchers`], [`readers`], [`chains`], [`inserts`], [`ttls`] | workloads |
 //! | [`workload`] | all of them together, and every check at the end |
+//! | [`witness`] | what the machine itself keeps waiting while a latency is measured |
 //! | [`linear`], [`timeline`], [`journal`] | checks: pure functions of what was recorded |
 //!
 //! Architecture invariant: no check here trusts a node about the past. What was acknowledged is kept on
@@ -52,6 +53,7 @@ pub mod timeline;
 pub mod ttls;
 pub mod wait;
 pub mod watchers;
+pub mod witness;
 pub mod workload;
 pub mod writers;
 

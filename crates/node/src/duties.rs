@@ -37,8 +37,9 @@ const QUOTA_PERIOD: Duration = Duration::from_secs(1);
 /// reserve.
 const SPACE_PERIOD: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether all members know a higher feature level.
-const FEATURE_LEVEL_PERIOD: Duration = Duration::from_secs(2);
+/// How often it is looked whether all members know a higher feature level. A new cluster waits for it before rights
+/// can count.
+const FEATURE_LEVEL_PERIOD: Duration = Duration::from_millis(500);
 
 /// How long a joint configuration may stand before the leader finishes it.
 const JOINT_PATIENCE: Duration = Duration::from_secs(1);

@@ -96,6 +96,9 @@ impl Health {
         ready(&self.raft.overview(), self.raft.positions(), Instant::now(), || {
             self.raft.silent_voters().len()
         })?;
+        if self.raft.is_closed() {
+            return Err("the cluster lets no client in before it is declared what clients may do".into());
+        }
         if !self.serves.load(Ordering::Relaxed) {
             return Err("this node was just started and has not caught up with the leader yet".into());
         }

@@ -488,7 +488,7 @@ fn raft_options(config: &Config, addresses: Addresses) -> RaftOptions {
 async fn found_or_wait(raft: &Raft, config: &Config, addresses: Addresses) -> Result<(), StartError> {
     match config.bootstrap {
         Bootstrap::Single => {
-            let founded = raft.initialize(0).await;
+            let founded = raft.initialize(0, false).await;
             founded.map(|_| ()).map_err(|error| StartError::Found(error.to_string()))
         }
         Bootstrap::Wait => {

@@ -12,7 +12,7 @@ use kvorum_node::machine::Machine;
 use kvorum_node::server::Node;
 use kvorum_proto::peer::v1 as peer;
 use kvorum_proto::peer::v1::peer_client::PeerClient;
-use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
+use kvorum_store::data_dir::{DataDir, DataDirError, Identity, Origin};
 use kvorum_store::log::{Log, LogOptions};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -61,16 +61,16 @@ fn a_disk_that_was_joined_founds_nothing() {
         let node = Node::start(config(dir.path(), "wait", any), Machine::real()).await.unwrap();
         node.raft().join(CLUSTER_ID, 1, 1).await.unwrap();
         for wanted in [0, CLUSTER_ID] {
-            let error = node.raft().initialize(wanted).await.expect_err("it joined").to_string();
+            let error = node.raft().initialize(wanted, false).await.expect_err("it joined").to_string();
             assert!(error.contains("00000000000000c1") && error.contains("kvorum member add"), "{error}");
         }
         assert!(!node.raft().founding());
         stop(node).await;
 
         // The flag founds no more than the call does.
-        let dir = disk(|data| data.set_cluster(CLUSTER_ID, 1));
+        let dir = disk(|data| data.set_cluster(CLUSTER_ID, 1, Origin::Joins));
         let node = Node::start(config(dir.path(), "single", any), Machine::real()).await.unwrap();
-        node.raft().initialize(0).await.expect_err("it joined before the start");
+        node.raft().initialize(0, false).await.expect_err("it joined before the start");
         assert!(node.raft().overview().members.is_empty());
         stop(node).await;
     });
@@ -79,7 +79,7 @@ fn a_disk_that_was_joined_founds_nothing() {
 #[test]
 fn founding_that_was_cut_short_is_finished() {
     run(async {
-        let begun = || disk(|data| data.found_cluster(CLUSTER_ID, 1));
+        let begun = || disk(|data| data.set_cluster(CLUSTER_ID, 1, Origin::Founds));
         let any = "127.0.0.1:0";
         let dir = begun();
         let node = Node::start(config(dir.path(), "single", any), Machine::real()).await.unwrap();
@@ -90,7 +90,7 @@ fn founding_that_was_cut_short_is_finished() {
         let dir = begun();
         let node = Node::start(config(dir.path(), "wait", any), Machine::real()).await.unwrap();
         assert!(node.raft().founding());
-        assert_eq!(node.raft().initialize(0).await.unwrap(), CLUSTER_ID);
+        assert_eq!(node.raft().initialize(0, false).await.unwrap(), CLUSTER_ID);
         leads(&node).await;
         stop(node).await;
     });

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use fixture::Fixture;
 use futures_util::future::BoxFuture;
 use http_body::Body as _;
+use kvorum_node::config::{Bootstrap, Config};
 use kvorum_node::machine::Machine;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::auth::v1 as auth;
@@ -292,7 +293,7 @@ fn administration() -> Vec<Row> {
             "/admin.v1.Admin/Initialize",
             "",
             Needs::Administrator,
-            admin::InitializeRequest { node_id: 1, cluster_id: 1 },
+            admin::InitializeRequest { node_id: 1, cluster_id: 1, closed: true },
         ),
         row("/admin.v1.Admin/AddLearner", "", Needs::Administrator, admin::AddLearnerRequest::default()),
         row(
@@ -358,7 +359,7 @@ async fn with_users_in(mode: &str, machine: Machine, certificates: &Certificates
     let flags = certificates.flags(mode);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let dir = tempfile::TempDir::new().unwrap();
-    let config = kvorum_node::config::Config { client_threads: 0, ..fixture::config(&dir, &flags) };
+    let config = Config { client_threads: 0, ..fixture::config(&dir, &flags) };
     let node = kvorum_node::server::Node::start(config, machine).await.unwrap();
     let channel = certificates.connect(node.addresses.client, Some("root")).await;
     let kv = kv::kv_client::KvClient::new(channel.clone());
@@ -544,6 +545,83 @@ fn a_watch_of_observe_ends_once_rights_count() {
             }
         }
         it.stop().await;
+    });
+}
+
+/// Goal: between a cluster's founding and the declaration of what clients may do there is no moment at which anybody may
+/// do anything, also after a restart, and no member through which he might. Method: the same table, on a cluster that was
+/// founded closed.
+#[test]
+fn a_cluster_that_was_founded_closed_lets_nobody_in() {
+    fixture::run(async {
+        let certificates = Certificates::make();
+        let dir = tempfile::TempDir::new().unwrap();
+        let flags = certificates.flags("required");
+        let start = async || {
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            let config = fixture::config(&dir, &flags);
+            let advertise_peer = Some("a:2380".to_owned());
+            let config = Config { client_threads: 0, bootstrap: Bootstrap::Wait, advertise_peer, ..config };
+            kvorum_node::server::Node::start(config, Machine::real()).await.unwrap()
+        };
+        let administer = async |node: &kvorum_node::server::Node| {
+            let channel = certificates.connect(node.addresses.peer, Some("root")).await;
+            admin::admin_client::AdminClient::new(channel)
+        };
+        let closed = |outcome: &Result<(), Status>| {
+            let details = outcome.as_ref().err().map(|status| status.get_error_details());
+            details.is_some_and(|it| it.error_info().is_some_and(|info| info.reason == "AUTH_CLOSED"))
+        };
+
+        let mut node = start().await;
+        let founding = admin::InitializeRequest { closed: true, ..Default::default() };
+        administer(&node).await.initialize(founding).await.unwrap();
+        for restarted in [false, true] {
+            if restarted {
+                node.stop().await;
+                node = start().await;
+            }
+            let known = async {
+                while node.raft().store().feature_level() < kvorum_store::feature::AUTH {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(Duration::from_secs(30), known).await.expect("a node alone knows what all members know");
+            for caller in [None, Some("root")] {
+                let channel = certificates.connect(node.addresses.client, caller).await;
+                for Row { path, what, needs, call } in [reads(), writes(), others()].iter().flatten() {
+                    let outcome = call(channel.clone()).await;
+                    assert_eq!(
+                        closed(&outcome),
+                        *needs != Needs::Nothing,
+                        "{caller:?} {path} {what}: {outcome:?}"
+                    );
+                }
+            }
+            let another =
+                admin::Node { node_id: 2, peer_address: "a:1".into(), client_address: "a:2".into() };
+            let another = admin::AddLearnerRequest { node: Some(another), expected: None };
+            let refused = administer(&node).await.add_learner(another).await.unwrap_err();
+            assert!(refused.message().contains("founded closed"), "{refused}");
+            assert!(
+                administer(&node)
+                    .await
+                    .status(admin::StatusRequest::default())
+                    .await
+                    .unwrap()
+                    .into_inner()
+                    .closed
+            );
+        }
+        // One that declares that rights do not count opens it too.
+        administer(&node).await.apply_access(admin::ApplyAccessRequest::default()).await.unwrap();
+        assert!(!node.raft().is_closed());
+        let channel = certificates.connect(node.addresses.client, None).await;
+        kv::kv_client::KvClient::new(channel).set(set("a/k")).await.unwrap();
+        assert!(node.stop().await.is_closed());
+        let node = start().await;
+        assert!(!node.raft().is_closed());
+        node.stop().await;
     });
 }
 

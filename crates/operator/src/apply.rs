@@ -104,9 +104,9 @@ pub async fn apply(client: &Client, seen: &Seen, step: &Step, memory: &mut Memor
         }
         Step::Retire { ordinal, version, retired } => effects.retire(*ordinal, version, *retired).await,
         Step::GrowClaim { ordinal } => effects.grow_claim(*ordinal).await,
-        Step::Initialize { ordinal, node_id, cluster_id } => {
+        Step::Initialize { ordinal, node_id, cluster_id, closed } => {
             let node = effects.node(*ordinal)?;
-            let founded = node.initialize(*cluster_id, Some(*node_id)).await;
+            let founded = node.initialize(*cluster_id, Some(*node_id), *closed).await;
             founded.map(drop).map_err(|source| node_error("found the cluster", source))
         }
         Step::TransferLeader { to } => {
@@ -345,6 +345,7 @@ impl Effects<'_> {
             incarnation: 1,
             tls: self.seen.tls.mode(),
             auth: self.seen.observed.auth,
+            policy: self.seen.observed.policy,
         };
         inputs.stateful_set(replicas, &self.seen.template, &self.seen.size)
     }
@@ -389,14 +390,17 @@ impl Effects<'_> {
         self.annotate_claim(ordinal, version, annotations).await
     }
 
-    /// What pods speak, and whether rights count, is on record with their disks: a KvCluster that is made again over them
-    /// does not become plain.
+    /// What pods speak, whether rights count and whether there is a NetworkPolicy is on record with their disks: a KvCluster
+    /// that is made again over them does not become plain.
     fn add_security(&self, annotations: &mut Value) {
         if let Some(word) = tls_word(self.seen.tls.mode()) {
             annotations[names::TLS] = json!(word);
         }
         if let Some(word) = mode::word(self.seen.observed.auth) {
             annotations[names::AUTH] = json!(word);
+        }
+        if self.seen.observed.policy {
+            annotations[names::POLICY] = json!(names::POLICY_ENABLED);
         }
     }
 

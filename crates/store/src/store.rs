@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
-use rocksdb::{ReadOptions, ReadTier};
+use rocksdb::{ReadOptions, ReadTier, WaitForCompactOptions};
 
 use crate::apply::{self, Applying, Attempt, Run};
 use crate::auth::Auth;
@@ -213,6 +213,7 @@ impl Store {
         let state = self.state();
         state.admit_write()?;
         db::flush(&state.db)?;
+        wait_until_at_rest(&state);
         flushed(&state)
     }
 
@@ -266,6 +267,7 @@ impl Store {
         for name in [CURRENT, HISTORY, CHANGES, DEADLINES] {
             state.db.compact_range_cf::<&[u8], &[u8]>(db::family(&state.db, name), None, None);
         }
+        wait_until_at_rest(&state);
     }
 
     /// Figures for metrics.
@@ -297,6 +299,16 @@ impl Store {
         let mut place = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
         assert!(state.number > place.number, "a newer state takes the place of an older one");
         std::mem::replace(&mut *place, state)
+    }
+}
+
+/// RocksDB answers before its thread has let go of the memtables and files that it has replaced, and until then
+/// they count. Where the same history is to be the same steps, what hangs on such a figure waits for it.
+fn wait_until_at_rest(state: &State) {
+    if state.limits.repeatable
+        && let Err(error) = state.db.wait_for_compact(&WaitForCompactOptions::default())
+    {
+        tracing::warn!(%error, "could not wait until RocksDB is at rest");
     }
 }
 

@@ -176,7 +176,8 @@ impl AdminClient {
     }
 
     /// Founds a cluster of this one node; 0 lets the node choose the cluster's id. With a node id, only
-    /// the disk with that id does.
+    /// the disk with that id does. One that is `closed` lets no client in, and takes no other node, before
+    /// [`apply_access`](Self::apply_access) has said what clients may do.
     ///
     /// # Errors
     /// See [`AdminClient`]. A disk that belongs to a cluster already refuses.
@@ -184,9 +185,10 @@ impl AdminClient {
         &self,
         cluster_id: u64,
         node_id: Option<u64>,
+        closed: bool,
     ) -> Result<v1::InitializeResponse, Error> {
         let node_id = node_id.unwrap_or_default();
-        self.call(&v1::InitializeRequest { cluster_id, node_id }).await
+        self.call(&v1::InitializeRequest { cluster_id, node_id, closed }).await
     }
 
     /// Adds a node that does not vote, if the membership is still the expected one. Answers the membership

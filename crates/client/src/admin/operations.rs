@@ -250,7 +250,7 @@ impl Operations {
                 let mut began = peers.iter().zip(statuses).filter(|(_, status)| status.founding);
                 let peer = began.next().map_or(first, |(peer, _)| peer);
                 report(&Step::Found(peer.clone()));
-                Ok(self.changing(peer)?.initialize(0, None).await?.cluster_id)
+                Ok(self.changing(peer)?.initialize(0, None, false).await?.cluster_id)
             }
             (None, None) => Err(Error::Membership("a cluster needs at least one member".to_owned())),
         }

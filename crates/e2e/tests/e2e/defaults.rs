@@ -1,5 +1,6 @@
 //! What a cluster is whose spec says nothing of TLS and rights.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -9,14 +10,18 @@ use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use kvorum_client::Error;
 use kvorum_crd::AuthMode;
 use kvorum_e2e::doors::Doors;
-use kvorum_e2e::{Cluster, Context as _, Result, cluster, ensure, proofs, run, tls, wait};
+use kvorum_e2e::{Cluster, Context as _, Failure, Result, cluster, ensure, proofs, run, tls, wait};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 const CHANGE: Duration = Duration::from_secs(120);
+/// How long a stranger tries once, and waits then.
+const TRY: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(20);
 
-/// Goal: a new cluster lets in nobody who does not say who he is, from the moment that it is ready, and those whom its spec
-/// names. Method: a spec without a word on TLS and rights; strangers without TLS, and with it; a pod with a token; the tool
-/// in a member's pod.
+/// Goal: a new cluster lets in nobody who does not say who he is, from its founding on, and those whom its spec
+/// names. Method: a spec without a word on TLS and rights; a stranger who believes its CA and tries to write all the while
+/// that it is founded; strangers without TLS, and with it; a pod with a token; the tool in a member's pod.
 #[test]
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_new_cluster_is_secure_without_a_line() {
@@ -30,9 +35,23 @@ fn a_new_cluster_is_secure_without_a_line() {
             "keys": [{"prefix": "app/", "permission": "ReadWrite"}],
         }]);
         let cluster = Cluster::create(test, "demo", spec).await?;
-        cluster.condition("Ready", "True", CHANGE).await?;
         let doors = Doors::open(test, "demo", 3).await?;
-        let nobody = proofs::nobody(&cluster, &doors).await?;
+        let nobody = wait::until("a CA", CHANGE, async || proofs::nobody(&cluster, &doors).await).await?;
+        let mut refused = BTreeMap::<String, u32>::new();
+        let let_in = async {
+            loop {
+                match nobody.client.set("stranger", "was here").timeout(TRY).await {
+                    Ok(_) => return,
+                    Err(error) => *refused.entry(error.to_string()).or_default() += 1,
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = let_in => return Err(Failure::new("a stranger wrote while the cluster was founded")),
+            ready = cluster.condition("Ready", "True", CHANGE) => drop(ready?),
+        }
+        eprintln!("a stranger was told until it was ready: {refused:#?}");
         let refused = nobody.client.set("app/a", "b").await;
         ensure!(matches!(refused, Err(Error::Denied { .. })), "a stranger was answered {refused:?}");
         ensure!(tls::plain(&cluster).await?.set("app/a", "b").await.is_err(), "a plain stranger was served");
@@ -46,7 +65,11 @@ fn a_new_cluster_is_secure_without_a_line() {
             cluster.tool(0, ["get", "app/a"]).await?.trim_end() == "b",
             "root in the pod sees another value"
         );
-        test.api::<NetworkPolicy>().get("demo").await?;
+        let left = cluster.tool(0, ["get", "stranger"]).await;
+        ensure!(left.is_err(), "a stranger left {left:?}");
+        let policies = test.api::<NetworkPolicy>();
+        policies.delete("demo", &DeleteParams::default()).await?;
+        wait::until("another NetworkPolicy", CHANGE, async || Ok(policies.get("demo").await?)).await?;
         cluster.settled(CHANGE).await?;
         tls::phase(&cluster, "Required", CHANGE).await?;
         let status = cluster.get().await?.status.unwrap_or_default();

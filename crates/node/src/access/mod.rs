@@ -114,7 +114,8 @@ impl Authorizer {
     pub fn look(&self, caller: &Caller, needs: Needs<'_>) -> Look {
         let off = Look { by: None, checked: Ok(Checked { as_of: 0, proven: None }), let_pass: None };
         if self.store().auth_as_of() == 0 {
-            return off;
+            let closed = self.0.raft.is_closed();
+            return if closed { Look { checked: Err(AuthError::Closed), ..off } } else { off };
         }
         let auth = self.store().auth();
         if auth.mode() == AuthMode::Disabled {

@@ -70,13 +70,13 @@ impl Admin for AdminService {
         request: Request<admin::InitializeRequest>,
     ) -> Result<Response<admin::InitializeResponse>, Status> {
         let deadline = deadline_if_any(request.metadata());
-        let admin::InitializeRequest { cluster_id, node_id: wanted } = request.into_inner();
+        let admin::InitializeRequest { cluster_id, node_id: wanted, closed } = request.into_inner();
         let found = self.requests.change(deadline, move |raft| async move {
             let node_id = raft.overview().node_id;
             if wanted != 0 && wanted != node_id {
                 return Err(MembershipError::OtherDisk { node_id, wanted });
             }
-            let cluster_id = raft.initialize(cluster_id).await?;
+            let cluster_id = raft.initialize(cluster_id, closed).await?;
             Ok(admin::InitializeResponse { cluster_id, node_id })
         });
         Ok(Response::new(found.await?))

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use kvorum_store::Store;
 use kvorum_store::command::{Command, Kind, NewHistory};
-use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
+use kvorum_store::data_dir::{DataDir, DataDirError, Identity, Origin};
 use kvorum_store::entry::{Entry, LogId, encode_batch, encode_membership};
 use kvorum_store::log::{Log, Vote};
 use prost::Message as _;
@@ -56,11 +56,11 @@ pub async fn carry_out(
     match log.state().last {
         Some(last) if last == order.last => {
             append(log, store, order, advertise, identity.node_id).await;
-            data_dir.set_cluster(identity.cluster_id, order.incarnation)?;
+            data_dir.set_cluster(identity.cluster_id, order.incarnation, Origin::Joins)?;
         }
         // A crash came between the two.
         Some(last) if last == end(order) => {
-            data_dir.set_cluster(identity.cluster_id, order.incarnation)?;
+            data_dir.set_cluster(identity.cluster_id, order.incarnation, Origin::Joins)?;
         }
         last => {
             let last = last.map_or_else(|| "nothing".into(), |last| last.to_string());

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kvorum_store::Store;
-use kvorum_store::data_dir::{DataDir, DataDirError, Identity};
+use kvorum_store::data_dir::{DataDir, DataDirError, Identity, Origin};
 use kvorum_store::files::Files;
 use kvorum_store::log::{Log, Vote};
 use rand::Rng as _;
@@ -93,7 +93,7 @@ pub async fn found(
     store.found_from(&founding_membership(identity.node_id, peer, client), &session_key)?;
     if identity.cluster_id == 0 {
         let cluster_id = config.cluster_id.unwrap_or_else(|| rand::rng().next_u64().max(1));
-        data_dir.set_cluster(cluster_id, 1)?;
+        data_dir.set_cluster(cluster_id, 1, Origin::Joins)?;
         tracing::info!(
             cluster = format!("{cluster_id:016x}"),
             revision = store.revision(),

@@ -30,6 +30,11 @@ pub enum AuthError {
     /// Rights do not count.
     #[error("authentication is not enabled")]
     NotEnabled,
+    /// The cluster was founded closed, and it is not declared yet what clients may do.
+    #[error(
+        "the cluster was just founded, and lets nobody in before it is declared what clients may do; try again in a moment"
+    )]
+    Closed,
     /// Over a connection without TLS.
     #[error("authentication needs TLS: no password or token is taken in plain text; see --tls")]
     Plain,

@@ -85,6 +85,7 @@ fn auth_code_and_reason(error: &AuthError) -> (Code, &'static str) {
         AuthError::NotEnabled => (Code::FailedPrecondition, "AUTH_NOT_ENABLED"),
         AuthError::Plain => (Code::FailedPrecondition, "AUTH_PLAIN"),
         AuthError::OldMembers => (Code::FailedPrecondition, "AUTH_OLD_MEMBERS"),
+        AuthError::Closed => (Code::Unavailable, "AUTH_CLOSED"),
         AuthError::Moved => (Code::Unavailable, "AUTH_MOVED"),
         AuthError::UserExists => (Code::FailedPrecondition, "USER_EXISTS"),
         AuthError::NoSuchUser => (Code::FailedPrecondition, "NO_SUCH_USER"),

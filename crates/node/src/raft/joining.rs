@@ -1,8 +1,9 @@
 //! Founding a cluster, and joining one: how an empty disk comes to its cluster.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
-use kvorum_store::data_dir::Identity;
+use kvorum_store::data_dir::{Identity, Origin};
 use openraft::errors::{InitializeError, RaftError};
 use rand::Rng as _;
 
@@ -10,26 +11,19 @@ use super::Raft;
 use super::feature::unknown_level;
 use crate::error::MembershipError;
 
-/// How a disk came to its cluster.
-#[derive(Clone, Copy)]
-enum Origin {
-    /// It is the first one.
-    Founds,
-    /// Another one founded it.
-    Joins,
-}
-
 impl Raft {
     /// Founds a cluster of this one node, and answers its id. Repeating it finishes what a crash
-    /// left, and is a no-op after that. With 0 the node chooses the cluster's id.
-    pub async fn initialize(&self, wanted: u64) -> Result<u64, MembershipError> {
+    /// left, and is a no-op after that. With 0 the node chooses the cluster's id. One that is founded closed
+    /// lets no client in, and nobody be added, before it is declared what clients may do.
+    pub async fn initialize(&self, wanted: u64, closed: bool) -> Result<u64, MembershipError> {
         let _joining = self.inner.joining.lock().await;
         let founded = self.overview().members.iter().any(|member| member.voter);
+        let origin = if closed { Origin::FoundsClosed } else { Origin::Founds };
         match self.disk_cluster() {
             0 => {
                 let own = || self.inner.options.cluster_id.unwrap_or_else(|| rand::rng().next_u64().max(1));
                 let cluster_id = if wanted == 0 { own() } else { wanted };
-                self.set_cluster(cluster_id, 1, Origin::Founds).await?;
+                self.set_cluster(cluster_id, 1, origin).await?;
             }
             actual if wanted != 0 && wanted != actual => {
                 return Err(MembershipError::OtherCluster { actual, wanted });
@@ -43,7 +37,7 @@ impl Raft {
                 )));
             }
             // A crash came between the two halves of founding.
-            _ => {}
+            cluster_id => drop(self.note_cluster(cluster_id, 0, origin)?),
         }
         let core = self.core()?;
         let node_id = core.identity.node_id;
@@ -112,12 +106,26 @@ impl Raft {
         incarnation: u64,
         origin: Origin,
     ) -> Result<Identity, MembershipError> {
-        let data_dir = &self.inner.data_dir;
-        let noted = match origin {
-            Origin::Founds => data_dir.found_cluster(cluster_id, incarnation),
-            Origin::Joins => data_dir.set_cluster(cluster_id, incarnation),
-        };
+        let noted = self.inner.data_dir.set_cluster(cluster_id, incarnation, origin);
+        self.inner.closed.store(self.inner.data_dir.is_closed(), Ordering::Release);
         noted.map_err(|error| MembershipError::Io(error.to_string()))
+    }
+
+    /// Whether the cluster was founded closed, and nobody has declared yet what clients may do. It has no other
+    /// member then, so that none other need know.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Acquire) && self.inner.store.auth_as_of() == 0
+    }
+
+    /// Lets clients in, once that was declared.
+    pub async fn open(&self) -> Result<(), MembershipError> {
+        let _joining = self.inner.joining.lock().await;
+        if !self.inner.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.inner.data_dir.open_cluster().map_err(|error| MembershipError::Io(error.to_string()))?;
+        self.inner.closed.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Whether this disk began to found a cluster, and a crash came before it had.

@@ -100,6 +100,13 @@ impl Raft {
         }
         // The level that the node is asked about is the cluster's until it is a member.
         let _alone = core.changing.lock().await;
+        if self.is_closed() {
+            return Err(MembershipError::Refused(
+                "the cluster was founded closed, and nobody is added before users and rights are declared (`ApplyAccess`), \
+                 or count (`kvorum auth enable`)"
+                    .into(),
+            ));
+        }
         // A leader before this one may have raised it in an entry that is not applied here yet.
         self.read_barrier(Instant::now() + JOIN_TIMEOUT).await?;
         let join = peer::JoinRequest {

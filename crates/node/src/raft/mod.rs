@@ -51,6 +51,7 @@ mod types;
 mod watchdog;
 pub mod went_back;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -121,6 +122,8 @@ struct Inner {
     core: OnceLock<Core>,
     /// Present where the disk must take no part.
     set_aside: OnceLock<SetAside>,
+    /// The cluster was founded closed, see [`Raft::is_closed`].
+    closed: AtomicBool,
     /// Held while the node joins, so that it joins once.
     joining: Mutex<()>,
     /// Whether the disk holds what was acknowledged.

@@ -1,5 +1,6 @@
 //! Starts this node's part in consensus, and puts together what it consists of.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use kvorum_store::Store;
@@ -84,6 +85,7 @@ impl Raft {
             .identity()
             .ok_or_else(|| StartError::Inconsistent("the data directory has no identity yet".into()))?;
         let overview = Overview::unjoined(identity.node_id);
+        let closed = AtomicBool::new(data_dir.is_closed());
         let raft = Raft {
             inner: Arc::new(Inner {
                 options,
@@ -103,6 +105,7 @@ impl Raft {
                 hashing: Arc::new(Semaphore::new(1)),
                 core: OnceLock::new(),
                 set_aside: OnceLock::new(),
+                closed,
                 joining: Mutex::new(()),
                 contact: Contact::default(),
                 doubt: Doubt::default(),

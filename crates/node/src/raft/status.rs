@@ -77,6 +77,7 @@ impl Raft {
             feature_level_max: inner.options.feature_level_max,
             cluster_time_ms: self.cluster_now_ms(),
             founding: self.founding(),
+            closed: self.is_closed(),
             corrupt_node_ids: inner.store.corrupt_alarms(),
             tls: inner.dialer.tls().map(|tls| tls_status(tls, &inner.metrics.tls)),
             disk_went_back: matches!(overview.status_only, Some(StatusOnly::WentBack { .. })),

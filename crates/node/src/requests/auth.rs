@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Asker, Consistency, Requests};
 use crate::access::{Caller, Needs};
-use crate::error::{AuthError, RequestError};
+use crate::error::{AuthError, MembershipError, RequestError};
 
 impl Requests {
     /// Users, roles and rights as they are now, for who may see them.
@@ -54,8 +54,8 @@ impl Requests {
     }
 
     /// Replaces what the operator declares, for an administrator.
-    pub async fn declare(&self, mut access: ReplaceAccess, deadline: Instant) -> Result<(), RequestError> {
-        self.knows_users()?;
+    pub async fn declare(&self, mut access: ReplaceAccess, deadline: Instant) -> Result<(), MembershipError> {
+        self.knows_users().map_err(RequestError::from)?;
         if let Some(TokenIssuer { issuer, audience, jwks }) = &access.issuer {
             let verifier = TokenVerifier::new(issuer, audience, jwks);
             verifier.map_err(|error| RequestError::Invalid(error.to_string()))?;
@@ -63,7 +63,7 @@ impl Requests {
         access.enable = Some(Enable { session_key: session_key() });
         let change = Kind::Auth(AuthKind::ReplaceAccess(access).into());
         self.write_for(Asker::Administrator, change, deadline).await?;
-        Ok(())
+        self.raft().open().await
     }
 
     fn knows_users(&self) -> Result<(), AuthError> {

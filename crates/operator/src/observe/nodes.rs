@@ -152,6 +152,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         feature_level: status.feature_level.max(1),
         corrupt: status.corrupt_node_ids.into_iter().collect(),
         tls: status.tls.as_ref().map(node_tls),
+        closed: status.closed,
         auth: AuthState {
             incarnation: status.incarnation,
             revision: status.auth_revision,

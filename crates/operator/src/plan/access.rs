@@ -26,7 +26,7 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
     let nothing = access.is_empty && access.mode == AuthMode::Disabled && view.leader.auth.revision == 0;
     // A status that was erased, or is that of a KvCluster made again, is told once more.
     let on_record = access.mode == access.on_record;
-    if nothing || (access.sent == Some(sent) && on_record) {
+    if !view.leader.closed && (nothing || (access.sent == Some(sent) && on_record)) {
         return None;
     }
     if let Some((reason, said)) = obstacle(view, access) {
@@ -41,6 +41,18 @@ pub fn next(view: &View, notes: &mut Notes) -> Decided {
         Step::ApplyAccess { sent },
         "What is declared of users and rights goes to the leader, until nothing changes by it.",
     )
+}
+
+/// Who was founded closed has no other member before rights are declared.
+pub fn closed(view: &View) -> Decided {
+    view.leader.closed.then_some(())?;
+    let access = view.observed.access.as_ref();
+    let obstacle =
+        access.and_then(|access| obstacle(view, access).map(|(_, said)| said).or(access.unread.clone()));
+    wait(format!(
+        "Waiting until it is declared what clients may do; before that nobody is let in, and no member is added. {}",
+        obstacle.unwrap_or_else(|| "If this stays, the condition AccessProblem says why.".into())
+    ))
 }
 
 /// What stands in the way of rights that were wanted a moment ago is looked for soon.
@@ -198,6 +210,35 @@ mod tests {
         let disabled = AuthMode::Disabled;
         observed.access = Some(Access { mode: disabled, on_record: disabled, ..observed.access.unwrap() });
         assert!(declares(&plan(&observed)), "what does not count needs no TLS");
+    }
+
+    /// Goal: nobody is added to a cluster that was founded closed, whatever stands in the way of what it is declared, and
+    /// one whose spec has come to say Disabled is opened.
+    #[test]
+    fn one_that_is_closed_stays_alone_until_it_is_declared() {
+        let mut observed = observed();
+        observed.nodes.retain(|ordinal, _| *ordinal == 0);
+        let alone = observed.nodes.get_mut(&0).unwrap();
+        alone.membership.configs = vec![[1].into()];
+        alone.membership.nodes.retain(|id, _| *id == 1);
+        (alone.closed, alone.auth, alone.feature_level) = (true, AuthState::default(), 1);
+        let another = Node { node_id: 2, cluster_id: 0, role: Role::Unjoined, ..Node::default() };
+        observed.nodes.insert(1, another);
+        observed.wanted.members = 3;
+        let waiting = plan(&observed);
+        assert_eq!(waiting.step, Step::Wait);
+        assert!(
+            waiting.reason.contains("nobody is let in") && waiting.reason.contains("feature level is 1"),
+            "{waiting:?}"
+        );
+        observed.nodes.get_mut(&0).unwrap().feature_level = levels::AUTH;
+        assert!(declares(&plan(&observed)));
+        let changed = Access { is_empty: true, mode: AuthMode::Disabled, ..observed.access.clone().unwrap() };
+        observed.access = Some(changed);
+        assert!(declares(&plan(&observed)), "nothing else would let anybody in");
+        observed.nodes.get_mut(&0).unwrap().closed = false;
+        let goes_on = plan(&observed);
+        assert!(!declares(&goes_on) && !goes_on.reason.contains("nobody is let in"), "{goes_on:?}");
     }
 
     /// Goal: a cluster whose spec says Disabled, and which never had users, is left as it is.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kvorum_crd::{AuthMode, TlsMode};
+
 use super::recovery::{self, Offer};
 use super::{About, Decided, Notes, deleted_claim, risky, safe, wait};
 use crate::fence::Disk;
@@ -89,7 +91,8 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
     let node = observed.nodes.get(&0)?;
     if node.node_id == founder.node_id && may_be_founder(node, cluster_id) {
         let (ordinal, node_id) = (0, founder.node_id);
-        let step = Step::Initialize { ordinal, node_id, cluster_id };
+        let closed = is_declared_next(observed, node);
+        let step = Step::Initialize { ordinal, node_id, cluster_id, closed };
         return safe(step, "Its disk is the one that was chosen to found the cluster.");
     }
     // Somebody who does not answer might have the data, with a pod or without.
@@ -107,6 +110,13 @@ fn found(observed: &Observed, cluster_id: u64, notes: &mut Notes) -> Decided {
     None
 }
 
+/// Whether nothing stands in the way of rights once it is founded, so that nobody need be let in before: this operator
+/// declares them, and the founder speaks TLS alone.
+fn is_declared_next(observed: &Observed, founder: &Node) -> bool {
+    let declares = observed.auth != AuthMode::Disabled && observed.access.is_some();
+    declares && founder.tls.is_some_and(|tls| tls.mode == TlsMode::Required)
+}
+
 /// The disk was told nothing, or a crash cut its founding short.
 fn may_be_founder(node: &Node, cluster_id: u64) -> bool {
     node.is_blank() && (node.cluster_id == 0 || node.cluster_id == cluster_id)
@@ -115,8 +125,8 @@ fn may_be_founder(node: &Node, cluster_id: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Claim, Taken};
-    use crate::plan::plan;
+    use crate::observed::{Access, Claim, NodeTls, Taken};
+    use crate::plan::{Decision, plan};
 
     fn claim(deleting: bool) -> Claim {
         let disk = Some(Disk { cluster_id: 9, node_id: 1, founder: true });
@@ -139,6 +149,40 @@ mod tests {
         let kept = Observed { claims: [(0, claim(false))].into(), ..going };
         assert_eq!(known_ids(&kept), [9].into());
         assert!(matches!(plan(&kept).step, Step::CreateStatefulSet { .. }));
+    }
+
+    /// Goal: a cluster in which rights are to count is founded closed, by an operator that declares them.
+    #[test]
+    fn it_is_founded_closed_where_rights_are_to_count() {
+        let speaks = |mode| Some(NodeTls { mode, ..NodeTls::default() });
+        let founder =
+            Node { node_id: 1, role: Role::Unjoined, tls: speaks(TlsMode::Required), ..Node::default() };
+        let mut observed = Observed {
+            cluster_id: Some(9),
+            claims: [(0, claim(false))].into(),
+            nodes: [(0, founder)].into(),
+            ..Observed::default()
+        };
+        let access = Some(Access::default());
+        for (auth, access, wanted) in [
+            (AuthMode::Disabled, access.clone(), false),
+            (AuthMode::Observe, access.clone(), true),
+            (AuthMode::Required, access, true),
+            (AuthMode::Required, None, false),
+        ] {
+            (observed.auth, observed.access) = (auth, access);
+            let decided = found(&observed, 9, &mut Notes::default());
+            let Some((Decision::Safe(Step::Initialize { closed, .. }), _)) = decided else {
+                panic!("it is founded")
+            };
+            assert_eq!(closed, wanted, "{auth:?}");
+        }
+        observed.access = Some(Access::default());
+        observed.nodes.get_mut(&0).unwrap().tls = speaks(TlsMode::Optional);
+        assert!(
+            !is_declared_next(&observed, &observed.nodes[&0]),
+            "rights do not count before all speak TLS alone"
+        );
     }
 
     /// Goal: whose name is taken is not founded, and goes on if it is there already.

@@ -159,6 +159,9 @@ fn with_quorum(view: &View, notes: &mut Notes) -> Decided {
     if let Some(declared) = access::next(view, notes) {
         return Some(declared);
     }
+    if let Some(closed) = access::closed(view) {
+        return Some(closed);
+    }
     if view.membership.configs.len() != 1 {
         return wait(
             "Waiting until the leader has completed a change of the membership that is under way. If this stays, a \

@@ -94,6 +94,8 @@ pub enum Step {
         node_id: u64,
         /// The cluster's id.
         cluster_id: u64,
+        /// Nobody is let in before it is declared what clients may do.
+        closed: bool,
     },
     /// Make pods and Services for the next incarnation only.
     RaiseIncarnation {

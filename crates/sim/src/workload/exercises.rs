@@ -132,7 +132,7 @@ impl Admin {
                 "the removal of a voter as a learner",
                 admin.remove_learner(status.node_id, None).await.map(drop),
             ),
-            4 => ("another cluster", admin.initialize(status.cluster_id ^ 1, None).await.map(drop)),
+            4 => ("another cluster", admin.initialize(status.cluster_id ^ 1, None, false).await.map(drop)),
             _ => {
                 let last = v1::LogId { term: status.term + 1, index: 1 << 40 };
                 ("a recovery from another log", admin.recover(recover(&status, Some(last))).await)
@@ -321,7 +321,7 @@ impl Admin {
         self.session.answered("add", host as u64, &added.map(drop));
         let joined = self.admin(&self.peers[host]).status().await.map_err(told)?;
         if joined.cluster_id != 0 {
-            let founded = self.admin(&self.peers[host]).initialize(0, None).await;
+            let founded = self.admin(&self.peers[host]).initialize(0, None, false).await;
             self.session.answered("found", host as u64, &founded);
             if founded.is_ok() {
                 return Err(format!("{} founds the cluster that it has joined", self.peers[host]));

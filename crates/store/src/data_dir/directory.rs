@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::error::{DataDirError, io_error};
-use super::identity::{DecodeError, Held, Identity, decode, encode};
+use super::identity::{DecodeError, Held, Identity, Origin, decode, encode};
 use crate::files::{self, File, Files, How};
 use crate::log;
 use crate::machine::Machine;
@@ -69,7 +69,12 @@ impl DataDir {
 
     /// Whether it has begun to found its cluster, and has not joined it.
     pub fn founds(&self) -> bool {
-        self.held().is_some_and(|held| held.founds)
+        self.held().is_some_and(|held| held.origin != Origin::Joins)
+    }
+
+    /// Whether it founded its cluster closed, and nobody has [opened](Self::open_cluster) it.
+    pub fn is_closed(&self) -> bool {
+        self.held().is_some_and(|held| held.origin == Origin::FoundsClosed)
     }
 
     /// Gives an empty directory its identity, before anything else is written; an identity that is
@@ -79,21 +84,21 @@ impl DataDir {
         if let Some(held) = *held {
             return Ok(held.identity);
         }
-        let new = Held { identity: Identity { node_id, cluster_id: 0, incarnation: 0 }, founds: false };
+        let new =
+            Held { identity: Identity { node_id, cluster_id: 0, incarnation: 0 }, origin: Origin::Joins };
         self.write(new)?;
         *held = Some(new);
         Ok(new.identity)
     }
 
-    /// Says to which cluster the disk belongs from now on. It never changes from one cluster to
-    /// another, and the incarnation never goes back.
-    pub fn set_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<Identity, DataDirError> {
-        self.set(cluster_id, incarnation, false)
-    }
-
-    /// The same of a disk that is about to found the cluster.
-    pub fn found_cluster(&self, cluster_id: u64, incarnation: u64) -> Result<Identity, DataDirError> {
-        self.set(cluster_id, incarnation, true)
+    /// Says that a cluster which was founded closed is so no longer.
+    pub fn open_cluster(&self) -> Result<(), DataDirError> {
+        match self.identity() {
+            Some(identity) if self.is_closed() => {
+                self.set_cluster(identity.cluster_id, identity.incarnation, Origin::Founds).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What a small file in the directory holds, if there is one.
@@ -117,7 +122,14 @@ impl DataDir {
         self.files.sync_dir(&self.path)
     }
 
-    fn set(&self, cluster_id: u64, incarnation: u64, founds: bool) -> Result<Identity, DataDirError> {
+    /// Says to which cluster the disk belongs from now on, and how it comes to it. It never changes from one cluster to
+    /// another, and the incarnation never goes back.
+    pub fn set_cluster(
+        &self,
+        cluster_id: u64,
+        incarnation: u64,
+        origin: Origin,
+    ) -> Result<Identity, DataDirError> {
         let mut held = self.held();
         let Some(before) = *held else {
             return Err(DataDirError::NoIdentity { file: self.path.join(IDENTITY) });
@@ -129,7 +141,7 @@ impl DataDir {
         }
         let identity = Identity { cluster_id, incarnation: incarnation.max(old.incarnation), ..old };
         assert_eq!(identity.node_id, old.node_id, "a node id names one disk for ever");
-        let new = Held { identity, founds };
+        let new = Held { identity, origin };
         if new != before {
             self.write(new)?;
             *held = Some(new);

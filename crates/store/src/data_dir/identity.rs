@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The checksum covers the lines before it. A disk that has begun to found its cluster has a line `founds`
-//! before the checksum, which older releases do not read; it goes when the disk joins a cluster.
+//! before the checksum, which older releases do not read; it goes when the disk joins a cluster. Where clients
+//! are to be let in only once it is declared what they may do, the line is `founds closed` until then.
 
 /// The format of the identity file that this build writes, and the only one it reads.
 const FORMAT_VERSION: u32 = 1;
@@ -30,15 +31,36 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) identity: Identity,
-    pub(super) founds: bool,
+    pub(super) origin: Origin,
+}
+
+/// How a disk came to its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Another disk founded it; or it has none yet.
+    Joins,
+    /// It founds it.
+    Founds,
+    /// The same, and clients are not let in before it is declared what they may do.
+    FoundsClosed,
+}
+
+impl Origin {
+    fn line(self) -> &'static str {
+        match self {
+            Origin::Joins => "",
+            Origin::Founds => "founds\n",
+            Origin::FoundsClosed => "founds closed\n",
+        }
+    }
 }
 
 pub(super) fn encode(held: Held) -> String {
     let Identity { node_id, cluster_id, incarnation } = held.identity;
-    let founds = if held.founds { "founds\n" } else { "" };
+    let origin = held.origin.line();
     let lines = format!(
         "kvorum identity\nformat {FORMAT_VERSION}\nnode {node_id:016x}\ncluster {cluster_id:016x}\n\
-         incarnation {incarnation}\n{founds}"
+         incarnation {incarnation}\n{origin}"
     );
     let crc = crc32c::crc32c(lines.as_bytes());
     format!("{lines}crc32c {crc:08x}\n")
@@ -75,5 +97,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Held, DecodeError> {
         cluster_id: number(field("cluster")?, 16)?,
         incarnation: number(field("incarnation")?, 10)?,
     };
-    Ok(Held { identity, founds: lines.next() == Some("founds") })
+    let origin = match lines.next() {
+        Some("founds") => Origin::Founds,
+        Some("founds closed") => Origin::FoundsClosed,
+        _ => Origin::Joins,
+    };
+    Ok(Held { identity, origin })
 }

@@ -11,4 +11,4 @@ mod tests;
 
 pub use self::directory::DataDir;
 pub use self::error::DataDirError;
-pub use self::identity::Identity;
+pub use self::identity::{Identity, Origin};

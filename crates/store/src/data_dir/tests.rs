@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::directory::{IDENTITY, names};
 use super::identity::{DecodeError, decode};
-use super::{DataDir, DataDirError, Identity};
+use super::{DataDir, DataDirError, Identity, Origin};
 use crate::log;
 
 /// Goal: no directory that is made can be lost with what is in it. Method: which parents are synced, for
@@ -51,9 +51,12 @@ fn an_identity_stays() {
     let dir = DataDir::open(&path).unwrap();
     assert_eq!(dir.create_identity(8).unwrap().node_id, 7);
     fs::create_dir(path.join(log::DIR)).unwrap();
-    dir.set_cluster(0xc1, 2).unwrap();
-    dir.set_cluster(0xc1, 1).unwrap();
-    assert!(matches!(dir.set_cluster(0xc2, 2), Err(DataDirError::OtherCluster { found: 0xc1, .. })));
+    dir.set_cluster(0xc1, 2, Origin::Joins).unwrap();
+    dir.set_cluster(0xc1, 1, Origin::Joins).unwrap();
+    assert!(matches!(
+        dir.set_cluster(0xc2, 2, Origin::Joins),
+        Err(DataDirError::OtherCluster { found: 0xc1, .. })
+    ));
     drop(dir);
     let identity = Identity { node_id: 7, cluster_id: 0xc1, incarnation: 2 };
     assert_eq!(DataDir::open(&path).unwrap().identity(), Some(identity));
@@ -71,10 +74,12 @@ fn a_disk_that_joins_does_not_found() {
     open().create_identity(7).unwrap();
     fs::create_dir(parent.path().join(log::DIR)).unwrap();
     assert!(!open().founds());
-    open().found_cluster(0xc1, 1).unwrap();
-    assert!(open().founds());
+    open().set_cluster(0xc1, 1, Origin::FoundsClosed).unwrap();
+    assert!(open().founds() && open().is_closed());
+    open().open_cluster().unwrap();
+    assert!(open().founds() && !open().is_closed());
     assert_eq!(open().identity(), Some(Identity { node_id: 7, cluster_id: 0xc1, incarnation: 1 }));
-    open().set_cluster(0xc1, 1).unwrap();
+    open().set_cluster(0xc1, 1, Origin::Joins).unwrap();
     assert!(!open().founds());
 }
 

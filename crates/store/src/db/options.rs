@@ -137,7 +137,8 @@ pub(super) fn table_options(caches: &Caches) -> BlockBasedOptions {
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_partition_filters(true);
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
-    table.set_optimize_filters_for_memory(true);
+    // It asks the allocator, whose answer is another in each process.
+    table.set_optimize_filters_for_memory(!caches.repeatable);
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_top_level_index_and_filter(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);

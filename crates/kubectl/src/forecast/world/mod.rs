@@ -61,7 +61,9 @@ pub(crate) struct World {
 
 impl World {
     /// As it is now.
-    pub(crate) fn new(observed: Observed, image: String) -> World {
+    pub(crate) fn new(mut observed: Observed, image: String) -> World {
+        // What the operator declares is not seen from here; that it does, is.
+        observed.nodes.values_mut().for_each(|node| node.closed = false);
         let template = observed.stateful_set.as_ref().map(|set| set.template.clone()).unwrap_or_default();
         let of_claims =
             observed.claims.iter().filter_map(|(ordinal, claim)| Some((claim.disk?.node_id, *ordinal)));

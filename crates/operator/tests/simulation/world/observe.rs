@@ -93,6 +93,7 @@ impl World {
                 _ => Membership::default(),
             },
             feature_level: self.rights.level(),
+            closed: leads && self.rights.is_closed(),
             auth: self.rights.state(volume.incarnation),
             tls: self.pods.get(&ordinal).map(|pod| self.speaks(&pod.template)),
             progress: group.filter(|_| leads).map(|group| group.progress(logs)).unwrap_or_default(),

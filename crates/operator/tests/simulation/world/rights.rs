@@ -23,6 +23,8 @@ pub struct Rights {
     tls_from: u64,
     /// The cluster's feature level.
     level: u32,
+    /// The cluster was founded closed, and nothing was declared since.
+    closed: bool,
 }
 
 impl Rights {
@@ -34,6 +36,7 @@ impl Rights {
             sent: None,
             tls_from: rng.random_range(0..4),
             level: if rng.random_bool(0.8) { levels::AUTH } else { levels::AUTH - 1 },
+            closed: false,
         }
     }
 
@@ -45,6 +48,15 @@ impl Rights {
 
     pub fn level(&self) -> u32 {
         self.level
+    }
+
+    /// The cluster is founded. Members that know no users do not know what closed is.
+    pub fn found(&mut self, closed: bool) {
+        self.closed = closed && self.level >= levels::AUTH;
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     pub fn observe(&self) -> Option<Access> {
@@ -153,6 +165,7 @@ impl World {
         if self.rights.taken.last() != Some(&fingerprint) {
             self.rights.taken.push(fingerprint);
         }
+        self.rights.closed = false;
         true
     }
 }

@@ -105,8 +105,8 @@ impl World {
                 self.cluster_id = Some(self.cluster_id.unwrap_or(*cluster_id));
                 free
             }
-            Step::Initialize { ordinal, node_id, cluster_id } => {
-                self.initialize(*ordinal, *node_id, *cluster_id)
+            Step::Initialize { ordinal, node_id, cluster_id, closed } => {
+                self.initialize(*ordinal, *node_id, *cluster_id, *closed)
             }
             Step::TransferLeader { to } => self.transfer(*to),
             _ => unreachable!("the steps before"),
@@ -167,7 +167,7 @@ impl World {
                 let here = self.running().get(ordinal).is_some_and(|volume| {
                     volume.node_id == *node_id && [0, cluster_id].contains(&volume.cluster_id)
                 });
-                if !here {
+                if !here || self.rights.is_closed() {
                     return false;
                 }
                 // It joins first, and may stay so when the change is refused.
@@ -298,7 +298,7 @@ impl World {
         true
     }
 
-    pub(super) fn initialize(&mut self, ordinal: u32, node_id: u64, cluster_id: u64) -> bool {
+    pub(super) fn initialize(&mut self, ordinal: u32, node_id: u64, cluster_id: u64, closed: bool) -> bool {
         let Some(volume) = self.running().get(&ordinal).map(|volume| (*volume).clone()) else { return false };
         if volume.node_id != node_id || ![0, cluster_id].contains(&volume.cluster_id) {
             return false;
@@ -311,6 +311,7 @@ impl World {
             volume.membership = Group::found(cluster_id, node_id, ordinal).membership;
         }
         self.founded.push(cluster_id);
+        self.rights.found(closed);
         if self.group.is_none() {
             self.group = Some(Group::found(cluster_id, node_id, ordinal));
         }
