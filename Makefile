@@ -8,7 +8,7 @@ PROFILE ?= release
 ROCKSDB_ENV := $(wildcard ../shared/rocksdb/env)
 WITH_ROCKSDB := $(if $(ROCKSDB_ENV),. $(ROCKSDB_ENV) &&,rocksdb=$$(./scripts/rocksdb) && eval "$$rocksdb" &&)
 
-.PHONY: help deps image manifests run build test lint fmt bench torture simulate simulate-some mutants upgrade-test e2e e2e-full e2e-local clean
+.PHONY: help deps image manifests run build test lint fmt bench torture simulate simulate-some simulator mutants upgrade-test e2e e2e-full e2e-local clean
 
 help: ## Says what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -50,16 +50,17 @@ bench: build ## Compares with etcd, where it is at hand, and writes bench/RESULT
 torture: deps ## Does faults (FAULTS) to a cluster for MINUTES (60), or KILLS of them, and checks what it acknowledged
 	$(WITH_ROCKSDB) $(if $(KILLS),,MINUTES=$(or $(MINUTES),60)) cargo test --release --locked -p kvorum-faults --test torture -- --nocapture
 
-simulate: deps ## Runs clusters in simulated time: SEED (1), SEEDS, MINUTES or HOURS, JOBS (1), FAULTS, OPERATOR=1, TWICE=1, SHRINK=1, PLAN=file
-	$(WITH_ROCKSDB) cargo build --profile simulation --locked -p kvorum-sim
+simulate: simulator ## Runs clusters in simulated time: SEED (1), SEEDS, MINUTES or HOURS, JOBS (1), FAULTS, OPERATOR=1, TWICE=1, SHRINK=1, PLAN=file
 	"$${CARGO_TARGET_DIR:-target}/simulation/kvorum-sim" --seed $(or $(SEED),1) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(HOURS),--hours $(HOURS),$(if $(MINUTES),--minutes $(MINUTES))) --jobs $(or $(JOBS),1) \
 		--seconds $(or $(SECONDS),120) --members $(or $(MEMBERS),3) $(if $(FAULTS),--faults $(FAULTS)) $(if $(OPERATOR),--operator) \
 		$(if $(TWICE),--twice) $(if $(TRACE),--trace $(TRACE)) $(if $(PLAN),--plan $(PLAN)) \
 		$(if $(SHRINK),--until-failure --shrink "$${CARGO_TARGET_DIR:-target}/plan.json")
 
-simulate-some: deps ## Three minutes of the simulation: equal runs, plans that once failed, new seeds (SEED, from the commit without)
+simulator: deps ## Builds the simulation
 	$(WITH_ROCKSDB) cargo build --profile simulation --locked -p kvorum-sim
+
+simulate-some: simulator ## Three minutes of the simulation: equal runs, plans that once failed, new seeds (SEED, from the commit without)
 	$(if $(SEED),SEED=$(SEED)) $(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(JOBS),JOBS=$(JOBS)) ./scripts/simulate-some
 
 mutants: deps ## Puts known faults back, one at a time (crates/sim/mutants), and says which the simulation finds

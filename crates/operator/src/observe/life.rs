@@ -1,6 +1,6 @@
-//! Goal: a cluster whose spec says nothing of TLS, rights and a NetworkPolicy keeps what it was made with, whatever is deleted around its
-//! disks, and whenever an operator is ended; a new one has all of them from its first moment. Method: what looks find, and what
-//! Kubernetes and people do between them, in any order.
+//! Goal: a cluster whose spec says nothing of TLS, rights and a NetworkPolicy keeps what it was made with, whatever is
+//! deleted around its disks, and whenever an operator is ended; a new one has all of them from its first moment. Method:
+//! what looks find, and what Kubernetes and people do between them, in any order.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
