@@ -16,6 +16,8 @@ pub enum Order {
     Start(HostId),
     /// Its disk is lost; it is started with an empty one.
     Wipe(HostId),
+    /// Its machine loses its power as soon as it has installed a snapshot, in the midst of the next sync.
+    LosePowerAfterInstall(HostId),
     /// It neither hears nor says anything for so long.
     Isolate(HostId, Micros),
     /// A recovery goes on with the log up to here.

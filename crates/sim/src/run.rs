@@ -238,7 +238,8 @@ fn finish(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result
     // Compaction may go on, step by step, in which the members are milliseconds apart.
     let late = "the members never have applied the same at the same time";
     until(world, cluster, session, CATCH_UP_MAX, late, |cluster, world| cluster.is_level(world))?;
-    cluster.check_equal(world)
+    cluster.check_equal(world)?;
+    cluster.check_rows(world)
 }
 
 fn advance(

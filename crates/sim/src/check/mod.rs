@@ -1,6 +1,7 @@
 //! What must hold at any moment, looked at whenever a node does something that others may rely on.
 
 mod claims;
+mod compactions;
 mod room;
 mod vitals;
 
@@ -11,11 +12,13 @@ use std::{fs, io};
 
 use kvorum_node::observer::{AppliedRun, Glance, Observer, Seen};
 use kvorum_node::place::Overview;
+use kvorum_store::Store;
 use kvorum_store::command::{Answer, Outcome};
 use kvorum_store::entry::LogId;
 use kvorum_store::log::{self, Vote};
 
 use self::claims::Claims;
+use self::compactions::{Compactions, Stage};
 use self::room::Room;
 use self::vitals::Vitals;
 use crate::world::clock::Micros;
@@ -46,6 +49,7 @@ struct State {
     /// By incarnation and term: who led.
     leaders: BTreeMap<(u64, u64), u64>,
     disks: BTreeMap<HostId, OfDisk>,
+    compactions: Compactions,
     /// The last term that anybody was in.
     term: u64,
     /// Whether a disk is full: whoever has it keeps no log for the sake of others.
@@ -62,10 +66,14 @@ struct OfDisk {
     glance: Option<Arc<dyn Glance>>,
     /// What room there was after the last run of this life.
     room: Option<Room>,
+    /// How far the compaction of its store was at the last run of this life.
+    compacted: Option<Stage>,
     /// The highest feature level that it takes part in.
     level_max: u32,
     /// Snapshots in this life, by the term in which they were installed last.
     installs: (u64, u32),
+    /// Whether there was any in this life.
+    has_installed: bool,
     term: u64,
 }
 
@@ -110,8 +118,8 @@ impl Checks {
     pub fn starts(&self, host: HostId, level_max: u32) {
         self.with(|state| {
             let disk = state.disks.entry(host).or_default();
-            (disk.glance, disk.room) = (None, None);
-            (disk.vitals, disk.installs) = (Vitals::default(), (0, 0));
+            (disk.glance, disk.room, disk.compacted) = (None, None, None);
+            (disk.vitals, disk.installs, disk.has_installed) = (Vitals::default(), (0, 0), false);
             disk.level_max = level_max;
         });
     }
@@ -123,7 +131,10 @@ impl Checks {
 
     /// A recovery goes on with the log up to here; what came after it counts for nothing.
     pub fn recovered(&self, last: u64) {
-        self.with(|state| _ = state.applied.split_off(&(last + 1)));
+        self.with(|state| {
+            _ = state.applied.split_off(&(last + 1));
+            state.compactions.forget();
+        });
     }
 
     /// Whether there is a disk that is full.
@@ -139,6 +150,11 @@ impl Checks {
                 state.violation.get_or_insert(what);
             }
         });
+    }
+
+    /// Whether a member's process has installed a snapshot.
+    pub fn has_installed(&self, host: HostId) -> bool {
+        self.with(|state| state.disks.get(&host).is_some_and(|disk| disk.has_installed))
     }
 
     /// How a member is now, if its process serves.
@@ -212,6 +228,7 @@ impl State {
     fn installed(&mut self, host: HostId) {
         let disk = self.disks.entry(host).or_default();
         disk.claims.installed();
+        disk.has_installed = true;
         if self.is_space_short {
             return;
         }
@@ -231,6 +248,17 @@ impl State {
         // A run that an earlier life has begun, or a snapshot, begins anew.
         let before = before.filter(|_| run.commands_before == 0 && !run.entries.is_empty());
         if let Some(Err(what)) = before.map(|before| before.judge(after, run)) {
+            self.violation.get_or_insert(format!("member {host} {what}"));
+        }
+    }
+
+    /// Compares what a compaction leaves, when it takes effect and when it is done, and after each start.
+    fn check_compaction(&mut self, host: HostId, store: &Store) {
+        let stage = compactions::stage(store);
+        if self.disks.entry(host).or_default().compacted.replace(stage) == Some(stage) {
+            return;
+        }
+        if let Err(what) = self.compactions.judge(store) {
             self.violation.get_or_insert(format!("member {host} {what}"));
         }
     }
@@ -305,6 +333,7 @@ impl Observer for Member {
         }
         self.checks.with(|state| state.check_level(run.store.feature_level()));
         self.checks.with(|state| state.check_room(self.host, run));
+        self.checks.with(|state| state.check_compaction(self.host, run.store));
         if let Some(last) = run.entries.last() {
             self.with_claims(|claims| claims.applied(last.log_id));
             self.check_durable();

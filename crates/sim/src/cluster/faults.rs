@@ -12,6 +12,8 @@ use crate::world::{Death, World};
 
 /// How long after a member is asked to lose its power in the midst of a sync it waits for one.
 const AT_SYNC_MAX: Micros = 5 * SECOND;
+/// How much longer syncs take for who is to lose its power after a snapshot.
+const INSTALL_SYNC_TAKES: Micros = 20 * MILLISECOND;
 /// How long after a member is to stand still it waits for a message under way to it.
 const AT_MESSAGE_MAX: Micros = 500 * MILLISECOND;
 /// How long what stays broken at the end may: until the others have worked without it.
@@ -234,6 +236,21 @@ impl Cluster {
             }
             !begins
         });
+    }
+
+    /// Who has a new disk and a snapshot on it is to be the same after a crash, whatever of the log is gone by then.
+    pub(super) fn lose_power_after_install(&mut self, world: &mut World) -> Result<(), Violation> {
+        let at = world.clock.now();
+        for host in self.after_install.clone() {
+            if self.checks.has_installed(host) {
+                self.after_install.remove(&host);
+                self.begin(
+                    world,
+                    Fault { at, lasts: SECOND, what: What::DiesAtSync(host, INSTALL_SYNC_TAKES) },
+                )?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn lose_power_at_sync(&mut self, world: &mut World) -> Result<(), Violation> {

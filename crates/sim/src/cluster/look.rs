@@ -1,5 +1,7 @@
 //! What is looked at every second and at the end: what members say of themselves, and why processes have ended.
 
+use kvorum_store::{StoreError, verify_state};
+
 use super::{AFTERMATH, Cluster, Violation};
 use crate::world::World;
 use crate::world::clock::{Micros, SECOND};
@@ -52,6 +54,20 @@ impl Cluster {
             || failed
             || was_full
             || has_rotted
+    }
+
+    /// At the end every row of every member's store is as the others want it, and counted.
+    pub fn check_rows(&self, world: &World) -> Result<(), Violation> {
+        let sound = self.seen(world).into_iter().filter(|(host, _)| !self.rotten.contains_key(host));
+        for (host, seen) in sound {
+            let told =
+                |error: StoreError| format!("the store of member {host} cannot be read through: {error}");
+            seen.store.flush().map_err(told)?;
+            if let Some(finding) = verify_state(&world.hosts[host].dir).map_err(told)?.first() {
+                return Err(format!("the store of member {host} is not sound: {}", finding.detail));
+            }
+        }
+        Ok(())
     }
 
     /// At the end all members hold the same, and say so.

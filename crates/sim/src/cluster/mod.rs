@@ -4,7 +4,7 @@ mod faults;
 mod look;
 mod pods;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +73,8 @@ pub struct Cluster {
     pub orders: Arc<Orders>,
     /// Who is to lose its power at its next sync, if that comes by then.
     at_sync: BTreeMap<HostId, (Micros, Micros)>,
+    /// Who is to lose its power once it has installed a snapshot.
+    after_install: BTreeSet<HostId>,
     /// Who is to stand still until then as soon as another member's message is under way, and from when on anyhow.
     at_message: BTreeMap<HostId, (Micros, Micros)>,
     /// Since when disks are full.
@@ -108,6 +110,7 @@ impl Cluster {
             calm: Calm::new(members),
             orders: Orders::new(),
             at_sync: BTreeMap::new(),
+            after_install: BTreeSet::new(),
             at_message: BTreeMap::new(),
             full: BTreeMap::new(),
             written: 0,
@@ -223,6 +226,7 @@ impl Cluster {
             }
         }
         self.follow_orders(world)?;
+        self.lose_power_after_install(world)?;
         self.lose_power_at_sync(world)?;
         self.stand_at_message(world);
         if world.clock.now() >= self.looked + SECOND {
@@ -276,6 +280,7 @@ impl Cluster {
                     world.wipe(host).map_err(told)?;
                     self.checks.wiped(host);
                 }
+                Order::LosePowerAfterInstall(host) => _ = self.after_install.insert(host),
                 Order::Isolate(host, lasts) => {
                     self.begin(world, Fault { at: now, lasts, what: What::Alone(host) })?;
                 }

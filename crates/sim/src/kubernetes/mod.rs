@@ -102,9 +102,12 @@ impl Kubernetes {
         let (effects, violation) =
             self.server.with(|state| (std::mem::take(&mut state.effects), state.violation.take()));
         violation.map_or(Ok(()), Err)?;
-        for Effect::ClaimDeleted(ordinal) in effects {
+        for effect in effects {
             self.disks.look(cluster, world);
-            self.disks.judge_deletion(ordinal as usize)?;
+            match effect {
+                Effect::ClaimDeleted(ordinal) => self.disks.judge_deletion(ordinal as usize)?,
+                Effect::Shrunk(left) => self.disks.judge_shrink(left)?,
+            }
         }
         let now = world.clock.now();
         if now < self.next_pass {

@@ -1,4 +1,5 @@
-//! What an operator promises of its risky effects: each is on record before it is done, and one at a time.
+//! What an operator promises of its risky effects: each is on record before it is done, and one at a time, and a deletion
+//! is of the very object on record, as it was then.
 
 use serde_json::{Value, json};
 
@@ -39,6 +40,20 @@ pub fn of_change(kind: &str, before: Option<&Value>, after: &Value) -> Option<Ne
     })
 }
 
+/// Whether a deletion can only be of the object on record: so late as it may come, it names its uid and its version.
+pub fn judge_fence(needed: &Needed, options: &Value, record: &Value) -> Result<(), String> {
+    let is_named =
+        |field: &str| record[field].is_string() && options["preconditions"][field] == record[field];
+    if is_named("uid") && is_named("resourceVersion") {
+        return Ok(());
+    }
+    let named = &options["preconditions"];
+    Err(format!(
+        "an operator {} without the fence of the step: it names {named}, and on record is {record}",
+        needed.what
+    ))
+}
+
 /// Whether that is what stands on record.
 pub fn judge(needed: &Needed, record: &Value) -> Result<(), String> {
     let is_kind = needed.kinds.iter().any(|kind| record["kind"] == *kind);
@@ -70,6 +85,17 @@ mod tests {
         ];
         for (needed, record, is_right) in cases {
             assert_eq!(judge(&needed.unwrap(), &record).is_ok(), is_right, "{record}");
+        }
+        let needed = of_deletion("pods", "demo-2").unwrap();
+        let version = |uid: &str, version: &str| json!({"uid": uid, "resourceVersion": version});
+        for (named, is_right) in [
+            (version("u", "7"), true),
+            (version("u", "8"), false),
+            (version("v", "7"), false),
+            (json!(null), false),
+        ] {
+            let options = json!({"preconditions": named});
+            assert_eq!(judge_fence(&needed, &options, &version("u", "7")).is_ok(), is_right, "{named}");
         }
         assert_eq!(of_change("statefulsets", Some(&set(2)), &set(3)), None);
         assert_eq!(of_change("statefulsets", None, &set(3)), None);

@@ -34,7 +34,10 @@ impl Kubernetes {
     /// All disks but one are emptied.
     pub fn lose_most(&mut self, cluster: &mut Cluster, world: &mut World) -> Result<(), Violation> {
         let voters = self.disks.voters();
-        let survivor = voters.iter().copied().choose(&mut self.random);
+        // Who is away just then, with a machine that nobody misses yet, lacks what the others have taken meanwhile.
+        let seen = cluster.seen(world);
+        let there: Vec<usize> = voters.iter().copied().filter(|ordinal| seen.contains_key(ordinal)).collect();
+        let survivor = there.iter().copied().choose(&mut self.random);
         world.trace.tell("kubernetes", format!("of the disks {voters:?} all are lost but {survivor:?}"));
         for ordinal in voters.into_iter().filter(|ordinal| Some(*ordinal) != survivor) {
             cluster.lose_disk(world, ordinal)?;

@@ -40,6 +40,8 @@ const BEGIN_S: u64 = 51_200;
 pub enum Effect {
     /// A claim is deleted.
     ClaimDeleted(u32),
+    /// The StatefulSet has so many pods from now on, and had more.
+    Shrunk(usize),
 }
 
 /// What the server holds.
@@ -179,7 +181,10 @@ impl State {
             Verb::Apply => {
                 let before = self.objects.get(kind, name).cloned();
                 let applied = self.objects.apply(kind, name, body)?;
-                self.judge(promises::of_change(kind, before.as_ref(), &applied));
+                let needed = promises::of_change(kind, before.as_ref(), &applied);
+                let left = applied["spec"]["replicas"].as_u64().filter(|_| needed.is_some());
+                self.effects.extend(left.map(|left| Effect::Shrunk(left as usize)));
+                self.judge(needed);
                 Ok(applied)
             }
             Verb::Merge => {
@@ -243,7 +248,9 @@ impl State {
     /// An operator deletes something.
     fn delete(&mut self, kind: &str, name: &str, options: &Value) -> Result<(), Refusal> {
         self.objects.check(kind, name, &options["preconditions"])?;
-        self.judge(promises::of_deletion(kind, name));
+        let needed = promises::of_deletion(kind, name);
+        self.judge_fence(needed.as_ref(), options);
+        self.judge(needed);
         if kind == "persistentvolumeclaims"
             && let Some(ordinal) = ordinal(name)
         {
@@ -275,11 +282,23 @@ impl State {
     /// What a risky effect is to be on record as; without it, the operator broke a promise.
     fn judge(&mut self, needed: Option<promises::Needed>) {
         let Some(needed) = needed else { return };
-        let cluster = self.objects.get("kvclusters", CLUSTER);
-        let record = cluster.map(|cluster| cluster["status"]["step"].clone()).unwrap_or_default();
-        if let Err(what) = promises::judge(&needed, &record) {
+        if let Err(what) = promises::judge(&needed, &self.record()) {
             self.violation.get_or_insert(what);
         }
+    }
+
+    /// The same of what keeps a deletion from any other object.
+    fn judge_fence(&mut self, needed: Option<&promises::Needed>, options: &Value) {
+        let Some(needed) = needed else { return };
+        if let Err(what) = promises::judge_fence(needed, options, &self.record()) {
+            self.violation.get_or_insert(what);
+        }
+    }
+
+    /// The step on record.
+    fn record(&self) -> Value {
+        let cluster = self.objects.get("kvclusters", CLUSTER);
+        cluster.map(|cluster| cluster["status"]["step"].clone()).unwrap_or_default()
     }
 
     /// Tells people.

@@ -86,6 +86,16 @@ impl Disks {
         (there != *voters).then(|| format!("{voters:x?} vote, and {there:x?} are there"))
     }
 
+    /// An operator leaves the first ordinals only: of the others nobody votes any more.
+    pub fn judge_shrink(&self, left: usize) -> Result<(), Violation> {
+        match self.voters().into_iter().find(|ordinal| *ordinal >= left) {
+            Some(ordinal) => {
+                Err(format!("an operator leaves {left} pods, and the disk of {ordinal} votes in the cluster"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// An operator deletes a claim: its disk is lost, or belongs to no voter.
     pub fn judge_deletion(&self, ordinal: usize) -> Result<(), Violation> {
         let Some(id) = self.ids.get(ordinal).copied().flatten() else { return Ok(()) };

@@ -28,6 +28,8 @@ const SNAPSHOTS_MAX: usize = 4;
 /// How long a majority of the disks that vote is away, and after how much of that nobody takes writes any more.
 const AWAY: Duration = Duration::from_secs(6);
 const AWAY_NOTICED: Duration = Duration::from_secs(2);
+/// How long a disk is away until nobody takes it for one that is there.
+const SILENT: Duration = Duration::from_secs(6);
 /// Between two things that somebody does who administers under faults.
 const ADMINISTERS: Duration = Duration::from_secs(3);
 
@@ -79,7 +81,13 @@ pub async fn work(session: Arc<Session>, network: HostNetwork, peers: Vec<String
     while !session.is_healed() {
         sleep(PAUSE).await;
     }
-    let exercise = EXERCISES.choose(&mut admin.random).copied().unwrap_or(Exercise::Nothing);
+    let exercise = match EXERCISES.choose(&mut admin.random).copied() {
+        // The gravest comes more often.
+        Some(Exercise::Nothing) if stream(session.seed, "more exercises").random_range(0..2) == 0 => {
+            Exercise::RecoverAlone
+        }
+        exercise => exercise.unwrap_or(Exercise::Nothing),
+    };
     session.trace.tell("exercise", format!("{exercise:?}"));
     if let Err(what) = admin.exercise(exercise).await {
         session.violated(format!("{exercise:?}: {what}"));
@@ -157,6 +165,7 @@ impl Admin {
         if adds_first {
             self.add(host, Voter::No).await?;
             self.be_without_majority(host).await?;
+            self.promote_who_is_away(host).await?;
         }
         if kills_leader {
             self.kill_leader(host).await?;
@@ -188,10 +197,33 @@ impl Admin {
         Ok(())
     }
 
+    /// Asks for the vote of a disk that does not vote yet, while nobody has heard of it for a while.
+    async fn promote_who_is_away(&mut self, host: usize) -> Result<(), String> {
+        let id = self.status(host).await?.node_id;
+        self.session.orders.hold_down(host, true);
+        self.session.orders.give(Order::Kill(host, SECOND));
+        sleep(SILENT).await;
+        let leader = self.leader().await?;
+        let status = self.status(leader).await?;
+        let configs = status.membership.map(|membership| membership.configs).unwrap_or_default();
+        let mut voters = configs.last().map(|voters| voters.node_ids.clone()).unwrap_or_default();
+        voters.push(id);
+        let answer = self.admin(&self.peers[leader]).change_membership(voters, None).await;
+        self.session.answered("promote", host as u64, &answer);
+        let status = self.status(leader).await?;
+        let configs = status.membership.map(|membership| membership.configs).unwrap_or_default();
+        // What cannot be committed without it would wait for it.
+        if answer.is_ok() || configs.iter().any(|voters| voters.node_ids.contains(&id)) {
+            return Err(format!("{} is made a voter, and has been away for {SILENT:?}", self.peers[host]));
+        }
+        self.session.orders.hold_down(host, false);
+        self.session.orders.give(Order::Start(host));
+        Ok(())
+    }
+
     /// Kills the leader, unless it is this member, and answers which it was.
     async fn kill_leader(&mut self, but: usize) -> Result<Option<usize>, String> {
-        let (address, _) = self.operations().leader().await.map_err(told)?;
-        let leader = self.peers.iter().position(|peer| *peer == address).filter(|leader| *leader != but);
+        let leader = Some(self.leader().await?).filter(|leader| *leader != but);
         if let Some(leader) = leader {
             self.session.orders.give(Order::Kill(leader, 8 * SECOND));
             sleep(Duration::from_millis(10)).await;
@@ -222,7 +254,10 @@ impl Admin {
         self.session.rest(true);
         sleep(SETTLES).await;
         self.whole().await?;
-        let survivor = self.random_host();
+        let survivor = match self.random.random_range(0..4) {
+            0 => self.random_host(),
+            _ => self.leader().await?,
+        };
         self.session.set_new_history();
         self.session.orders.set_over(true);
         let lost: Vec<usize> = (0..self.peers.len()).filter(|host| *host != survivor).collect();
@@ -232,6 +267,17 @@ impl Admin {
         }
         sleep(PAUSE).await;
         let admin = self.admin(&self.peers[survivor]);
+        // A leader that is left alone is asked to be the only voter: that is not for it to decide, and what it has begun
+        // with that does not keep it from being recovered.
+        let id = admin.status().await.map_err(told)?.node_id;
+        let answer = admin.change_membership(vec![id], None).await;
+        self.session.answered("alone", survivor as u64, &answer);
+        if answer.is_ok() {
+            return Err(format!(
+                "{} has made itself the only voter, without a majority",
+                self.peers[survivor]
+            ));
+        }
         let until = Instant::now() + CHANGE_MAX;
         loop {
             let status = admin.status().await.map_err(told)?;
@@ -294,6 +340,7 @@ impl Admin {
         self.session.orders.give(Order::Wipe(host));
         self.another(host, id).await?;
         self.add(host, Voter::No).await?;
+        self.promote_who_is_away(host).await?;
         self.add(host, Voter::Yes).await?;
         self.whole().await
     }
@@ -348,12 +395,17 @@ impl Admin {
         }
     }
 
-    /// Waits until another disk is there.
-    async fn another(&self, host: usize, old: u64) -> Result<v1::StatusResponse, String> {
+    /// Waits until another disk is there. Often its machine loses its power when it has just got what the others hold.
+    async fn another(&mut self, host: usize, old: u64) -> Result<v1::StatusResponse, String> {
         let until = Instant::now() + CHANGE_MAX;
         loop {
             match self.admin(&self.peers[host]).status().await {
-                Ok(status) if status.node_id != old => return Ok(status),
+                Ok(status) if status.node_id != old => {
+                    if self.random.random_range(0..2) == 0 {
+                        self.session.orders.give(Order::LosePowerAfterInstall(host));
+                    }
+                    return Ok(status);
+                }
                 _ if Instant::now() > until => return Err(format!("{} has no new disk", self.peers[host])),
                 _ => sleep(PAUSE).await,
             }
@@ -386,6 +438,13 @@ impl Admin {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// The member that leads.
+    async fn leader(&self) -> Result<usize, String> {
+        let (address, _) = self.operations().leader().await.map_err(told)?;
+        let leader = self.peers.iter().position(|peer| *peer == address);
+        leader.ok_or_else(|| format!("{address} leads, and is no member here"))
     }
 
     async fn status(&self, host: usize) -> Result<v1::StatusResponse, String> {

@@ -37,6 +37,7 @@ use crate::cluster::Cluster;
 use crate::orders::Orders;
 use crate::plan::Plan;
 use crate::world::clock::{Clock, Micros};
+use crate::world::random::stream;
 use crate::world::trace::Trace;
 use crate::world::{HostNetwork, TRUE_PPM, World};
 
@@ -209,6 +210,11 @@ fn client(session: &Session, network: &HostNetwork) -> Result<Client, Error> {
         .connect_lazy()
 }
 
+/// The same, of which the connections break off.
+fn breaking(session: &Session, network: &HostNetwork, name: &str) -> Result<Client, Error> {
+    client(session, &network.breaking_off(stream(session.seed, name)))
+}
+
 /// Starts all clients on hosts of their own, and the founding of the cluster.
 pub fn start(world: &mut World, cluster: &Cluster, plan: &Plan, dir: &Path) -> io::Result<Arc<Session>> {
     let (seed, is_operated) = (plan.seed, plan.operators > 0);
@@ -346,10 +352,14 @@ fn clients(
         clients.push(sweeps::work(session.clone(), client(session, network)?, client_number).boxed());
     }
     for client_number in of_host(mix.scans) {
-        clients.push(reads::scan(session.clone(), client(session, network)?, client_number).boxed());
+        let breaking = breaking(session, network, &format!("breaks of scans {client_number}"))?;
+        let steady = client(session, network)?;
+        clients.push(reads::scan(session.clone(), steady, breaking, client_number).boxed());
     }
     for client_number in of_host(mix.visits) {
-        clients.push(watchers::visit(session.clone(), client(session, network)?, client_number).boxed());
+        let breaking = breaking(session, network, &format!("breaks of visits {client_number}"))?;
+        let steady = client(session, network)?;
+        clients.push(watchers::visit(session.clone(), steady, breaking, client_number).boxed());
     }
     for client_number in of_host(mix.idle) {
         clients.push(idle::work(session.clone(), client(session, network)?, client_number).boxed());

@@ -1,5 +1,6 @@
-//! Reads that are compared with the history at the end: scans in pages, at old revisions, from both ends, and reads of
-//! what one member holds, which may be old and never go back. Some of those ask for the newest, and are not to be old.
+//! Reads that are compared with the history at the end: scans in pages, at old revisions, from both ends, which read one
+//! revision whatever is written meanwhile and however often the connection breaks off; and reads of what one member holds,
+//! which may be old and never go back. Some of those ask for the newest, and are not to be old.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use kvorum_client::{Client, Error, KeyRange};
+use kvorum_client::{Client, Error, KeyRange, KeyValue, ScanStream};
 use kvorum_faults::timeline::{Kind, Mark};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
@@ -26,11 +27,19 @@ const LOOK_PAUSE: Duration = Duration::from_millis(60);
 const BACK_MAX: u64 = 300;
 /// What is scanned.
 const PREFIXES: [&str; 5] = ["register/", "group/", "counter/", "sweep/", ""];
-/// Keys of a scan at most.
+/// Keys of a scan at most, so many times as many in half of them, which takes more than one small page; and one of so
+/// many scans takes all that there are.
 const LIMIT_MAX: usize = 40;
+const TIMES: usize = 8;
+const ALL: u32 = 3;
+/// One scan of so many is made by connections that break off.
+const BREAKING: u32 = 2;
+/// One of so many rests in its midst, for so long.
+const RESTING: u32 = 4;
+const REST_MAX: Duration = Duration::from_millis(800);
 
 /// Scans until told to stop.
-pub async fn scan(session: Arc<Session>, client: Client, number: u32) {
+pub async fn scan(session: Arc<Session>, steady: Client, breaking: Client, number: u32) {
     let mut random = stream(session.seed, &format!("scans {number}"));
     let mut newest = 1;
     let mut known: Vec<Bytes> = Vec::new();
@@ -45,8 +54,15 @@ pub async fn scan(session: Arc<Session>, client: Client, number: u32) {
             }
             _ => KeyRange::prefix(prefix),
         };
-        let (limit, reverse) = (random.random_range(1..=LIMIT_MAX), random.random_range(0..2) == 0);
-        let mut scan = client.scan(range.clone()).limit(limit as u64);
+        let times = if random.random_range(0..2) == 0 { TIMES } else { 1 };
+        let (limit, reverse) = (times * random.random_range(1..=LIMIT_MAX), random.random_range(0..2) == 0);
+        let client = if random.random_range(0..BREAKING) == 0 { &breaking } else { &steady };
+        let takes_all = random.random_range(0..ALL) == 0;
+        let (range, limit) = if takes_all { (KeyRange::all(), usize::MAX) } else { (range, limit) };
+        let mut scan = client.scan(range.clone());
+        if !takes_all {
+            scan = scan.limit(limit as u64);
+        }
         let at = newest - random.random_range(0..BACK_MAX.min(newest));
         // The compacted revision is the first that there is.
         let compacted = session.compacted.load(Ordering::Relaxed);
@@ -62,7 +78,10 @@ pub async fn scan(session: Arc<Session>, client: Client, number: u32) {
             scan = scan.serializable();
         }
         let mut scan = scan.start();
-        let answer = (&mut scan).try_collect::<Vec<_>>().await;
+        let rests = random.random_range(0..RESTING) == 0;
+        let rests = rests
+            .then(|| (random.random_range(0..LIMIT_MAX), random.random_range(Duration::ZERO..=REST_MAX)));
+        let answer = take(&session, &mut scan, rests).await;
         session.answered("scan", at, &answer);
         match (answer, scan.revision()) {
             (Ok(kvs), Some(revision)) => {
@@ -72,12 +91,39 @@ pub async fn scan(session: Arc<Session>, client: Client, number: u32) {
                 let read = Read { what: "scan", revision, range, limit, reverse, rows };
                 session.told(|told| told.reads.push(read));
             }
-            (Err(Error::Compacted { message, .. }), _)
-                if is_past && at > session.compacted.load(Ordering::Relaxed) =>
+            (Err(Error::Compacted { message, .. }), Some(at))
+                if at > session.compacted.load(Ordering::Relaxed) =>
             {
                 session.violated(format!("a scan at revision {at}, which nobody has compacted: {message}"));
             }
             _ => {}
+        }
+    }
+}
+
+/// Takes what a scan answers, with a rest before a key of some number. It reads one revision from its first answer on.
+async fn take(
+    session: &Session,
+    scan: &mut ScanStream,
+    rests: Option<(usize, Duration)>,
+) -> Result<Vec<KeyValue>, Error> {
+    let (mut kvs, mut pinned) = (Vec::new(), None);
+    loop {
+        if let Some((_, rest)) = rests.filter(|(number, _)| *number == kvs.len()) {
+            sleep(rest).await;
+        }
+        let kv = scan.try_next().await?;
+        let revision = scan.revision();
+        let first = *pinned.get_or_insert(revision);
+        if first != revision {
+            session.violated(format!(
+                "a scan went from revision {first:?} to {revision:?} after {} keys",
+                kvs.len()
+            ));
+        }
+        match kv {
+            Some(kv) => kvs.push(kv),
+            None => return Ok(kvs),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Keys with a TTL, which is renewed or dropped in the last moment: none ends before its time, by the true time of the
-//! world, nor long after it.
+//! world, nor long after it. Some end at the same moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,10 @@ const CHANGE: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 /// For so long a key is looked for whose TTL was dropped.
 const STAYS: Duration = Duration::from_secs(4);
 
+/// One of so many times several keys end at the same moment: more than some members end at a time.
+const SEVERAL: u32 = 4;
+const AT_ONCE: usize = 5;
+
 /// A key and when it ends: not before the first, and not long after the second.
 struct Key {
     name: String,
@@ -45,6 +49,10 @@ pub async fn work(session: Arc<Session>, client: Client, number: u32) {
         }
         let name = format!("ttl/{number:02}-{count:08}");
         let ttl = random.random_range(TTL.0..=TTL.1);
+        if random.random_range(0..SEVERAL) == 0 {
+            end_at_once(&session, &client, &name, ttl).await;
+            continue;
+        }
         let called = session.clock.moment();
         let answer = client.set(name.clone(), "v").ttl(ttl).await;
         session.answered_write("set ttl", count, &answer);
@@ -59,6 +67,22 @@ pub async fn work(session: Arc<Session>, client: Client, number: u32) {
             Err(Error::InvalidEndpoint { .. } | Error::Invalid { .. }) => return,
             Err(_) => sleep(PAUSE).await,
         }
+    }
+}
+
+/// Sets several keys at once, and waits for the ends of all.
+async fn end_at_once(session: &Session, client: &Client, name: &str, ttl: Duration) {
+    let names: Vec<String> = (0..AT_ONCE).map(|number| format!("{name}/{number}")).collect();
+    let called = session.clock.moment();
+    let batch = names.iter().fold(client.batch(), |batch, name| batch.set_with_ttl(name.clone(), "v", ttl));
+    let answer = batch.await;
+    session.answered_write("set ttls", 0, &answer);
+    if answer.is_err() {
+        return sleep(PAUSE).await;
+    }
+    let latest = session.clock.moment() + ttl;
+    for name in names {
+        outlive(session, client, &Key { name, ttl, earliest: called + ttl, latest }).await;
     }
 }
 

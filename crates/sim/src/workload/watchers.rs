@@ -24,11 +24,13 @@ const STAYS_MAX: Duration = Duration::from_secs(6);
 /// How far it goes back.
 const BACK_MAX: u64 = 400;
 /// What it watches.
-const PREFIXES: [&str; 5] = ["register/", "group/", "sweep/", "insert/", "ttl/"];
+const PREFIXES: [&str; 6] = ["register/", "group/", "sweep/", "insert/", "ttl/", ""];
 /// One visit of so many begins at the compacted revision, the first that there is.
 const AT_COMPACTED: u32 = 4;
 /// One of so many ends before a key that there is.
 const BOUNDED: u32 = 3;
+/// One of so many has connections that break off, in the midst of a revision too.
+const BREAKING: u32 = 2;
 
 /// What a watcher that came and went was told: of revisions from one on, up to and with another one.
 #[derive(Clone, Debug)]
@@ -100,7 +102,7 @@ async fn start(session: &Session, client: &Client, asks_previous: bool) -> Optio
 }
 
 /// Comes and goes until told to stop.
-pub async fn visit(session: Arc<Session>, client: Client, number: u32) {
+pub async fn visit(session: Arc<Session>, steady: Client, breaking: Client, number: u32) {
     let mut random = stream(session.seed, &format!("visits {number}"));
     while !session.stops() {
         sleep(random.random_range(Duration::ZERO..=4 * PAUSE)).await;
@@ -115,6 +117,7 @@ pub async fn visit(session: Arc<Session>, client: Client, number: u32) {
             _ => KeyRange::prefix(PREFIXES.choose(&mut random).copied().unwrap_or_default()),
         };
         let until = Instant::now() + random.random_range(Duration::ZERO..=STAYS_MAX);
+        let client = if random.random_range(0..BREAKING) == 0 { &breaking } else { &steady };
         let watch = client.watch(range.clone()).from_revision(from);
         let mut visit = Visit { range, from, upto: from.saturating_sub(1), seen: BTreeMap::new() };
         let seen = match watch.start().await {

@@ -113,7 +113,7 @@ impl World {
 
     /// The network as a host has it.
     pub fn network_of(&self, host: HostId) -> HostNetwork {
-        HostNetwork { shared: self.network.clone(), host, user: None }
+        HostNetwork { shared: self.network.clone(), host, user: None, breaks: None }
     }
 
     /// Starts a process on a host that has none, of which somebody may be told what it does.

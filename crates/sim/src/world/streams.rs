@@ -13,10 +13,16 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use kvorum_client::{ByteStream, Connecting, Connector};
 use kvorum_node::net::network::{self as node, Duplex, Listener};
 use kvorum_tls::Identity;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::sleep;
 
 use super::network::{ConnectionId, HostId, Network};
+
+/// Where connections break off: the fewest bytes after which one does, and how often that may be doubled.
+const LASTS_LEAST: usize = 1 << 10;
+const LASTS_DOUBLINGS: u32 = 9;
 
 /// The network, as all hosts share it.
 #[derive(Clone)]
@@ -49,6 +55,8 @@ pub struct HostNetwork {
     pub(super) host: HostId,
     /// Who connects, where the network vouches for somebody.
     pub(super) user: Option<&'static str>,
+    /// What draws after how many bytes its connections break off, where they do.
+    pub(super) breaks: Option<Arc<Mutex<StdRng>>>,
 }
 
 impl fmt::Debug for HostNetwork {
@@ -63,12 +71,26 @@ impl HostNetwork {
         HostNetwork { user, ..self.clone() }
     }
 
+    /// The same with connections that break off, each after so many bytes: often in the midst of an answer.
+    pub fn breaking_off(&self, random: StdRng) -> HostNetwork {
+        HostNetwork { breaks: Some(Arc::new(Mutex::new(random))), ..self.clone() }
+    }
+
+    /// After how many bytes that are read the next connection breaks off: as often after few as after many.
+    fn lasts(&self) -> usize {
+        let Some(breaks) = &self.breaks else { return usize::MAX };
+        let mut random = breaks.lock().unwrap_or_else(PoisonError::into_inner);
+        let least = LASTS_LEAST << random.random_range(0..LASTS_DOUBLINGS);
+        random.random_range(least..2 * least)
+    }
+
     fn open(&self, to: SocketAddr) -> impl Future<Output = io::Result<Stream>> + Send + 'static {
-        let HostNetwork { shared, host, user } = self.clone();
+        let lasts = self.lasts();
+        let HostNetwork { shared, host, user, .. } = self.clone();
         async move {
             let id = shared.with(|network| network.connect(host, to, user));
             // Dropped before it is connected, it is closed.
-            let stream = Stream { shared, id, side: 0 };
+            let stream = Stream { shared, id, side: 0, lasts };
             let connected =
                 poll_fn(|cx| match stream.shared.with(|network| network.is_connected(id, cx.waker())) {
                     Some(connected) => Poll::Ready(connected),
@@ -138,7 +160,7 @@ impl Listener for Port {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(node::Stream, SocketAddr)>> {
         poll_fn(|cx| match self.shared.with(|network| network.accept(self.address, cx.waker())) {
             Some((id, from)) => {
-                let stream = Stream { shared: self.shared.clone(), id, side: 1 };
+                let stream = Stream { shared: self.shared.clone(), id, side: 1, lasts: usize::MAX };
                 Poll::Ready(Ok((Box::new(stream) as node::Stream, from)))
             }
             None => Poll::Pending,
@@ -162,6 +184,8 @@ struct Stream {
     shared: Shared,
     id: ConnectionId,
     side: usize,
+    /// Bytes that may still be read before it breaks off.
+    lasts: usize,
 }
 
 impl Drop for Stream {
@@ -183,15 +207,19 @@ impl Duplex for Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buffer.remaining();
+        if self.lasts == 0 {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let room = buffer.remaining().min(self.lasts);
         match self.shared.with(|network| network.read(self.id, self.side, room, cx.waker())) {
             None => Poll::Pending,
             Some(Err(())) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             Some(Ok(bytes)) => {
+                self.lasts -= bytes.len();
                 buffer.put_slice(&bytes);
                 Poll::Ready(Ok(()))
             }
