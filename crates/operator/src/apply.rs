@@ -345,6 +345,7 @@ impl Effects<'_> {
             incarnation: 1,
             tls: self.seen.tls.mode(),
             auth: self.seen.observed.auth,
+            policy: self.seen.observed.policy,
         };
         inputs.stateful_set(replicas, &self.seen.template, &self.seen.size)
     }
@@ -389,14 +390,17 @@ impl Effects<'_> {
         self.annotate_claim(ordinal, version, annotations).await
     }
 
-    /// What pods speak, and whether rights count, is on record with their disks: a KvCluster that is made again over them
-    /// does not become plain.
+    /// What pods speak, whether rights count and whether there is a NetworkPolicy is on record with their disks: a KvCluster
+    /// that is made again over them does not become plain.
     fn add_security(&self, annotations: &mut Value) {
         if let Some(word) = tls_word(self.seen.tls.mode()) {
             annotations[names::TLS] = json!(word);
         }
         if let Some(word) = mode::word(self.seen.observed.auth) {
             annotations[names::AUTH] = json!(word);
+        }
+        if self.seen.observed.policy {
+            annotations[names::POLICY] = json!(names::POLICY_ENABLED);
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Inputs<'a> {
     pub tls: TlsMode,
     /// Whether rights are to count.
     pub auth: AuthMode,
+    /// Whether there is to be a NetworkPolicy.
+    pub policy: bool,
 }
 
 /// The pod template and what it was made of.
@@ -214,6 +216,9 @@ impl Inputs<'_> {
         });
         if let Some(word) = mode::word(self.auth) {
             set["metadata"]["annotations"][names::AUTH] = json!(word);
+        }
+        if self.policy {
+            set["metadata"]["annotations"][names::POLICY] = json!(names::POLICY_ENABLED);
         }
         set
     }
@@ -609,6 +614,7 @@ mod tests {
             incarnation: 1,
             tls: TlsMode::Disabled,
             auth: AuthMode::Disabled,
+            policy: false,
         }
     }
 

@@ -62,6 +62,10 @@ pub const AUTH: &str = "kvorum.io/auth";
 pub const AUTH_REQUIRED: &str = "required";
 /// Another one: it is only observed whom they would refuse.
 pub const AUTH_OBSERVE: &str = "observe";
+/// On the StatefulSet and on claims: there is a NetworkPolicy, if somebody has said so or the cluster was made with one.
+pub const POLICY: &str = "kvorum.io/network-policy";
+/// The value of [`POLICY`].
+pub const POLICY_ENABLED: &str = "enabled";
 /// On a KvCluster, by a person: any text that was not there before has the whole CA replaced.
 pub const ROTATE_CA: &str = "kvorum.io/rotate-ca";
 /// On a KvCluster, by a person: the token of a recovery.

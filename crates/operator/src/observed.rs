@@ -71,6 +71,8 @@ pub struct Observed {
     pub tls_waits: Option<String>,
     /// Whether rights are to count, as it goes on record.
     pub auth: AuthMode,
+    /// Whether there is to be a NetworkPolicy, as it goes on record.
+    pub policy: bool,
     /// What is declared of users and rights; nothing where nobody has ever said anything of them.
     pub access: Option<Access>,
     /// Why the image that the spec wants cannot run what the cluster has.
@@ -273,6 +275,8 @@ pub struct Claim {
     pub tls: TlsMode,
     /// What was written on it of whether rights count.
     pub auth: AuthMode,
+    /// What was written on it of whether there is a NetworkPolicy.
+    pub policy: bool,
     /// Its disk takes part no more, and is kept.
     pub retired: Retired,
     /// The size that is asked for.

@@ -204,6 +204,7 @@ fn the_charts_pod_monitor_labels_members_as_the_operators_does() {
         incarnation: 1,
         tls: TlsMode::Disabled,
         auth: AuthMode::Disabled,
+        policy: false,
     };
     charts[0].as_object_mut().unwrap().remove("interval");
     assert_eq!(inputs.pod_monitor()["spec"]["podMetricsEndpoints"], charts);

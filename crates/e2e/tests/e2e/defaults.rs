@@ -64,7 +64,9 @@ fn a_new_cluster_is_secure_without_a_line() {
         );
         let left = cluster.tool(0, ["get", "stranger"]).await;
         ensure!(left.is_err(), "a stranger left {left:?}");
-        test.api::<NetworkPolicy>().get("demo").await?;
+        let policies = test.api::<NetworkPolicy>();
+        policies.delete("demo", &DeleteParams::default()).await?;
+        wait::until("another NetworkPolicy", CHANGE, async || Ok(policies.get("demo").await?)).await?;
         cluster.settled(CHANGE).await?;
         tls::phase(&cluster, "Required", CHANGE).await?;
         let status = cluster.get().await?.status.unwrap_or_default();

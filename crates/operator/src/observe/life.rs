@@ -1,5 +1,5 @@
-//! Goal: a cluster whose spec says nothing of TLS and rights keeps what it was made with, whatever is deleted around its
-//! disks, and whenever an operator is ended; a new one has both from its first moment. Method: what looks find, and what
+//! Goal: a cluster whose spec says nothing of TLS, rights and a NetworkPolicy keeps what it was made with, whatever is deleted around its
+//! disks, and whenever an operator is ended; a new one has all of them from its first moment. Method: what looks find, and what
 //! Kubernetes and people do between them, in any order.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -10,13 +10,16 @@ use proptest::prelude::*;
 use serde_json::{from_value, json};
 
 use super::objects::Objects;
-use super::{access, tls};
+use super::{access, policy, tls};
 use crate::access::mode;
 use crate::build::{Inputs, tls_word};
 use crate::certificates::{Members, speak};
 use crate::names;
 
 const MEMBERS: u32 = 3;
+
+/// TLS, rights, and whether there is a NetworkPolicy.
+type Security = (TlsMode, Option<AuthMode>, bool);
 
 struct World {
     cluster: KvCluster,
@@ -59,16 +62,17 @@ impl World {
         World { cluster: KvCluster::new("demo", KvClusterSpec::default()), objects }
     }
 
-    /// A cluster with data, which some operator made so; `None`: it knew of no rights.
+    /// A cluster with data, which some operator made so that knew of no NetworkPolicy; `None`: nor of rights.
     fn founded(tls: TlsMode, auth: Option<AuthMode>) -> World {
         let mut world = World::empty();
-        world.apply(tls, auth);
+        let made = (tls, auth, false);
+        world.apply(made);
         world.make();
-        (0..MEMBERS).for_each(|ordinal| world.record(ordinal, tls, auth));
+        (0..MEMBERS).for_each(|ordinal| world.record(ordinal, made));
         world
     }
 
-    fn look(&self) -> (TlsMode, Option<AuthMode>) {
+    fn look(&self) -> Security {
         let objects = &self.objects;
         let members = Members {
             none: objects.set.is_none() && objects.pods.is_empty(),
@@ -76,10 +80,10 @@ impl World {
             plain: None,
         };
         let tls = speak(self.cluster.spec.tls.mode, tls::on_record(objects), true, &members).mode;
-        (tls, access::mode(&self.cluster, objects, tls))
+        (tls, access::mode(&self.cluster, objects, tls), policy::wanted(&self.cluster, objects, true))
     }
 
-    fn apply(&mut self, tls: TlsMode, auth: Option<AuthMode>) {
+    fn apply(&mut self, (tls, auth, policy): Security) {
         let inputs = Inputs {
             cluster: &self.cluster,
             name: "demo",
@@ -91,6 +95,7 @@ impl World {
             incarnation: 1,
             tls,
             auth: auth.unwrap_or_default(),
+            policy,
         };
         let set = from_value::<StatefulSet>(inputs.stateful_set(MEMBERS, &inputs.template(), "1Gi"));
         self.objects.set = Some(set.unwrap());
@@ -106,10 +111,12 @@ impl World {
         }
     }
 
-    fn record(&mut self, ordinal: u32, tls: TlsMode, auth: Option<AuthMode>) {
+    fn record(&mut self, ordinal: u32, (tls, auth, policy): Security) {
         let Some(claim) = self.objects.claims.get_mut(&ordinal) else { return };
         let mut on_it = json!({names::CLUSTER_ID: names::hex(9), names::NODE_ID: names::hex(1)});
-        let words = [(names::TLS, tls_word(tls)), (names::AUTH, auth.and_then(mode::word))];
+        let policy = policy.then_some(names::POLICY_ENABLED);
+        let words =
+            [(names::TLS, tls_word(tls)), (names::AUTH, auth.and_then(mode::word)), (names::POLICY, policy)];
         for (key, word) in words.into_iter().filter_map(|(key, word)| Some((key, word?))) {
             on_it[key] = json!(word);
         }
@@ -117,10 +124,10 @@ impl World {
     }
 
     fn happens(&mut self, event: Event) {
-        let (tls, auth) = self.look();
+        let seen = self.look();
         match event {
-            Event::Apply => self.apply(tls, auth),
-            Event::Record(ordinal) if self.objects.set.is_some() => self.record(ordinal, tls, auth),
+            Event::Apply => self.apply(seen),
+            Event::Record(ordinal) if self.objects.set.is_some() => self.record(ordinal, seen),
             Event::Make => self.make(),
             Event::Orphan => self.objects.set = None,
             Event::DeletePods if self.objects.set.is_none() => self.objects.pods.clear(),
@@ -159,13 +166,14 @@ proptest! {
     #[test]
     fn a_cluster_keeps_what_it_was_made_with(events in prop::collection::vec(event(), 0..40)) {
         let required = (TlsMode::Required, Some(AuthMode::Required));
+        let with_rights = World::founded(required.0, required.1);
         for (mut world, expected) in [
-            (World::empty(), required),
-            (World::founded(TlsMode::Required, Some(AuthMode::Required)), required),
-            // As operators made them that knew of no defaults, of no rights, and of no TLS.
-            (World::founded(TlsMode::Required, None), (TlsMode::Required, None)),
-            (World::founded(TlsMode::Optional, None), (TlsMode::Optional, None)),
-            (World::founded(TlsMode::Disabled, None), (TlsMode::Disabled, None)),
+            (World::empty(), (required.0, required.1, true)),
+            // As operators made them that knew of no policy, of no defaults, of no rights, and of no TLS.
+            (with_rights, (required.0, required.1, false)),
+            (World::founded(TlsMode::Required, None), (TlsMode::Required, None, false)),
+            (World::founded(TlsMode::Optional, None), (TlsMode::Optional, None, false)),
+            (World::founded(TlsMode::Disabled, None), (TlsMode::Disabled, None, false)),
         ] {
             for (number, event) in events.iter().enumerate() {
                 prop_assert_eq!(world.look(), expected, "before event {} of {:?}", number, events);
@@ -185,27 +193,31 @@ fn what_was_said_is_kept() {
     world.cluster.status = Some(KvClusterStatus { auth, ..KvClusterStatus::default() });
     world.happens(Event::Apply);
     world.happens(Event::Erase);
-    assert_eq!(world.look(), (TlsMode::Required, Some(AuthMode::Required)));
+    assert_eq!(world.look(), (TlsMode::Required, Some(AuthMode::Required), false));
     world.cluster.spec.auth.mode = Some(AuthMode::Disabled);
     world.happens(Event::Apply);
     world.cluster.spec.auth.mode = None;
-    assert_eq!(world.look(), (TlsMode::Required, None));
+    assert_eq!(world.look(), (TlsMode::Required, None, false));
+    world.cluster.spec.network_policy.enabled = Some(true);
+    world.happens(Event::Apply);
+    world.cluster.spec.network_policy.enabled = None;
+    assert_eq!(world.look(), (TlsMode::Required, None, true));
 
     let mut world = World::empty();
     world.cluster.spec.tls.mode = Some(TlsMode::Disabled);
-    assert_eq!(world.look(), (TlsMode::Disabled, None));
+    assert_eq!(world.look(), (TlsMode::Disabled, None, true));
     world.happens(Event::Apply);
     world.cluster.spec.tls.mode = None;
-    assert_eq!(world.look(), (TlsMode::Disabled, None));
+    assert_eq!(world.look(), (TlsMode::Disabled, None, true));
 }
 
 /// Goal: a member that left long ago, and whose disk is kept, says nothing of those that are there.
 #[test]
 fn a_disk_that_is_kept_is_no_member() {
     let mut world = World::founded(TlsMode::Disabled, None);
-    world.record(2, TlsMode::Required, Some(AuthMode::Required));
+    world.record(2, (TlsMode::Required, Some(AuthMode::Required), true));
     let left = world.objects.claims.get_mut(&2).unwrap();
     left.annotations_mut().insert(names::RETIRED.into(), "true".into());
     world.happens(Event::MakeAgain);
-    assert_eq!(world.look(), (TlsMode::Disabled, None));
+    assert_eq!(world.look(), (TlsMode::Disabled, None, false));
 }

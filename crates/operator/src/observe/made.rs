@@ -123,25 +123,17 @@ fn applied(
         (PEERS_SERVICE, inputs.peers_service()),
         (DISRUPTION_BUDGET, inputs.disruption_budget()),
     ];
-    if let (Some(namespace), true) = (operator_namespace, wants_policy(inputs, objects)) {
+    if let (Some(namespace), true) = (operator_namespace, inputs.policy) {
         wanted.push((NETWORK_POLICY, inputs.network_policy(namespace)));
     }
     let free = wanted.into_iter().filter(|(kind, _)| taken.iter().all(|taken| taken.kind != *kind));
     free.map(|(kind, object)| Applied { kind, object, uid: objects.uid(kind) }).collect()
 }
 
-/// Whether there is to be a NetworkPolicy. Where the spec does not say it, a cluster that was made without one keeps to
-/// that: a new operator closes no port that somebody uses.
-fn wants_policy(inputs: &Inputs<'_>, objects: &Objects) -> bool {
-    let there = objects.policy.as_ref().is_ok_and(Option::is_some);
-    let new = objects.set.is_none() && objects.claims.is_empty() && objects.others_policy.is_none();
-    inputs.cluster.spec.network_policy.enabled.unwrap_or(there || new)
-}
-
 /// The NetworkPolicy that is there and not wanted.
 fn unwanted_policy(inputs: &Inputs<'_>, objects: &Objects) -> Option<Version> {
     let policy = objects.policy.as_ref().ok()?.as_ref()?;
-    (!wants_policy(inputs, objects)).then(|| read::version(policy))
+    (!inputs.policy).then(|| read::version(policy))
 }
 
 /// The template that is wanted; and whether this operator would make another one, though nothing in

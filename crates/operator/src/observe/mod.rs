@@ -12,6 +12,7 @@ mod nodes;
 mod objects;
 mod outside;
 mod owner;
+mod policy;
 mod read;
 pub mod schedule;
 mod secrets;
@@ -126,7 +127,6 @@ pub async fn observe(
     if let Some(secrets) = &secrets {
         memory.renew_own(&secrets.content, now);
     }
-    let keeps_certificates = secrets.is_some();
     let asked = nodes::ask(&objects.pods, namespace, name, memory).await;
     let mut tls = tls::look(&cluster, &objects, &asked.nodes, secrets, now, memory);
     let auth = access::mode(&cluster, &objects, tls.mode());
@@ -141,8 +141,10 @@ pub async fn observe(
         incarnation: objects::incarnation(cluster.status.as_ref(), &objects),
         tls: tls.mode(),
         auth: auth.unwrap_or_default(),
+        policy: policy::wanted(&cluster, &objects, options.policies_for.is_some()),
     };
-    if keeps_certificates {
+    // Also where the cluster speaks no TLS any more: what cert-manager was asked for goes.
+    if memory.keeps_certificates() {
         tls.outside = outside::look(client, &inputs, &owner, memory).await;
     }
     let made = made::made(&inputs, &objects, &taken, follow, options.policies_for.as_deref(), memory);
@@ -241,6 +243,7 @@ fn observed(
         growth,
         tls: inputs.tls,
         auth: inputs.auth,
+        policy: inputs.policy,
         tls_waits: None,
         access: None,
         image_refused: levels::too_old(inputs.image, level),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
+use kvorum_crd::TlsMode;
 use kvorum_tls::pem_fingerprint;
 use serde_json::Value;
 
@@ -68,7 +69,8 @@ pub async fn look(client: &Client, inputs: &Inputs<'_>, owner: &Owner<'_>, memor
             ),
         }));
     }
-    if let Some(client_ca) = &inputs.cluster.spec.tls.client_ca {
+    let client_ca = inputs.cluster.spec.tls.client_ca.as_ref();
+    if let Some(client_ca) = client_ca.filter(|_| inputs.tls != TlsMode::Disabled) {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), inputs.namespace);
         let found = maps.get_opt(&client_ca.name).await;
         problem = client_ca_problem(&client_ca.name, &found).or(problem);

@@ -189,6 +189,7 @@ pub fn claim(claim: &core::PersistentVolumeClaim) -> Claim {
         image: annotation(names::IMAGE).unwrap_or_default().to_owned(),
         tls: annotation(names::TLS).map(tls::mode).unwrap_or_default(),
         auth: annotation(names::AUTH).map(mode::read).unwrap_or_default(),
+        policy: annotation(names::POLICY) == Some(names::POLICY_ENABLED),
         retired: retired(annotation(names::RETIRED)),
         requested_bytes: requested.unwrap_or_default(),
         capacity_bytes: capacity.unwrap_or_default(),

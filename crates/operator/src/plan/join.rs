@@ -23,8 +23,9 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     let there = claim.disk.filter(|disk| (disk.cluster_id, disk.node_id) == (view.cluster_id, node_id));
     let incarnation = view.leader.incarnation;
     let told = (claim.retired, claim.incarnation) == (Retired::No, incarnation);
-    let on_it = (&claim.image, claim.tls, claim.auth);
-    let same = on_it == (&view.observed.pinned_image, view.observed.tls, view.observed.auth);
+    let on_it = (&claim.image, claim.tls, claim.auth, claim.policy);
+    let observed = view.observed;
+    let same = on_it == (&observed.pinned_image, observed.tls, observed.auth, observed.policy);
     if claim.deleting || (there.is_some() && told && same) {
         return None;
     }
@@ -34,7 +35,7 @@ fn record(view: &View, ordinal: u32, node_id: u64) -> Decided {
     safe(
         step,
         format!(
-            "That disk {disk} belongs to the cluster, its image, incarnation, TLS and rights are not on record."
+            "That disk {disk} belongs to the cluster, its image, incarnation, TLS, rights and NetworkPolicy are not on record."
         ),
     )
 }

@@ -31,10 +31,10 @@ impl World {
             }
             Step::RecordDisk { ordinal, disk, .. } => {
                 let (image, incarnation) = (self.observed.pinned_image.clone(), self.observed.incarnation);
-                let (tls, auth) = (self.observed.tls, self.observed.auth);
+                let (tls, auth, policy) = (self.observed.tls, self.observed.auth, self.observed.policy);
                 if let Some(claim) = self.observed.claims.get_mut(ordinal) {
                     (claim.disk, claim.image, claim.retired) = (Some(*disk), image, Retired::No);
-                    (claim.tls, claim.auth) = (tls, auth);
+                    (claim.tls, claim.auth, claim.policy) = (tls, auth, policy);
                     claim.incarnation = incarnation;
                 }
             }
