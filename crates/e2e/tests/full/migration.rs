@@ -86,7 +86,7 @@ fn a_plain_cluster_of_before_is_led_to_everything() {
         let policy = json!({"networkPolicy": {"enabled": true}});
         step(&cluster, "NetworkPolicy", &policy, &["condition=Progressing=False"]).await?;
         wait::until("a NetworkPolicy", CHANGE, async || {
-            Ok(test.api::<NetworkPolicy>().get_opt("demo").await?.context("there is none")?)
+            test.api::<NetworkPolicy>().get_opt("demo").await?.context("there is none")
         })
         .await?;
         shown(test, "kubectl get networkpolicy demo").await?;
