@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use crate::{Context as _, Failure, Result, ensure, settings};
+use crate::{Context as _, Failure, Result, Test, ensure, settings};
 
 /// Runs `kubectl` and answers what it printed.
 pub async fn kubectl<const N: usize>(arguments: [&str; N]) -> Result<String> {
@@ -22,6 +22,14 @@ pub async fn kubectl_with<const N: usize>(arguments: [&str; N], input: &str) -> 
         other => OsStr::new(other),
     });
     output("kubectl", arguments).await
+}
+
+/// Runs a line of a shell as a user would type it, `kubectl` in the test's namespace, and prints the line and what it said.
+pub async fn shown(test: &Test, line: &str) -> Result<String> {
+    let shell = format!("kubectl() {{ command kubectl -n {} \"$@\"; }}; {line}", test.namespace);
+    let said = output("sh", ["-ec", &shell]).await?;
+    eprintln!("$ {line}\n{}", said.trim_end());
+    Ok(said)
 }
 
 /// Runs `helm` and answers what it printed.

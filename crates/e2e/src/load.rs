@@ -136,7 +136,7 @@ impl Load {
 }
 
 /// The writers' keys as one member has them, after it has caught up with everything acknowledged.
-async fn scan(node: RawClient) -> Result<Vec<rpc::KeyValue>> {
+pub(crate) async fn scan(node: RawClient) -> Result<Vec<rpc::KeyValue>> {
     let answer = node.get("any".into(), Consistency::Linearizable).await?;
     let revision = answer.header.map_or(0, |header| header.revision);
     let keys = rpc::range(writers::PREFIX, writers::PREFIX_END);

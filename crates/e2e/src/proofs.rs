@@ -1,12 +1,13 @@
 //! Clients that say who they are, in the ways that an application in Kubernetes does.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::ResourceExt as _;
-use kube::api::PostParams;
+use kube::api::{ObjectMeta, PostParams};
 use kvorum_client::{Client, ConnectOptions, Tls};
 use kvorum_faults::rpc::{RawClient, secured_channel};
 use kvorum_operator::certificates::{BUNDLE, CERTIFICATE, KEY};
@@ -15,12 +16,14 @@ use kvorum_tls::ClientTls;
 use tempfile::TempDir;
 
 use crate::doors::Doors;
-use crate::{Cluster, Context as _, Result};
+use crate::{Cluster, Context as _, Result, Test};
 
 /// How long a call may take, the client's own retries included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The life of a token, in seconds: an API server gives none for less than ten minutes.
 const TOKEN_SECONDS: i64 = 3600;
+/// The file of a token.
+const TOKEN: &str = "token";
 
 /// A client, and the files that it reads: they are there as long as this is.
 pub struct Proven {
@@ -69,8 +72,23 @@ impl Root {
     }
 }
 
+/// Makes a ServiceAccount in the test's namespace.
+pub async fn make_account(test: &Test, name: &str) -> Result<()> {
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let account = ServiceAccount { metadata, ..ServiceAccount::default() };
+    test.api::<ServiceAccount>().create(&PostParams::default(), &account).await?;
+    Ok(())
+}
+
 /// A pod of this ServiceAccount that has mounted a token for the cluster, and its CA.
 pub async fn service_account(cluster: &Cluster<'_>, doors: &Doors, account: &str) -> Result<Proven> {
+    let mounted = tempfile::tempdir()?;
+    let options = mount_account(cluster, account, mounted.path()).await?;
+    proven(doors, options, mounted)
+}
+
+/// Puts what such a pod mounts into a directory; answers how it connects with that.
+pub async fn mount_account(cluster: &Cluster<'_>, account: &str, directory: &Path) -> Result<ConnectOptions> {
     let audience = format!("kvorum.io/{}/{}", cluster.test().namespace, cluster.name());
     let spec = TokenRequestSpec {
         audiences: vec![audience],
@@ -81,11 +99,9 @@ pub async fn service_account(cluster: &Cluster<'_>, doors: &Doors, account: &str
     let accounts = cluster.test().api::<ServiceAccount>();
     let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
     let token = answer.context("ask for a token")?.status.context("there is no token in the answer")?.token;
-    let mounted = tempfile::tempdir()?;
-    fs::write(mounted.path().join("token"), token)?;
-    let tls = Tls::pem(ca(cluster).await?.as_bytes(), None)?;
-    let options = ConnectOptions::new().tls(tls).token_file(mounted.path().join("token"));
-    proven(doors, options, mounted)
+    fs::write(directory.join(TOKEN), token)?;
+    fs::write(directory.join(BUNDLE), ca(cluster).await?)?;
+    Ok(ConnectOptions::new().tls(Tls::directory(directory)?).token_file(directory.join(TOKEN)))
 }
 
 /// A pod that has mounted the Secret of a user with a certificate.

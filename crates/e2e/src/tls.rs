@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::doors::Doors;
-use crate::{Cluster, Context as _, Result, ensure, wait};
+use crate::{Cluster, Context as _, Result, ensure, load, proofs, wait};
 
 const WRITERS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -68,6 +68,7 @@ pub struct Writing {
 /// What they saw, after it was found to be right.
 #[derive(Debug)]
 pub struct Written {
+    ledgers: Vec<Ledger>,
     count: usize,
     slowest: Duration,
 }
@@ -75,23 +76,31 @@ pub struct Written {
 impl Writing {
     /// Starts them as root, with TLS.
     pub async fn start(cluster: &Cluster<'_>) -> Result<Writing> {
-        let mounted = tempfile::tempdir()?;
-        mount_root(&cluster.test().api(), cluster.name(), mounted.path()).await?;
-        let tls = Tls::directory(mounted.path())?;
-        Writing::by(cluster, WRITERS, ConnectOptions::new().tls(tls), mounted).await
+        let (mounted, secrets) = (tempfile::tempdir()?, cluster.test().api());
+        mount_root(&secrets, cluster.name(), mounted.path()).await?;
+        let options = ConnectOptions::new().tls(Tls::directory(mounted.path())?);
+        Writing::by(cluster, WRITERS, options, mounted, Some(secrets)).await
     }
 
     /// Starts them without TLS.
     pub async fn plain(cluster: &Cluster<'_>) -> Result<Writing> {
-        Writing::by(cluster, 0, ConnectOptions::new().plain(), tempfile::tempdir()?).await
+        Writing::by(cluster, 0, ConnectOptions::new().plain(), tempfile::tempdir()?, None).await
     }
 
-    /// `first`: the number of the first writer.
+    /// Starts them as pods of a ServiceAccount, with TLS and a token, whatever that may do.
+    pub async fn account(cluster: &Cluster<'_>, account: &str) -> Result<Writing> {
+        let mounted = tempfile::tempdir()?;
+        let options = proofs::mount_account(cluster, account, mounted.path()).await?;
+        Writing::by(cluster, 2 * WRITERS, options, mounted, None).await
+    }
+
+    /// `first`: the number of the first writer; `root`: where root's Secret is, if they are root.
     async fn by(
         cluster: &Cluster<'_>,
         first: u32,
         options: ConnectOptions,
         mounted: TempDir,
+        root: Option<Api<Secret>>,
     ) -> Result<Writing> {
         let doors = Doors::open(cluster.test(), cluster.name(), 3).await?;
         let mut clients = Vec::new();
@@ -108,12 +117,14 @@ impl Writing {
         let style = Style { pause: PAUSE, timeout: TIMEOUT, ..Style::default() };
         let writers = Writers::by(clients, first, style, Instant::now());
         let (pods, name) = (cluster.test().api::<Pod>(), cluster.name().to_owned());
-        let (secrets, directory) = (cluster.test().api::<Secret>(), mounted.path().to_owned());
+        let directory = mounted.path().to_owned();
         let touching = tokio::spawn(async move {
             for round in 0_u64.. {
                 tokio::time::sleep(TOUCH).await;
-                // There is none while it is plain, or is being written anew.
-                let _ = mount_root(&secrets, &name, &directory).await;
+                if let Some(secrets) = &root {
+                    // There is none while it is being written anew.
+                    let _ = mount_root(secrets, &name, &directory).await;
+                }
                 let touch =
                     Patch::Merge(json!({"metadata": {"annotations": {"e2e/touched": round.to_string()}}}));
                 for ordinal in 0..3 {
@@ -144,7 +155,7 @@ impl Writing {
         let took: Vec<Duration> = took.collect();
         // Some may be there that were not acknowledged before the end.
         ensure!(there >= took.len() && !took.is_empty(), "{there} keys are there of {} writes", took.len());
-        Ok(Written { count: took.len(), slowest: took.into_iter().max().unwrap_or_default() })
+        Ok(Written { count: took.len(), slowest: took.into_iter().max().unwrap_or_default(), ledgers })
     }
 }
 
@@ -152,6 +163,18 @@ impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} writes, none failed, the slowest took {} ms", self.count, self.slowest.as_millis())
     }
+}
+
+/// How many writes these were told of, once all of them are there as they were written, and nobody else's.
+pub async fn all_there(cluster: &Cluster<'_>, written: &[Written]) -> Result<usize> {
+    let doors = Doors::open(cluster.test(), cluster.name(), 3).await?;
+    let root = proofs::root(cluster).await?;
+    let kvs = wait::until("a look at all keys", LAST_LOOK_LIMIT, async || {
+        load::scan(root.raw(&doors.addresses()[0])?).await
+    })
+    .await?;
+    let ledgers: Vec<Ledger> = written.iter().flat_map(|written| written.ledgers.clone()).collect();
+    Ok(writers::check(&ledgers, &kvs)?.acknowledged)
 }
 
 /// Waits until the status says that the cluster is in this phase.

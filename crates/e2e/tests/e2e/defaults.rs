@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::DeleteParams;
 use kvorum_client::Error;
 use kvorum_crd::AuthMode;
 use kvorum_e2e::doors::Doors;
@@ -26,9 +25,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[ignore = "needs a Kubernetes: make e2e"]
 fn a_new_cluster_is_secure_without_a_line() {
     run("defaults", Duration::from_secs(180), async |test| {
-        let metadata = ObjectMeta { name: Some("app".into()), ..ObjectMeta::default() };
-        let account = ServiceAccount { metadata, ..ServiceAccount::default() };
-        test.api::<ServiceAccount>().create(&PostParams::default(), &account).await?;
+        proofs::make_account(test, "app").await?;
         let mut spec = cluster::spec(3);
         spec["access"] = json!([{
             "name": "app", "serviceAccounts": [format!("{}/app", test.namespace)],

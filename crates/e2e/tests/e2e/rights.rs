@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::api::{ObjectMeta, PostParams};
+use k8s_openapi::api::core::v1::Secret;
 use kvorum_client::Error;
 use kvorum_crd::AuthMode;
 use kvorum_e2e::doors::Doors;
@@ -22,9 +21,7 @@ const ACTS_WITHIN: Duration = Duration::from_secs(15);
 #[ignore = "needs a Kubernetes: make e2e"]
 fn applications_do_what_their_entries_say() {
     run("rights", Duration::from_secs(300), async |test| {
-        let metadata = ObjectMeta { name: Some("shop".into()), ..ObjectMeta::default() };
-        let account = ServiceAccount { metadata, ..ServiceAccount::default() };
-        test.api::<ServiceAccount>().create(&PostParams::default(), &account).await?;
+        proofs::make_account(test, "shop").await?;
         let orders = json!({
             "name": "orders", "serviceAccounts": [format!("{}/shop", test.namespace)],
             "keys": [{"prefix": "orders/", "permission": "ReadWrite"}],

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kvorum_e2e::cluster::{Lives, spec};
+use kvorum_e2e::cluster::spec;
 use kvorum_e2e::{Cluster, Load, Needs, Result, Test, ensure, operator, run_with, settings};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+
+use crate::earlier::{self, Was};
 
 /// Nothing may happen to clusters for so long after another operator has come.
 const WATCHED: Duration = Duration::from_secs(30);
@@ -20,13 +22,9 @@ const WATCHED: Duration = Duration::from_secs(30);
 #[ignore = "needs a Kubernetes: make e2e-full, and an earlier release: scripts/before"]
 fn an_earlier_operator_is_replaced_over_what_runs() {
     run_with(Needs::Everything, "before", Duration::from_secs(900), async |test| {
-        let Some(before) = settings::before() else {
-            eprintln!(
-                "skipped: E2E_BEFORE_IMAGE and E2E_BEFORE_CHART name no earlier release; see scripts/before"
-            );
+        if !earlier::install().await? {
             return Ok(());
-        };
-        operator::install_chart(operator::NAMESPACE, &before.chart, &before.image, &[]).await?;
+        }
         let mut clusters = Vec::new();
         for (name, members, policy) in [("a", 3, "Delete"), ("b", 3, "Retain"), ("c", 1, "Delete")] {
             let mut spec = spec(members);
@@ -64,27 +62,6 @@ fn an_earlier_operator_is_replaced_over_what_runs() {
         test.say(&report);
         report.check_no_failure()
     });
-}
-
-/// What must stay as it is.
-#[derive(Debug, PartialEq)]
-struct Was {
-    lives: Lives,
-    /// The claims' uids and volumes.
-    disks: Vec<(Option<String>, Option<String>)>,
-    id: String,
-}
-
-impl Was {
-    async fn of(cluster: &Cluster<'_>) -> Result<Was> {
-        let (lives, id) = (cluster.lives().await?, cluster.id().await?);
-        let mut disks = Vec::new();
-        for ordinal in lives.keys() {
-            let claim = cluster.claim(*ordinal).await?;
-            disks.push((claim.metadata.uid, claim.spec.and_then(|spec| spec.volume_name)));
-        }
-        Ok(Was { lives, disks, id })
-    }
 }
 
 /// All take over the new operator's image, one at a time.

@@ -26,7 +26,7 @@ pub struct Declared {
 type Range = (Vec<u8>, Option<Vec<u8>>, bool);
 
 impl Declared {
-    /// What the spec says. `issuer`: whose tokens prove who somebody is, where any entry is for a ServiceAccount.
+    /// What the spec says. `issuer`: whose tokens prove who somebody is, where they are believed.
     pub fn of(spec: &KvClusterSpec, mode: AuthMode, issuer: Option<Issuer>) -> Declared {
         let mut declared = Declared { users: BTreeMap::new(), roles: BTreeMap::new(), issuer, mode };
         if mode != AuthMode::Disabled {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
-use kvorum_crd::{AuthMode, KvCluster, TlsMode};
+use kvorum_crd::{AuthMode, KvCluster, KvClusterSpec, TlsMode};
 
 use super::objects::Objects;
 use crate::access::mode::{self, Record};
@@ -64,9 +64,10 @@ pub async fn look(
     let begins = mode != AuthMode::Disabled && on_record == AuthMode::Disabled;
     let wanted_for = memory.lasts("rights that are to count", begins);
     let news = nodes.values().any(|node| node.unknown_token_key);
-    let for_accounts = cluster.spec.access.iter().any(|entry| !entry.service_accounts.is_empty());
-    let known = if for_accounts { Some(issuers.known(news).await) } else { None };
-    let unread = known.as_ref().and_then(|known| known.failed.clone());
+    let for_accounts = names_accounts(&cluster.spec);
+    let known = if believes_tokens(&cluster.spec, mode) { Some(issuers.known(news).await) } else { None };
+    // Where they only tell who somebody is, nothing waits for them.
+    let unread = known.as_ref().and_then(|known| known.failed.clone()).filter(|_| for_accounts);
     let keys = known.and_then(|known| known.keys);
     // Without the keys whoever has a token would be locked out.
     let is_known = !for_accounts || keys.is_some();
@@ -89,4 +90,42 @@ pub async fn look(
         refused: fingerprint.and_then(|fingerprint| memory.undeclared(fingerprint)),
     };
     Some((declared, access))
+}
+
+/// Some entry is for a ServiceAccount.
+fn names_accounts(spec: &KvClusterSpec) -> bool {
+    spec.access.iter().any(|entry| !entry.service_accounts.is_empty())
+}
+
+/// Tokens of ServiceAccounts are believed where an entry names one; and while rights are observed, so that it is known who
+/// comes without an entry.
+fn believes_tokens(spec: &KvClusterSpec, mode: AuthMode) -> bool {
+    names_accounts(spec) || mode == AuthMode::Observe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, from_value, json};
+
+    /// Goal: who comes with a token and has no entry yet is known by name before rights count. Method: a table.
+    #[test]
+    fn who_comes_with_a_token_is_known_before_he_has_an_entry() {
+        let believed = |access: Value, mode| {
+            let spec = json!({"members": 3, "storage": {"size": "1Gi"}, "access": access});
+            believes_tokens(&from_value(spec).unwrap(), mode)
+        };
+        let web = json!([{"name": "web", "serviceAccounts": ["shop/web"], "keys": []}]);
+        let audit = json!([{"name": "audit", "certificate": true, "keys": []}]);
+        for (access, mode, expected) in [
+            (json!([]), AuthMode::Observe, true),
+            (audit.clone(), AuthMode::Observe, true),
+            (json!([]), AuthMode::Required, false),
+            (audit, AuthMode::Required, false),
+            (web.clone(), AuthMode::Required, true),
+            (web, AuthMode::Disabled, true),
+        ] {
+            assert_eq!(believed(access.clone(), mode), expected, "{access} {mode:?}");
+        }
+    }
 }
