@@ -37,6 +37,7 @@ impl Glance for RunningNode {
             place: raft.overview(),
             ready: health.ready(),
             positions: raft.positions(),
+            cluster_time_ms: raft.cluster_now_ms(),
             alarms: raft.alarms(),
             store: raft.store().clone(),
             queues,

@@ -41,6 +41,8 @@ pub struct Seen {
     pub ready: Result<(), String>,
     /// Positions in its log.
     pub positions: Positions,
+    /// Cluster time on it, in milliseconds.
+    pub cluster_time_ms: u64,
     /// The alarms on its account.
     pub alarms: Vec<String>,
     /// What it holds.

@@ -29,6 +29,10 @@ const WANTED_MAX: Micros = 400 * SECOND;
 const SETTLES: Micros = 5 * SECOND;
 /// How long an operator may take to say that most disks are lost, and what can be done.
 const OFFER_MAX: Micros = 60 * SECOND;
+/// How long what ends by itself may take: what nobody reads of a snapshot is kept for half a minute. Between two looks at
+/// all that.
+const REST_MAX: Micros = 60 * SECOND;
+const REST_LOOKS: Micros = SECOND / 4;
 /// How long what is done to the membership may take.
 const EXERCISE_MAX: Micros = 400 * SECOND;
 
@@ -235,11 +239,27 @@ fn finish(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result
     session.stop();
     let late = "the clients did not come to an end after all was well again";
     advance(world, cluster, session, FINISH_MAX, late, Session::is_finished)?;
+    be_at_rest(world, cluster, session)?;
     // Compaction may go on, step by step, in which the members are milliseconds apart.
     let late = "the members never have applied the same at the same time";
     until(world, cluster, session, CATCH_UP_MAX, late, |cluster, world| cluster.is_level(world))?;
     cluster.check_equal(world)?;
     cluster.check_rows(world)
+}
+
+/// What ends by itself has ended.
+fn be_at_rest(world: &mut World, cluster: &mut Cluster, session: &Session) -> Result<(), Violation> {
+    let end = world.clock.now() + REST_MAX;
+    while let Some(unrest) = cluster.unrest(world)? {
+        let next = world.clock.now() + REST_LOOKS;
+        while world.clock.now() < next {
+            step(world, cluster, session)?;
+        }
+        if next > end {
+            return Err(format!("{} s after all was well and nobody writes, {unrest}", REST_MAX / SECOND));
+        }
+    }
+    Ok(())
 }
 
 fn advance(

@@ -3,6 +3,7 @@
 mod claims;
 mod compactions;
 mod room;
+mod time;
 mod vitals;
 
 use std::collections::BTreeMap;
@@ -12,14 +13,17 @@ use std::{fs, io};
 
 use kvorum_node::observer::{AppliedRun, Glance, Observer, Seen};
 use kvorum_node::place::Overview;
+use kvorum_proto::admin::v1::Membership;
 use kvorum_store::Store;
 use kvorum_store::command::{Answer, Outcome};
-use kvorum_store::entry::LogId;
+use kvorum_store::entry::{LogId, Payload};
 use kvorum_store::log::{self, Vote};
+use prost::Message as _;
 
 use self::claims::Claims;
 use self::compactions::{Compactions, Stage};
 use self::room::Room;
+use self::time::ClusterTime;
 use self::vitals::Vitals;
 use crate::world::clock::Micros;
 use crate::world::disk::Disk;
@@ -48,8 +52,13 @@ struct State {
     applied: BTreeMap<u64, Applied>,
     /// By incarnation and term: who led.
     leaders: BTreeMap<(u64, u64), u64>,
+    /// The incarnation of the last one.
+    incarnation: u64,
+    /// Whether operators look after the members.
+    is_operated: bool,
     disks: BTreeMap<HostId, OfDisk>,
     compactions: Compactions,
+    cluster_time: ClusterTime,
     /// The last term that anybody was in.
     term: u64,
     /// Whether a disk is full: whoever has it keeps no log for the sake of others.
@@ -101,8 +110,8 @@ pub struct Member {
 
 impl Checks {
     /// Nothing was done yet.
-    pub fn new(trace: Arc<Trace>) -> Arc<Checks> {
-        Arc::new(Checks { trace, state: Mutex::default() })
+    pub fn new(trace: Arc<Trace>, is_operated: bool) -> Arc<Checks> {
+        Arc::new(Checks { trace, state: Mutex::new(State { is_operated, ..State::default() }) })
     }
 
     /// What must not be and was, if anything.
@@ -175,6 +184,17 @@ impl Checks {
     }
 }
 
+impl Checks {
+    /// The look of every second at who leads. For the rest see [`ClusterTime::look`].
+    pub fn look_at_time(&self, now: Micros, leader_ms: u64, steady_since: Micros, drift_ppm: u64) {
+        self.with(|state| {
+            if let Err(what) = state.cluster_time.look(now, leader_ms, steady_since, drift_ppm) {
+                state.violation.get_or_insert(what);
+            }
+        });
+    }
+}
+
 impl State {
     fn applied(&mut self, host: HostId, index: u64, now: Applied) {
         let known = *self.applied.entry(index).or_insert(now);
@@ -207,6 +227,7 @@ impl State {
 
     fn leads(&mut self, place: &Overview) {
         let Overview { incarnation, term, node_id, .. } = *place;
+        self.incarnation = self.incarnation.max(incarnation);
         let known = *self.leaders.entry((incarnation, term)).or_insert(node_id);
         if known != node_id {
             let what = format!("{known:016x} and {node_id:016x} both led in term {term}");
@@ -260,6 +281,25 @@ impl State {
         }
         if let Err(what) = self.compactions.judge(store) {
             self.violation.get_or_insert(format!("member {host} {what}"));
+        }
+    }
+
+    /// Who leads hands over before it is removed, so that nobody waits for an election: what takes its vote from it is none
+    /// of its own entries.
+    fn check_membership(&mut self, run: &AppliedRun<'_>) {
+        let incarnation = self.incarnation;
+        let entries = if self.is_operated { run.entries } else { &[] };
+        for entry in entries {
+            let Ok(Payload::Membership(bytes)) = Payload::decode(entry.payload.clone()) else { continue };
+            let configs = Membership::decode(bytes).map(|membership| membership.configs).unwrap_or_default();
+            let Some(leader) = self.leaders.get(&(incarnation, entry.log_id.term)) else { continue };
+            // Of a change that another leader has begun it completes the second half.
+            let [_, after] = &configs[..] else { continue };
+            if !after.node_ids.contains(leader) {
+                let what =
+                    format!("{leader:016x} leads in term {} and takes its own vote away", entry.log_id.term);
+                self.violation.get_or_insert(what);
+            }
         }
     }
 
@@ -332,6 +372,7 @@ impl Observer for Member {
             self.checks.trace.note("applied", &numbers, &[]);
         }
         self.checks.with(|state| state.check_level(run.store.feature_level()));
+        self.checks.with(|state| state.check_membership(run));
         self.checks.with(|state| state.check_room(self.host, run));
         self.checks.with(|state| state.check_compaction(self.host, run.store));
         if let Some(last) = run.entries.last() {

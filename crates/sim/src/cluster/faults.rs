@@ -114,6 +114,7 @@ impl Cluster {
         self.set_weather(world);
         *self.faults.entry(name).or_default() += 1;
         self.calm.note(what, until);
+        self.note_kept(what, until);
         self.orders.note_calm(self.calm.all_since());
         if what.ends() {
             self.schedule(until, Later::End(what));

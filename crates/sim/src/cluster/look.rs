@@ -1,17 +1,22 @@
 //! What is looked at every second and at the end: what members say of themselves, and why processes have ended.
 
+use std::collections::BTreeMap;
+
+use kvorum_node::observer::Seen;
 use kvorum_store::{StoreError, verify_state};
 
 use super::{AFTERMATH, Cluster, Violation};
-use crate::world::World;
 use crate::world::clock::{Micros, SECOND};
 use crate::world::network::HostId;
+use crate::world::{TRUE_PPM, World};
 
 /// How a process says that its disk has failed, and that it is full.
 const DISK_FAILED: &str = "os error 5";
 const DISK_FULL: &str = "no storage space";
 /// How it says that its disk has rotted.
 const DAMAGED: [&str; 2] = ["damage", "missing"];
+/// How it says that its disk lacks what it has acknowledged.
+const WENT_BACK: &str = "went back";
 /// While no fault has touched a majority for so long, writes are taken.
 const WRITES_MAX: Micros = 20 * SECOND;
 /// A member whose disk has been full for so long has said so.
@@ -25,6 +30,7 @@ impl Cluster {
         for (host, seen) in &seen {
             self.checks.look(*host, now, seen, self.calm.since(*host), furthest);
         }
+        self.look_at_time(world, &seen);
         self.written = self.written.max(self.orders.decided());
         let since = self.calm.majority_since().max(self.written).max(self.orders.founded());
         // An operator may have a majority of the members start anew, one after the other.
@@ -43,6 +49,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// Cluster time where a majority of the members has not been started anew. Operators have the members change.
+    fn look_at_time(&mut self, world: &World, seen: &BTreeMap<HostId, Seen>) {
+        let now = world.clock.now();
+        for (host, seen) in seen {
+            if self.informed[*host] > now && seen.place.leader.is_some() {
+                self.informed[*host] = now;
+            }
+        }
+        let leads = seen.values().filter(|seen| seen.place.is_leader()).max_by_key(|seen| seen.place.term);
+        let Some(leader) = leads.filter(|_| self.operated.is_none()) else { return };
+        let mut informed = self.informed.clone();
+        informed.sort_unstable();
+        let of_majorities = informed[informed.len() / 2];
+        let steady_since = of_majorities.max(self.calm.network_since());
+        let drift_ppm = (0..self.members).map(|host| world.hosts[host].clock_ppm.abs_diff(TRUE_PPM)).max();
+        self.checks.look_at_time(now, leader.cluster_time_ms, steady_since, drift_ppm.unwrap_or_default());
+    }
+
     /// What a member may end itself for, or refuse to start: a disk on which nothing has moved for a minute, one that
     /// failed, and one that was full for longer than apply waits.
     pub(super) fn is_expected(&self, world: &World, host: HostId, why: &str) -> bool {
@@ -50,9 +74,11 @@ impl Cluster {
         let failed = now < self.errors_until[host] + AFTERMATH && why.contains(DISK_FAILED);
         let has_rotted = self.rotten.contains_key(&host) && DAMAGED.iter().any(|word| why.contains(word));
         let was_full = now < self.full_until[host] + AFTERMATH && why.contains(DISK_FULL);
+        let went_back = self.put_back.contains(&host) && why.contains(WENT_BACK);
         why.contains("the process ends, and the other members go on without it")
             || failed
             || was_full
+            || went_back
             || has_rotted
     }
 

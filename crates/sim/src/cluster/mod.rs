@@ -3,6 +3,7 @@
 mod faults;
 mod look;
 mod pods;
+mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -66,6 +67,8 @@ pub struct Cluster {
     setup: Setup,
     /// The feature level that each member's process knows.
     levels: Vec<u32>,
+    /// Since when each member's process knows who leads, and with that what time it is.
+    informed: Vec<Micros>,
     checks: Arc<Checks>,
     /// Who is left alone, and since when.
     pub calm: Calm,
@@ -75,6 +78,8 @@ pub struct Cluster {
     at_sync: BTreeMap<HostId, (Micros, Micros)>,
     /// Who is to lose its power once it has installed a snapshot.
     after_install: BTreeSet<HostId>,
+    /// Who has a disk that was put back from a copy.
+    put_back: BTreeSet<HostId>,
     /// Who is to stand still until then as soon as another member's message is under way, and from when on anyhow.
     at_message: BTreeMap<HostId, (Micros, Micros)>,
     /// Since when disks are full.
@@ -106,11 +111,13 @@ impl Cluster {
             full_until: vec![0; members],
             setup,
             levels: vec![0; members],
-            checks: Checks::new(world.trace.clone()),
+            informed: vec![Micros::MAX; members],
+            checks: Checks::new(world.trace.clone(), plan.operators > 0),
             calm: Calm::new(members),
             orders: Orders::new(),
             at_sync: BTreeMap::new(),
             after_install: BTreeSet::new(),
+            put_back: BTreeSet::new(),
             at_message: BTreeMap::new(),
             full: BTreeMap::new(),
             written: 0,
@@ -143,6 +150,7 @@ impl Cluster {
             operators: hosts.collect(),
             starts: 0,
             flags: vec![None; MEMBERS_MAX],
+            kept_until: 0,
         });
         self.kubernetes = Some(kubernetes);
         (0..plan.operators)
@@ -183,6 +191,7 @@ impl Cluster {
         let life = Life::default();
         self.lives[host] = life.clone();
         self.levels[host] = self.setup.level(host, now);
+        self.informed[host] = Micros::MAX;
         self.checks.starts(host, self.levels[host]);
         let (checks, disk) = (self.checks.clone(), world.disks[host].clone());
         let observer = Arc::new(Member { checks, host, dir, disk });
@@ -279,6 +288,17 @@ impl Cluster {
                     self.end_process(world, host, Death::Killed, SECOND)?;
                     world.wipe(host).map_err(told)?;
                     self.checks.wiped(host);
+                    self.put_back.remove(&host);
+                }
+                Order::Copy(host) => {
+                    self.end_process(world, host, Death::Killed, SECOND)?;
+                    world.copy_disk(host).map_err(told)?;
+                }
+                Order::PutBack(host) => {
+                    self.end_process(world, host, Death::Killed, SECOND)?;
+                    world.put_disk_back(host).map_err(told)?;
+                    self.checks.wiped(host);
+                    self.put_back.insert(host);
                 }
                 Order::LosePowerAfterInstall(host) => _ = self.after_install.insert(host),
                 Order::Isolate(host, lasts) => {

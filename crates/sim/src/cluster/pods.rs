@@ -8,7 +8,7 @@ use kvorum_store::auth::ROOT;
 use super::{Cluster, Violation, told};
 use crate::kubernetes::{CLUSTER, Kubernetes, NAMESPACE, Server, operate};
 use crate::plan::What;
-use crate::world::clock::SECOND;
+use crate::world::clock::{Micros, SECOND};
 use crate::world::network::HostId;
 use crate::world::random::stream;
 use crate::world::{Death, World};
@@ -24,6 +24,8 @@ pub(super) struct Operated {
     pub(super) starts: u64,
     /// The flags of the pod that each member's host has, if it has one.
     pub(super) flags: Vec<Option<Vec<String>>>,
+    /// Until when one of them does not see, or not at once, what there is.
+    pub(super) kept_until: Micros,
 }
 
 /// `host:port` of an ordinal's port.
@@ -71,6 +73,22 @@ impl Cluster {
         world.kill(host, Death::Killed).map_err(told)?;
         self.schedule(world.clock.now() + lasts, super::Later::Start(host));
         Ok(())
+    }
+
+    /// Until when an operator was kept from looking.
+    pub fn operators_kept_until(&self) -> Micros {
+        self.operated.as_ref().map(|operated| operated.kept_until).unwrap_or_default()
+    }
+
+    /// An operator is kept from looking until then, if that is what happens.
+    pub(super) fn note_kept(&mut self, what: What, until: Micros) {
+        let keeps = matches!(
+            what,
+            What::OperatorStands(_) | What::OperatorAlone(_) | What::OperatorDies(_) | What::ServerAway
+        );
+        if let Some(operated) = self.operated.as_mut().filter(|_| keeps) {
+            operated.kept_until = operated.kept_until.max(until);
+        }
     }
 
     /// Something happens to the world of operators.

@@ -46,6 +46,7 @@ impl Kubernetes {
             let beyond = names(state, PODS)
                 .into_iter()
                 .filter(|name| ordinal(name).is_some_and(|ordinal| ordinal as usize >= replicas));
+            state.taken.retain(|ordinal| (*ordinal as usize) < replicas);
             for name in beyond.collect::<Vec<_>>() {
                 drop(state.begin_deletion(PODS, &name));
             }

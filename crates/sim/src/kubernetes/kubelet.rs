@@ -100,6 +100,9 @@ impl Kubernetes {
         let (is_ready, address) = (pod.is_ready && runs, cluster.address(world, ordinal));
         self.server
             .with(|state| {
+                if is_ready {
+                    state.taken.remove(&(ordinal as u32));
+                }
                 state.objects.change(PODS, &pod_name(ordinal), |object| {
                     tell(object, has_started, runs, is_ready, &address);
                 })

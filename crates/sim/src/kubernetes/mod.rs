@@ -28,6 +28,7 @@ use serde_json::json;
 use self::kubelet::Pod;
 use self::machines::Machines;
 pub use self::objects::NAMESPACE;
+use self::person::Saying;
 use self::recovery::Person;
 use self::server::Effect;
 pub use self::server::{CLUSTER, Server};
@@ -46,6 +47,7 @@ const PASS: Micros = 20 * MILLISECOND;
 #[derive(Debug)]
 pub struct Kubernetes {
     server: Server,
+    seed: u64,
     random: StdRng,
     machines: Machines,
     /// By ordinal.
@@ -59,6 +61,10 @@ pub struct Kubernetes {
     restarts: u32,
     /// What the operator had on record last.
     step: String,
+    /// What a person is about to say of disks, and when.
+    sayings: Vec<(Micros, usize, Saying)>,
+    /// How often a claim was to be deleted.
+    claims: u64,
 }
 
 impl Kubernetes {
@@ -89,6 +95,9 @@ impl Kubernetes {
             person: Person::default(),
             restarts: 0,
             step: String::new(),
+            sayings: Vec::new(),
+            claims: 0,
+            seed,
         }
     }
 
@@ -102,19 +111,29 @@ impl Kubernetes {
         let (effects, violation) =
             self.server.with(|state| (std::mem::take(&mut state.effects), state.violation.take()));
         violation.map_or(Ok(()), Err)?;
+        let now = world.clock.now();
+        let seen_for = now.saturating_sub(cluster.operators_kept_until());
         for effect in effects {
             self.disks.look(cluster, world);
             match effect {
-                Effect::ClaimDeleted(ordinal) => self.disks.judge_deletion(ordinal as usize)?,
+                Effect::ClaimDeleted(ordinal) => {
+                    self.disks.judge_deletion(ordinal as usize)?;
+                    self.disks.judge_quorum(ordinal as usize, now, seen_for)?;
+                }
+                Effect::PodTaken(ordinal) if !self.person.looks() => {
+                    self.disks.judge_quorum(ordinal as usize, now, seen_for)?;
+                }
+                Effect::PodTaken(_) => {}
                 Effect::Shrunk(left) => self.disks.judge_shrink(left)?,
             }
         }
-        let now = world.clock.now();
         if now < self.next_pass {
             return Ok(());
         }
         self.next_pass = now + PASS;
         self.disks.look(cluster, world);
+        self.disks.note_needed(cluster, world);
+        self.follow_sayings(now);
         self.keep_pods();
         self.machines.step(&self.server, now);
         self.schedule_pods();

@@ -1,6 +1,8 @@
 //! What people and machines do to the world of an operator.
 
 use rand::RngExt as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use serde_json::json;
 
 use super::Kubernetes;
@@ -10,13 +12,29 @@ use crate::cluster::{Cluster, Violation};
 use crate::plan::What;
 use crate::world::World;
 use crate::world::clock::{Micros, SECOND};
+use crate::world::random::stream;
 
 /// How long it takes until a dead machine is no more for Kubernetes.
 const GONE_AFTER: (Micros, Micros) = (SECOND, 60 * SECOND);
 /// How long a machine that comes back is away: a minute proves that it does not.
 const AWAY: (Micros, Micros) = (SECOND, 50 * SECOND);
+/// The same of one that is away while a person says something of another's disk, and when that is said: operators have
+/// seen by then who is there.
+const ANOTHER_AWAY: (Micros, Micros) = (20 * SECOND, 40 * SECOND);
+const SAID_AFTER: Micros = 12 * SECOND;
+/// On a claim, by a person: its uid, where its disk is lost.
+const DISK_LOST: &str = "kvorum.io/disk-lost";
 /// In the spec, by a person: when members were last told to restart.
 const RESTARTED_AT: &str = "kvorum.io/restarted-at";
+
+/// What a person says of a claim whose pod may run.
+#[derive(Clone, Copy, Debug)]
+pub enum Saying {
+    /// It is deleted, which its pod holds up.
+    Delete,
+    /// Its disk is lost.
+    Lost,
+}
 
 impl Kubernetes {
     /// Something happens. Answers how it counts; what the cluster cannot survive does not happen.
@@ -37,6 +55,14 @@ impl Kubernetes {
                 Ok("disk")
             }
             What::ClaimDeleted(ordinal) if self.may_lose(ordinal) => {
+                self.claims += 1;
+                let mut random = stream(self.seed, &format!("claim {}", self.claims));
+                let saying = [Some(Saying::Delete), Some(Saying::Lost), None][random.random_range(0..3)];
+                if let Some(saying) = saying {
+                    self.miss_another(world, ordinal, &mut random);
+                    self.sayings.push((world.clock.now() + SAID_AFTER, ordinal, saying));
+                    return Ok("claim");
+                }
                 self.disks.lose(ordinal);
                 self.server.with(|state| {
                     drop(state.begin_deletion(CLAIMS, &claim_name(ordinal)));
@@ -84,6 +110,41 @@ impl Kubernetes {
     /// The members change their parts just then: which disks are needed is not clear.
     fn may_lose(&self, ordinal: usize) -> bool {
         !self.step.starts_with("\"ChangeVoters") && self.disks.can_lose(ordinal)
+    }
+
+    /// Another member's machine has no Node for a while, in every second case.
+    fn miss_another(&mut self, world: &World, but: usize, random: &mut StdRng) {
+        let others: Vec<usize> = self.disks.voters().into_iter().filter(|other| *other != but).collect();
+        let other = others.choose(random).copied().filter(|_| random.random_range(0..2) == 0);
+        let Some((other, machine)) = other.and_then(|other| Some((other, self.machine_of(other)?))) else {
+            return;
+        };
+        let until = world.clock.now() + random.random_range(ANOTHER_AWAY.0..=ANOTHER_AWAY.1);
+        world.trace.tell("kubernetes", format!("machine {machine} of pod {other} has no Node for a while"));
+        self.machines.miss(&self.server, &machine, until);
+    }
+
+    /// A person says what is to become of disks, which may be whole and vote: each is to be replaced once the others can do
+    /// without it.
+    pub(super) fn follow_sayings(&mut self, now: Micros) {
+        let due: Vec<_> = self.sayings.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, ordinal, saying) in due {
+            if !self.may_lose(ordinal) {
+                continue;
+            }
+            self.disks.lose(ordinal);
+            self.server.with(|state| {
+                state.tell(format!("a person says of the claim of {ordinal}: {saying:?}"));
+                let claim = claim_name(ordinal);
+                match saying {
+                    Saying::Delete => drop(state.begin_deletion(CLAIMS, &claim)),
+                    Saying::Lost => drop(state.objects.change(CLAIMS, &claim, |claim| {
+                        let uid = claim["metadata"]["uid"].clone();
+                        claim["metadata"]["annotations"][DISK_LOST] = uid;
+                    })),
+                }
+            });
+        }
     }
 
     /// The machine on which a pod runs, if it does on one that is well.

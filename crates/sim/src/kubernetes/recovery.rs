@@ -25,6 +25,13 @@ pub struct Person {
     asked: Option<String>,
 }
 
+impl Person {
+    /// Whether most disks are lost.
+    pub fn looks(&self) -> bool {
+        self.looks
+    }
+}
+
 impl Kubernetes {
     /// In a third of all seeds.
     pub fn loses_most(&self) -> bool {
@@ -43,6 +50,7 @@ impl Kubernetes {
             cluster.lose_disk(world, ordinal)?;
             self.disks.is_new(ordinal);
         }
+        self.server.with(|state| state.is_lost = true);
         self.person.looks = true;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The API server: objects behind the real client of Kubernetes, with a way to it that takes its time, and fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tower::service_fn;
 
+use super::controllers::{CLAIMS, claim_name};
 use super::objects::{NAMESPACE, Objects, Refusal, goes, name_of};
 use super::patch;
 use super::promises;
@@ -40,8 +41,17 @@ const BEGIN_S: u64 = 51_200;
 pub enum Effect {
     /// A claim is deleted.
     ClaimDeleted(u32),
+    /// A pod is to go.
+    PodTaken(u32),
     /// The StatefulSet has so many pods from now on, and had more.
     Shrunk(usize),
+}
+
+/// How an operator has a pod go.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Evicted,
+    Deleted,
 }
 
 /// What the server holds.
@@ -51,6 +61,10 @@ pub struct State {
     pub objects: Objects,
     /// What operators have done since that was last looked at.
     pub effects: Vec<Effect>,
+    /// Pods that operators have had go, and in the place of which none has been ready since.
+    pub taken: BTreeSet<u32>,
+    /// Most disks are lost: what runs is not to be spared any more.
+    pub is_lost: bool,
     /// What an operator did against what it promises.
     pub violation: Option<String>,
     /// The server is hard to reach.
@@ -71,6 +85,8 @@ impl Server {
         Server(Arc::new(Mutex::new(State {
             objects: Objects::default(),
             effects: Vec::new(),
+            taken: BTreeSet::new(),
+            is_lost: false,
             violation: None,
             is_hard_to_reach: false,
             broken_off: 0,
@@ -197,7 +213,13 @@ impl State {
                 })
             }
             Verb::Delete => {
-                self.delete(kind, name, body)?;
+                if kind == "pods" {
+                    self.objects.check(kind, name, &body["preconditions"])?;
+                    self.judge_taking(name, Way::Deleted);
+                    self.take_pod(name, body)?;
+                } else {
+                    self.delete(kind, name, body)?;
+                }
                 Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}}))
             }
             Verb::Watch => Err(Refusal::NotFound),
@@ -230,10 +252,12 @@ impl State {
         json!({"metadata": {"name": CLUSTER}, "addressType": "IPv4", "endpoints": endpoints})
     }
 
-    /// A pod may be evicted while all are ready.
+    /// A pod may be evicted while all are ready: one of them at a time, as the PodDisruptionBudget has it.
     fn evict(&mut self, request: &Request) -> Result<Value, Refusal> {
         let options = &request.body["delete_options"];
         self.objects.check("pods", &request.name, &options["preconditions"])?;
+        // What is asked for is judged, be it granted or not: who drains a machine may have no budget in its way.
+        self.judge_taking(&request.name, Way::Evicted);
         let wanted =
             self.objects.get("statefulsets", CLUSTER).and_then(|set| set["spec"]["replicas"].as_u64());
         let ready =
@@ -241,8 +265,37 @@ impl State {
         if (ready as u64) < wanted.unwrap_or_default() {
             return Err(Refusal::Budget);
         }
-        self.delete("pods", &request.name, options)?;
+        self.take_pod(&request.name, options)?;
         Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}}))
+    }
+
+    /// An operator deletes a pod, by its eviction or at once.
+    fn take_pod(&mut self, name: &str, options: &Value) -> Result<(), Refusal> {
+        self.delete("pods", name, options)?;
+        if let Some(ordinal) = ordinal(name) {
+            self.taken.insert(ordinal);
+            self.effects.push(Effect::PodTaken(ordinal));
+        }
+        Ok(())
+    }
+
+    /// What is ready goes by its eviction alone, and not while another one is away that an operator has had go. A pod that
+    /// holds up its claim's deletion goes whenever a quorum stands without it.
+    fn judge_taking(&mut self, name: &str, way: Way) {
+        let is_whole = |pod: &&Value| is_ready(pod) && !goes(pod);
+        let claim = ordinal(name).and_then(|ordinal| self.objects.get(CLAIMS, &claim_name(ordinal as usize)));
+        let is_claimed = claim.is_some_and(|claim| !goes(claim));
+        let is_spared = self.objects.get("pods", name).as_ref().is_some_and(is_whole) && !self.is_lost;
+        if !is_spared || !is_claimed {
+            return;
+        }
+        let away = self.taken.iter().find(|other| Some(**other) != ordinal(name));
+        let what = match (way, away) {
+            (Way::Deleted, _) => "which is ready, and does not ask whether it may go".to_owned(),
+            (Way::Evicted, Some(away)) => format!("and the pod of {away}, which it has had go, is not back"),
+            (Way::Evicted, None) => return,
+        };
+        self.violation.get_or_insert(format!("an operator has pod {name} go, {what}"));
     }
 
     /// An operator deletes something.

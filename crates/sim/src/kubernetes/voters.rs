@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::{Cluster, Violation};
 use crate::world::World;
+use crate::world::clock::{Micros, SECOND};
+
+/// How old what an operator has seen may be when it does something.
+const LOOK_MAX: Micros = 8 * SECOND;
 
 /// The disks of all ordinals.
 #[derive(Debug)]
@@ -18,6 +22,10 @@ pub struct Disks {
     configs: BTreeMap<usize, BTreeSet<u64>>,
     /// Who votes, as the last leader has it, and its term.
     voters: (u64, u64, BTreeSet<u64>),
+    /// All members, as that leader has it.
+    members: BTreeSet<u64>,
+    /// Since when those who are there of the others are no quorum without an ordinal, if they are none.
+    needed_since: Vec<Option<Micros>>,
 }
 
 impl Disks {
@@ -29,6 +37,8 @@ impl Disks {
             set_aside: vec![false; ordinals],
             configs: BTreeMap::new(),
             voters: (0, 0, BTreeSet::new()),
+            members: BTreeSet::new(),
+            needed_since: vec![None; ordinals],
         }
     }
 
@@ -45,8 +55,42 @@ impl Disks {
                 place.members.iter().filter(|member| member.voter).map(|member| member.node_id).collect();
             if place.is_leader() && (place.incarnation, place.term) >= (self.voters.0, self.voters.1) {
                 self.voters = (place.incarnation, place.term, voters.clone());
+                self.members = place.members.iter().map(|member| member.node_id).collect();
             }
             self.configs.insert(host, voters);
+        }
+    }
+
+    /// Takes note of who is there now.
+    pub fn note_needed(&mut self, cluster: &Cluster, world: &World) {
+        let seen = cluster.seen(world);
+        let (voters, now) = (&self.voters.2, world.clock.now());
+        let is_there = |other: &usize| {
+            let is_whole = !self.lost[*other] && !self.set_aside[*other];
+            is_whole && seen.contains_key(other) && self.ids[*other].is_some_and(|id| voters.contains(&id))
+        };
+        let there: Vec<usize> = (0..self.ids.len()).filter(is_there).collect();
+        for (ordinal, since) in self.needed_since.iter_mut().enumerate() {
+            let others = there.iter().filter(|other| **other != ordinal).count();
+            let is_needed = others * 2 <= voters.len();
+            *since = if is_needed { since.or(Some(now)) } else { None };
+        }
+    }
+
+    /// An operator has a member go, by its pod or its claim, and has seen for so long who is there: without it a quorum is
+    /// left. One or two members cannot do without any.
+    pub fn judge_quorum(&self, ordinal: usize, now: Micros, seen_for: Micros) -> Result<(), Violation> {
+        let since = self.needed_since.get(ordinal).copied().flatten();
+        let voters = &self.voters.2;
+        let votes = self.ids.get(ordinal).copied().flatten().is_some_and(|id| voters.contains(&id));
+        match since
+            .filter(|since| votes && voters.len() > 2 && now >= since + LOOK_MAX && seen_for >= LOOK_MAX)
+        {
+            Some(since) => Err(format!(
+                "an operator has member {ordinal} go, without which no quorum has been there for {} s",
+                (now - since) / SECOND
+            )),
+            None => Ok(()),
         }
     }
 
@@ -82,8 +126,9 @@ impl Disks {
     /// Whether those who vote are not those whose disks there are.
     pub fn unwanted(&self) -> Option<String> {
         let there: BTreeSet<u64> = self.ids.iter().copied().flatten().collect();
-        let voters = &self.voters.2;
-        (there != *voters).then(|| format!("{voters:x?} vote, and {there:x?} are there"))
+        let (voters, members) = (&self.voters.2, &self.members);
+        let is_right = there == *voters && there == *members;
+        (!is_right).then(|| format!("of the members {members:x?} {voters:x?} vote, and {there:x?} are there"))
     }
 
     /// An operator leaves the first ordinals only: of the others nobody votes any more.

@@ -1,7 +1,7 @@
 //! What the KvCluster is to be like in the end.
 
 use super::Kubernetes;
-use super::controllers::PODS;
+use super::controllers::{CLAIMS, PODS};
 use super::objects::goes;
 use super::server::{CLUSTER, is_ready};
 
@@ -43,6 +43,10 @@ impl Kubernetes {
                 is_ready(pod) && !goes(pod) && pod["metadata"]["annotations"][TEMPLATE] == *template
             };
             let right = pods.iter().filter(|pod| is_right(pod)).count();
+            let claims = state.objects.list(CLAIMS, &[]).len();
+            if claims != pods.len() {
+                return Some(format!("there are {claims} claims, and {} pods", pods.len()));
+            }
             (pods.len() != right || Some(right as u64) != wanted.as_u64()).then(|| {
                 format!(
                     "of {} pods {right} are ready and of the template, and {wanted} are wanted",

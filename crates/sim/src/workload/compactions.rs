@@ -18,6 +18,8 @@ use crate::world::random::stream;
 const PAUSE: Duration = Duration::from_secs(4);
 /// So many revisions before what the slowest watcher has seen stay.
 const KEPT: u64 = 50;
+/// How far the next revision is from one that is beyond all that is written.
+const AHEAD: u64 = 1 << 32;
 
 /// Compacts until told to stop.
 pub async fn work(session: Arc<Session>, client: Client) {
@@ -36,8 +38,18 @@ pub async fn work(session: Arc<Session>, client: Client) {
         let answer = client.compact(revision).await;
         session.answered_write("compact", revision, &answer);
         if answer.is_ok() {
+            ahead(&session, &client, newest).await;
             look(&session, &client, revision).await;
         }
+    }
+}
+
+/// Asks for the compaction of what is yet to come.
+async fn ahead(session: &Session, client: &Client, newest: u64) {
+    let answer = client.compact(newest + AHEAD).await;
+    session.answered("ahead", newest, &answer);
+    if answer.is_ok() && !session.has_new_history() {
+        session.violated(format!("what comes after revision {newest} is compacted before it is there"));
     }
 }
 
