@@ -38,6 +38,7 @@ pub struct Orders {
     founded: AtomicU64,
     over: AtomicBool,
     calm_since: AtomicU64,
+    forged: AtomicBool,
 }
 
 impl Orders {
@@ -51,6 +52,7 @@ impl Orders {
             founded: AtomicU64::new(0),
             over: AtomicBool::new(false),
             calm_since: AtomicU64::new(0),
+            forged: AtomicBool::new(false),
         })
     }
 
@@ -117,6 +119,16 @@ impl Orders {
     /// See [`Orders::note_calm`].
     pub fn calm_since(&self) -> Micros {
         self.calm_since.load(Ordering::Relaxed)
+    }
+
+    /// Somebody says in members' names what they have not said, what time it is for example.
+    pub fn set_forged(&self) {
+        self.forged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that is so.
+    pub fn is_forged(&self) -> bool {
+        self.forged.load(Ordering::Relaxed)
     }
 
     /// Nobody writes any more, or writes are not expected to be taken.

@@ -173,6 +173,7 @@ fn live_operated(
         step(world, cluster, session)?;
     }
     cluster.heal(world)?;
+    cluster.wish(world)?;
     be_as_wanted(world, cluster, session)?;
     advance(world, cluster, session, FOUND_MAX, "the cluster was not founded", Session::is_founded)?;
     session.set_healed();

@@ -186,9 +186,9 @@ impl Checks {
 
 impl Checks {
     /// The look of every second at who leads. For the rest see [`ClusterTime::look`].
-    pub fn look_at_time(&self, now: Micros, leader_ms: u64, steady_since: Micros, drift_ppm: u64) {
+    pub fn look_at_time(&self, now: Micros, leader_ms: u64, steady_since: Micros) {
         self.with(|state| {
-            if let Err(what) = state.cluster_time.look(now, leader_ms, steady_since, drift_ppm) {
+            if let Err(what) = state.cluster_time.look(now, leader_ms, steady_since) {
                 state.violation.get_or_insert(what);
             }
         });

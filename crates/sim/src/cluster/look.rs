@@ -17,6 +17,10 @@ const DISK_FULL: &str = "no storage space";
 const DAMAGED: [&str; 2] = ["damage", "missing"];
 /// How it says that its disk lacks what it has acknowledged.
 const WENT_BACK: &str = "went back";
+/// Clocks that are so far off at most are as they are as a rule.
+const DRIFT_PPM_MAX: u64 = 1000;
+/// How long what was lost of the network's messages may be under way after that.
+const OUTSTANDING: Micros = 10 * SECOND;
 /// While no fault has touched a majority for so long, writes are taken.
 const WRITES_MAX: Micros = 20 * SECOND;
 /// A member whose disk has been full for so long has said so.
@@ -49,7 +53,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Cluster time where a majority of the members has not been started anew. Operators have the members change.
+    /// Cluster time where a majority of the members has not been started anew. Operators have the members change, and where
+    /// clocks are far off, whoever is cut off for a while is too.
     fn look_at_time(&mut self, world: &World, seen: &BTreeMap<HostId, Seen>) {
         let now = world.clock.now();
         for (host, seen) in seen {
@@ -57,14 +62,17 @@ impl Cluster {
                 self.informed[*host] = now;
             }
         }
+        let drift_ppm = (0..self.members).map(|host| world.hosts[host].clock_ppm.abs_diff(TRUE_PPM)).max();
+        let is_true = drift_ppm.is_some_and(|drift_ppm| drift_ppm <= DRIFT_PPM_MAX);
+        if !is_true || self.operated.is_some() || self.orders.is_forged() {
+            return;
+        }
         let leads = seen.values().filter(|seen| seen.place.is_leader()).max_by_key(|seen| seen.place.term);
-        let Some(leader) = leads.filter(|_| self.operated.is_none()) else { return };
+        let Some(leader) = leads else { return };
         let mut informed = self.informed.clone();
         informed.sort_unstable();
-        let of_majorities = informed[informed.len() / 2];
-        let steady_since = of_majorities.max(self.calm.network_since());
-        let drift_ppm = (0..self.members).map(|host| world.hosts[host].clock_ppm.abs_diff(TRUE_PPM)).max();
-        self.checks.look_at_time(now, leader.cluster_time_ms, steady_since, drift_ppm.unwrap_or_default());
+        let steady_since = informed[informed.len() / 2].max(self.calm.network_since() + OUTSTANDING);
+        self.checks.look_at_time(now, leader.cluster_time_ms, steady_since);
     }
 
     /// What a member may end itself for, or refuse to start: a disk on which nothing has moved for a minute, one that

@@ -7,7 +7,7 @@ use kvorum_store::auth::ROOT;
 
 use super::{Cluster, Violation, told};
 use crate::kubernetes::{CLUSTER, Kubernetes, NAMESPACE, Server, operate};
-use crate::plan::What;
+use crate::plan::{Fault, What};
 use crate::world::clock::{Micros, SECOND};
 use crate::world::network::HostId;
 use crate::world::random::stream;
@@ -107,6 +107,13 @@ impl Cluster {
     /// Whether the seed has a loss of most disks in the end.
     pub fn loses_most(&self) -> bool {
         self.kubernetes.as_ref().is_some_and(Kubernetes::loses_most)
+    }
+
+    /// What a person wants in the end, while all is well.
+    pub fn wish(&mut self, world: &mut World) -> Result<(), Violation> {
+        let wish = self.kubernetes.as_ref().and_then(Kubernetes::wish);
+        let at = world.clock.now();
+        wish.map_or(Ok(()), |what| self.begin(world, Fault { at, lasts: 0, what }))
     }
 
     /// All disks but one are lost.

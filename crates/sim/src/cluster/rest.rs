@@ -1,4 +1,4 @@
-//! What ends by itself once all is well and nobody writes: keys whose time is over, log that nobody needs, what snapshots
+//! What ends by itself once all is well and nobody writes: keys with a TTL, log that nobody needs, what snapshots
 //! and older states have left on the disk, compactions, alarms.
 
 use std::fs;
@@ -15,12 +15,9 @@ use crate::world::World;
 /// Records of a page.
 const PAGE_KEYS: usize = 1000;
 const PAGE_BYTES: usize = 1 << 20;
-/// How long after its deadline a key may be there: half a second is promised, and a commit takes its time.
-const LATE_MS: u64 = 1000;
 /// Segments of a log beyond those that hold what is kept: the one that is written, the one in which what is kept begins,
-/// and the spare, which is made for the largest write if that is larger than a segment.
+/// and the spare.
 const SEGMENTS_BEYOND: u64 = 3;
-const WRITE_BYTES_MAX: u64 = 2 << 20;
 /// A directory of a data directory that is not to be there, but for the one state.
 const STATE: &str = "state-";
 const CHECKPOINTS: &str = "checkpoints";
@@ -44,7 +41,9 @@ impl Cluster {
     }
 
     fn on_disk(&self, dir: &Path) -> io::Result<Option<String>> {
-        let (mut states, log) = (0, bytes_in(&dir.join("log"))?);
+        let mut states = 0;
+        let segments = sizes(&dir.join("log"))?;
+        let (log, largest) = (segments.iter().sum::<u64>(), segments.into_iter().max().unwrap_or_default());
         for entry in fs::read_dir(dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             states += usize::from(name.starts_with(STATE));
@@ -56,15 +55,15 @@ impl Cluster {
                 return Ok(Some(format!("has {name}, of which nobody needs anything")));
             }
         }
-        let segment = self.setup.limits.store.segment_bytes_max;
-        let log_max = self.setup.log_retain_bytes + SEGMENTS_BEYOND * segment + WRITE_BYTES_MAX;
+        // One that was made for a write that is larger than a segment is so large.
+        let segment = self.setup.limits.store.segment_bytes_max.max(largest);
+        let log_max = self.setup.log_retain_bytes + SEGMENTS_BEYOND * segment;
         Ok((log > log_max).then(|| format!("has {log} bytes of log, and is to keep {log_max} at most")))
     }
 }
 
-fn bytes_in(dir: &Path) -> io::Result<u64> {
-    let sizes = fs::read_dir(dir)?.map(|entry| Ok(entry?.metadata()?.len()));
-    sizes.sum()
+fn sizes(dir: &Path) -> io::Result<Vec<u64>> {
+    fs::read_dir(dir)?.map(|entry| Ok(entry?.metadata()?.len())).collect()
 }
 
 fn of_store(seen: &Seen) -> Result<Option<String>, String> {
@@ -76,12 +75,14 @@ fn of_store(seen: &Seen) -> Result<Option<String>, String> {
     if !of_space.is_empty() || !alarms.is_empty() {
         return Ok(Some(format!("has alarms: {alarms:?}, and of space those of {of_space:x?}")));
     }
-    Ok(overdue(store, *cluster_time_ms)?
-        .map(|(key, late_ms)| format!("has {key}, which was to go {late_ms} ms ago")))
+    let mortal = mortal(store)?;
+    Ok(mortal.map(|(key, deadline_ms)| {
+        format!("has {key}, which goes at {deadline_ms} of cluster time, and that is {cluster_time_ms}")
+    }))
 }
 
-/// A key whose time is over, and for how long it is. All keys are looked at: what is kept by deadlines may be what is wrong.
-fn overdue(store: &Store, now_ms: u64) -> Result<Option<(String, u64)>, String> {
+/// A key that ends, and when. All keys are looked at: what is kept by deadlines may be what is wrong.
+fn mortal(store: &Store) -> Result<Option<(String, u64)>, String> {
     let mut scan = Scan {
         range: KeyRange::prefix(""),
         keys_only: true,
@@ -91,10 +92,8 @@ fn overdue(store: &Store, now_ms: u64) -> Result<Option<(String, u64)>, String> 
     };
     loop {
         let page = store.scan_page(&scan).map_err(|error| error.to_string())?;
-        let is_over = |deadline_ms: u64| deadline_ms != 0 && deadline_ms + LATE_MS < now_ms;
-        if let Some(record) = page.records.iter().find(|record| is_over(record.deadline_ms)) {
-            let key = String::from_utf8_lossy(&record.key).into_owned();
-            return Ok(Some((key, now_ms - record.deadline_ms)));
+        if let Some(record) = page.records.iter().find(|record| record.deadline_ms != 0) {
+            return Ok(Some((String::from_utf8_lossy(&record.key).into_owned(), record.deadline_ms)));
         }
         if page.next.is_none() {
             return Ok(None);

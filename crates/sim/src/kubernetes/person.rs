@@ -18,9 +18,9 @@ use crate::world::random::stream;
 const GONE_AFTER: (Micros, Micros) = (SECOND, 60 * SECOND);
 /// How long a machine that comes back is away: a minute proves that it does not.
 const AWAY: (Micros, Micros) = (SECOND, 50 * SECOND);
-/// The same of one that is away while a person says something of another's disk, and when that is said: operators have
+/// The same of those that are away while a person says something of another's disk, and when that is said: operators have
 /// seen by then who is there.
-const ANOTHER_AWAY: (Micros, Micros) = (20 * SECOND, 40 * SECOND);
+const OTHERS_AWAY: (Micros, Micros) = (20 * SECOND, 40 * SECOND);
 const SAID_AFTER: Micros = 12 * SECOND;
 /// On a claim, by a person: its uid, where its disk is lost.
 const DISK_LOST: &str = "kvorum.io/disk-lost";
@@ -59,7 +59,7 @@ impl Kubernetes {
                 let mut random = stream(self.seed, &format!("claim {}", self.claims));
                 let saying = [Some(Saying::Delete), Some(Saying::Lost), None][random.random_range(0..3)];
                 if let Some(saying) = saying {
-                    self.miss_another(world, ordinal, &mut random);
+                    self.miss_others(world, ordinal, &mut random);
                     self.sayings.push((world.clock.now() + SAID_AFTER, ordinal, saying));
                     return Ok("claim");
                 }
@@ -94,6 +94,15 @@ impl Kubernetes {
         }
     }
 
+    /// What a person wants in the end: one member, so that whoever leads hands over to those who stay, that all restart, or
+    /// another disk; where most disks are lost then, nothing.
+    pub fn wish(&self) -> Option<What> {
+        let mut random = stream(self.seed, "wish");
+        let voter = self.disks.voters().choose(&mut random).copied().unwrap_or_default();
+        let wishes = [What::Resized(1), What::Restarted, What::ClaimDeleted(voter)];
+        wishes.choose(&mut random).copied().filter(|_| !self.loses_most)
+    }
+
     /// It is over.
     pub fn end(&mut self, what: What) {
         if what == What::ServerAway {
@@ -112,16 +121,18 @@ impl Kubernetes {
         !self.step.starts_with("\"ChangeVoters") && self.disks.can_lose(ordinal)
     }
 
-    /// Another member's machine has no Node for a while, in every second case.
-    fn miss_another(&mut self, world: &World, but: usize, random: &mut StdRng) {
-        let others: Vec<usize> = self.disks.voters().into_iter().filter(|other| *other != but).collect();
-        let other = others.choose(random).copied().filter(|_| random.random_range(0..2) == 0);
-        let Some((other, machine)) = other.and_then(|other| Some((other, self.machine_of(other)?))) else {
-            return;
-        };
-        let until = world.clock.now() + random.random_range(ANOTHER_AWAY.0..=ANOTHER_AWAY.1);
-        world.trace.tell("kubernetes", format!("machine {machine} of pod {other} has no Node for a while"));
-        self.machines.miss(&self.server, &machine, until);
+    /// So many others' machines have no Node for a while that without one more there is no quorum.
+    fn miss_others(&mut self, world: &World, but: usize, random: &mut StdRng) {
+        let voters = self.disks.voters();
+        let others: Vec<usize> = voters.iter().copied().filter(|other| *other != but).collect();
+        for other in others.sample(random, voters.len().saturating_sub(1) / 2) {
+            let Some(machine) = self.machine_of(*other) else { continue };
+            let until = world.clock.now() + random.random_range(OTHERS_AWAY.0..=OTHERS_AWAY.1);
+            world
+                .trace
+                .tell("kubernetes", format!("machine {machine} of pod {other} has no Node for a while"));
+            self.machines.miss(&self.server, &machine, until);
+        }
     }
 
     /// A person says what is to become of disks, which may be whole and vote: each is to be replaced once the others can do

@@ -386,3 +386,37 @@ fn refused(refusal: &Refusal, request: &Request) -> (StatusCode, Value) {
     });
     (code, status)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: an operator that has two members go at a time is found, or one that does not ask, and no other. Method: a table
+    /// of what is ready, how it is to go, and what has gone before.
+    #[test]
+    fn one_member_goes_at_a_time() {
+        let clock = Arc::new(Clock::new(None));
+        let cases = [
+            (true, Way::Evicted, None, true),
+            (true, Way::Evicted, Some(1), false),
+            (true, Way::Evicted, Some(0), true),
+            (true, Way::Deleted, None, false),
+            (false, Way::Deleted, Some(1), true),
+        ];
+        for (is_ready, way, gone, is_right) in cases {
+            let server = Server::new(clock.clone(), Arc::new(Trace::new(clock.clone(), None)));
+            let violation = server.with(|state| {
+                let status = if is_ready { "True" } else { "False" };
+                let ready = json!({"conditions": [{"type": "Ready", "status": status}]});
+                let pod = json!({"metadata": {"name": "demo-0"}, "status": ready});
+                let claim = json!({"metadata": {"name": claim_name(0)}});
+                state.objects.create("pods", pod).unwrap();
+                state.objects.create(CLAIMS, claim).unwrap();
+                state.taken.extend(gone);
+                state.judge_taking("demo-0", way);
+                state.violation.take()
+            });
+            assert_eq!(violation.is_none(), is_right, "{is_ready} {way:?} {gone:?}: {violation:?}");
+        }
+    }
+}

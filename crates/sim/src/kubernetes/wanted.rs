@@ -7,11 +7,17 @@ use super::server::{CLUSTER, is_ready};
 
 /// On pods and on the template: a hash of it.
 const TEMPLATE: &str = "kvorum.io/template";
+/// On a claim: whose disk it is.
+const NODE_ID: &str = "kvorum.io/node-id";
 
 impl Kubernetes {
     /// What is not as wanted yet, if anything.
     pub fn unwanted(&self) -> Option<String> {
-        self.unwanted_objects().or_else(|| self.disks.unwanted())
+        let to_come = self
+            .sayings
+            .first()
+            .map(|(_, ordinal, _)| format!("a person is yet to speak of claim {ordinal}"));
+        to_come.or_else(|| self.unwanted_objects()).or_else(|| self.disks.unwanted())
     }
 
     fn unwanted_objects(&self) -> Option<String> {
@@ -43,9 +49,11 @@ impl Kubernetes {
                 is_ready(pod) && !goes(pod) && pod["metadata"]["annotations"][TEMPLATE] == *template
             };
             let right = pods.iter().filter(|pod| is_right(pod)).count();
-            let claims = state.objects.list(CLAIMS, &[]).len();
-            if claims != pods.len() {
-                return Some(format!("there are {claims} claims, and {} pods", pods.len()));
+            // One on which no member's disk is on record was never used, and waits for the next pod.
+            let is_used = |claim: &&serde_json::Value| claim["metadata"]["annotations"][NODE_ID].is_string();
+            let claims = state.objects.list(CLAIMS, &[]).into_iter().filter(is_used).count();
+            if claims > pods.len() {
+                return Some(format!("there are the claims of {claims} members, and {} pods", pods.len()));
             }
             (pods.len() != right || Some(right as u64) != wanted.as_u64()).then(|| {
                 format!(

@@ -31,6 +31,12 @@ const AWAY_NOTICED: Duration = Duration::from_secs(2);
 /// Entries that a member acknowledges after its disk was copied, and how long it may take part without them.
 const ACKNOWLEDGED: u64 = 5;
 const SET_ASIDE_MAX: Duration = Duration::from_secs(20);
+/// How often who leads is started anew, after how long, and for how long nobody has written by then. Before that, messages
+/// that were lost arrive.
+const STARTS_ANEW: u32 = 3;
+const STARTS_AFTER: Duration = Duration::from_millis(50);
+const UNWRITTEN: Duration = Duration::from_secs(3);
+const OUTSTANDING: Duration = Duration::from_secs(12);
 /// How long a disk is away until nobody takes it for one that is there.
 const SILENT: Duration = Duration::from_secs(6);
 /// Between two things that somebody does who administers under faults.
@@ -56,9 +62,11 @@ enum Exercise {
     Snapshots,
     /// A disk is put back from a copy.
     PutBack,
+    /// Who leads is started anew while nobody writes, and may be elected again before it hears what time it is.
+    StartAnew,
 }
 
-const EXERCISES: [Exercise; 9] = [
+const EXERCISES: [Exercise; 10] = [
     Exercise::Nothing,
     Exercise::Replace { adds_first: true },
     Exercise::Replace { adds_first: false },
@@ -68,6 +76,7 @@ const EXERCISES: [Exercise; 9] = [
     Exercise::RemoveAndAdd,
     Exercise::Snapshots,
     Exercise::PutBack,
+    Exercise::StartAnew,
 ];
 
 struct Admin {
@@ -160,6 +169,7 @@ impl Admin {
             Exercise::RemoveAndAdd => self.remove_and_add().await,
             Exercise::Snapshots => self.snapshots().await,
             Exercise::PutBack => self.put_back().await,
+            Exercise::StartAnew => self.start_anew().await,
         }
     }
 
@@ -374,6 +384,29 @@ impl Admin {
             sleep(PAUSE).await;
         }
         self.whole().await
+    }
+
+    /// Of three members one is cut off, so that who led and is started anew is elected by the one that is left, or elects it.
+    /// Nothing in its log says how late it is by then.
+    async fn start_anew(&mut self) -> Result<(), String> {
+        if self.peers.len() != 3 {
+            return Ok(());
+        }
+        self.session.rest(true);
+        self.session.orders.set_over(true);
+        sleep(OUTSTANDING).await;
+        for _ in 0..STARTS_ANEW {
+            let leader = self.leader().await?;
+            let cut = (leader + self.random.random_range(1..3)) % 3;
+            sleep(UNWRITTEN).await;
+            self.session.orders.give(Order::Isolate(cut, AWAY.as_micros() as u64));
+            self.session.orders.give(Order::Kill(leader, STARTS_AFTER.as_micros() as u64));
+            sleep(AWAY + AWAY_NOTICED).await;
+            self.whole().await?;
+        }
+        self.session.orders.set_over(false);
+        self.session.rest(false);
+        Ok(())
     }
 
     /// A follower's disk lacks what it has acknowledged. As long as the leader stays that knows it, it takes no part: its

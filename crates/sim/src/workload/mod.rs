@@ -254,6 +254,7 @@ pub fn start(world: &mut World, cluster: &Cluster, plan: &Plan, dir: &Path) -> i
                 }
                 if number == ADMIN {
                     if session.mix.forges {
+                        session.orders.set_forged();
                         tokio::spawn(forger::work(session.clone(), network.clone(), peers.clone()));
                     }
                     return exercises::work(session, network, peers).await;
