@@ -67,6 +67,8 @@ pub struct Cluster {
     setup: Setup,
     /// The feature level that each member's process knows.
     levels: Vec<u32>,
+    /// Since when each member's process is there.
+    began: Vec<Micros>,
     /// Since when each member's process knows who leads, and with that what time it is.
     informed: Vec<Micros>,
     checks: Arc<Checks>,
@@ -111,6 +113,7 @@ impl Cluster {
             full_until: vec![0; members],
             setup,
             levels: vec![0; members],
+            began: vec![0; members],
             informed: vec![Micros::MAX; members],
             checks: Checks::new(world.trace.clone(), plan.operators > 0),
             calm: Calm::new(members),
@@ -191,7 +194,7 @@ impl Cluster {
         let life = Life::default();
         self.lives[host] = life.clone();
         self.levels[host] = self.setup.level(host, now);
-        self.informed[host] = Micros::MAX;
+        (self.began[host], self.informed[host]) = (now, Micros::MAX);
         self.checks.starts(host, self.levels[host]);
         let (checks, disk) = (self.checks.clone(), world.disks[host].clone());
         let observer = Arc::new(Member { checks, host, dir, disk });

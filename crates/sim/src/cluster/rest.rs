@@ -28,7 +28,9 @@ impl Cluster {
     pub fn unrest(&self, world: &World) -> Result<Option<String>, Violation> {
         for (host, seen) in self.seen(world) {
             let dir = &world.hosts[host].dir;
-            let of_disk = || self.on_disk(dir).map_err(told);
+            // What a disk that fails does not let go stays until the next start.
+            let has_failed = self.errors_until[host] >= self.began[host] && self.errors_until[host] > 0;
+            let of_disk = || self.on_disk(dir, has_failed).map_err(told);
             let what = match of_store(&seen).map_err(|error| format!("member {host}: {error}"))? {
                 Some(what) => Some(what),
                 None => of_disk()?,
@@ -40,7 +42,7 @@ impl Cluster {
         Ok(None)
     }
 
-    fn on_disk(&self, dir: &Path) -> io::Result<Option<String>> {
+    fn on_disk(&self, dir: &Path, has_failed: bool) -> io::Result<Option<String>> {
         let mut states = 0;
         let segments = sizes(&dir.join("log"))?;
         let (log, largest) = (segments.iter().sum::<u64>(), segments.into_iter().max().unwrap_or_default());
@@ -51,7 +53,7 @@ impl Cluster {
                 CHECKPOINTS => fs::read_dir(dir.join(CHECKPOINTS))?.next().is_some(),
                 name => name.starts_with(INCOMING) || states > 1,
             };
-            if is_left {
+            if is_left && !has_failed {
                 return Ok(Some(format!("has {name}, of which nobody needs anything")));
             }
         }
