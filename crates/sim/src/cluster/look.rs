@@ -19,7 +19,7 @@ const DAMAGED: [&str; 2] = ["damage", "missing"];
 const WENT_BACK: &str = "went back";
 /// Clocks that are so far off at most are as they are as a rule.
 const DRIFT_PPM_MAX: u64 = 1000;
-/// How long what was lost of the network's messages may be under way after that.
+/// How long what was lost of the network's messages may be under way once all is well.
 const OUTSTANDING: Micros = 10 * SECOND;
 /// While no fault has touched a majority for so long, writes are taken.
 const WRITES_MAX: Micros = 20 * SECOND;
@@ -53,7 +53,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Cluster time where a majority of the members has not been started anew. Operators have the members change, and where
+    /// Cluster time, once all is well, where a majority of the members has not been started anew. Operators have the members change, and where
     /// clocks are far off, whoever is cut off for a while is too.
     fn look_at_time(&mut self, world: &World, seen: &BTreeMap<HostId, Seen>) {
         let now = world.clock.now();
@@ -71,7 +71,7 @@ impl Cluster {
         let Some(leader) = leads else { return };
         let mut informed = self.informed.clone();
         informed.sort_unstable();
-        let steady_since = informed[informed.len() / 2].max(self.calm.network_since() + OUTSTANDING);
+        let steady_since = informed[informed.len() / 2].max(self.healed.saturating_add(OUTSTANDING));
         self.checks.look_at_time(now, leader.cluster_time_ms, steady_since);
     }
 

@@ -409,8 +409,8 @@ impl Admin {
         Ok(())
     }
 
-    /// A follower's disk lacks what it has acknowledged. As long as the leader stays that knows it, it takes no part: its
-    /// vote could elect who lacks that too.
+    /// A follower's disk lacks what it has acknowledged. As long as it does and the leader stays that knows it, it takes no
+    /// part: its vote could elect who lacks that too.
     async fn put_back(&mut self) -> Result<(), String> {
         let host = self.random_host();
         if self.peers.len() < 3 || self.leader().await? == host {
@@ -433,7 +433,12 @@ impl Admin {
         self.session.orders.give(Order::PutBack(host));
         let until = Instant::now() + SET_ASIDE_MAX;
         sleep(Duration::from_secs(2)).await;
-        while self.status(host).await?.status_only.is_empty() {
+        loop {
+            let status = self.status(host).await?;
+            // By a snapshot it has all that again.
+            if !status.status_only.is_empty() || status.last_log.is_some_and(|last| last.index >= before) {
+                break;
+            }
             let leads = self.status(self.leader().await?).await?;
             if leads.term != term {
                 break;
