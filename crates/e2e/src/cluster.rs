@@ -312,7 +312,7 @@ impl<'t> Cluster<'t> {
 
 /// Connects to this address, whatever name it is called by: that is for its certificate.
 #[derive(Debug)]
-struct At(String);
+pub(crate) struct At(pub(crate) String);
 
 impl Connector for At {
     fn connect(&self, _name: &str) -> Connecting {
