@@ -32,7 +32,8 @@ const ENTRIES_MAX: usize = 1_000_000;
 const DURABLE_LOOK_EVERY: u64 = 128;
 /// Terms that a member may be ahead of all others: elections in which it was alone.
 const TERMS_MAX: u64 = 1000;
-/// Snapshots that one life of a member may take from one leader while no disk is full: the first one is to be enough.
+/// Snapshots that one life of a member may take from one leader from one fault to the next, while no disk is full: the
+/// first one is to be enough.
 const INSTALLS_MAX: u32 = 3;
 
 /// What all members have done so far.
@@ -140,6 +141,11 @@ impl Checks {
     /// Whether there is a disk that is full.
     pub fn note_space(&self, is_short: bool) {
         self.with(|state| state.is_space_short = is_short);
+    }
+
+    /// A fault begins or ends: who is cut off may need another snapshot.
+    pub fn note_fault(&self) {
+        self.with(|state| state.disks.values_mut().for_each(|disk| disk.installs = (disk.term, 0)));
     }
 
     /// The power was lost: what was promised must be there.

@@ -113,6 +113,7 @@ impl Cluster {
         };
         self.set_weather(world);
         *self.faults.entry(name).or_default() += 1;
+        self.checks.note_fault();
         self.calm.note(what, until);
         self.orders.note_calm(self.calm.all_since());
         if what.ends() {
@@ -184,6 +185,7 @@ impl Cluster {
             What::ServerAway => self.kubernetes.iter_mut().for_each(|kubernetes| kubernetes.end(what)),
             _ => {}
         }
+        self.checks.note_fault();
         self.set_weather(world);
         Ok(())
     }
