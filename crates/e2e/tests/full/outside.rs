@@ -82,6 +82,14 @@ fn names_outside_are_served_by_cert_manager() {
         view.lets_go(&cert_manager).await?;
         tls::speaks(&cluster, TlsMode::Disabled, CHANGE).await?;
         test.say("the Certificate went with TLS");
+        let told = cluster.event_texts().await?;
+        for text in [
+            "Made a CA in Secret demo-ca",
+            "Applied Certificate demo-server",
+            "Deleted Certificate demo-server",
+        ] {
+            ensure!(told.iter().any(|told| told.contains(text)), "no event says {text:?}: {told:?}");
+        }
         cert_manager.end().await
     });
 }
