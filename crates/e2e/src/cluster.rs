@@ -304,15 +304,24 @@ impl<'t> Cluster<'t> {
 
     /// The reasons of its events so far.
     pub async fn event_reasons(&self) -> Result<Vec<String>> {
+        Ok(self.events().await?.into_iter().filter_map(|event| event.reason).collect())
+    }
+
+    /// What people are told by its events so far.
+    pub async fn event_texts(&self) -> Result<Vec<String>> {
+        Ok(self.events().await?.into_iter().filter_map(|event| event.message).collect())
+    }
+
+    async fn events(&self) -> Result<Vec<Event>> {
         let about = format!("involvedObject.kind=KvCluster,involvedObject.name={}", self.name);
         let events = self.test.api::<Event>().list(&ListParams::default().fields(&about)).await?;
-        Ok(events.into_iter().filter_map(|event| event.reason).collect())
+        Ok(events.items)
     }
 }
 
 /// Connects to this address, whatever name it is called by: that is for its certificate.
 #[derive(Debug)]
-struct At(String);
+pub(crate) struct At(pub(crate) String);
 
 impl Connector for At {
     fn connect(&self, _name: &str) -> Connecting {

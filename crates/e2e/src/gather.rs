@@ -19,6 +19,8 @@ pub async fn everything(namespace: &str, test: &str) -> PathBuf {
     keep(&directory, "objects.yaml", kubectl(["get", all, "-n", namespace, "-o", "yaml"]).await);
     keep(&directory, "overview.txt", kubectl(["get", all, "-n", namespace, "-o", "wide"]).await);
     keep(&directory, "events.txt", kubectl(["events", "-n", namespace]).await);
+    let issuing = "certificates,certificaterequests,issuers";
+    keep(&directory, "cert-manager.txt", kubectl(["describe", issuing, "-n", namespace]).await);
     keep(&directory, "machines.txt", kubectl(["describe", "nodes"]).await);
     logs(&directory, namespace).await;
     logs(&directory, operator::NAMESPACE).await;

@@ -14,6 +14,7 @@
 //! | [`proofs`] | clients that say who they are: by a token of a ServiceAccount, or a certificate |
 //! | [`stock`] | clients that know nothing of Kvorum but its `.proto` file |
 //! | [`operator`] | the operator: installed with Helm, or run here so that it can be killed at a point |
+//! | [`cert_manager`], [`shown`] | whose certificates serve names outside of Kubernetes; what members show to whom |
 //! | [`machines`] | faults of whole machines |
 //! | [`rollout`] | rolling changes, whatever the number of members |
 //! | [`prometheus`] | a Prometheus that scrapes what the chart's PodMonitors name |
@@ -23,6 +24,7 @@
 //! server holds and what the nodes' leader says is compared with what was promised.
 #![forbid(unsafe_code)]
 
+pub mod cert_manager;
 pub mod cluster;
 pub mod command;
 pub mod doors;
@@ -34,6 +36,7 @@ pub mod prometheus;
 pub mod proofs;
 pub mod rollout;
 pub mod settings;
+pub mod shown;
 pub mod stock;
 pub mod test;
 pub mod tls;

@@ -11,10 +11,12 @@ use kube::api::{ObjectMeta, PostParams};
 use kvorum_client::{Client, ConnectOptions, Tls};
 use kvorum_faults::rpc::{RawClient, secured_channel};
 use kvorum_operator::certificates::{BUNDLE, CERTIFICATE, KEY};
+use kvorum_operator::memory::host_port;
 use kvorum_operator::names;
 use kvorum_tls::ClientTls;
 use tempfile::TempDir;
 
+use crate::cluster::At;
 use crate::doors::Doors;
 use crate::{Cluster, Context as _, Result, Test};
 
@@ -117,6 +119,15 @@ pub async fn nobody(cluster: &Cluster<'_>, doors: &Doors) -> Result<Proven> {
     proven(doors, ConnectOptions::new().tls(tls), tempfile::tempdir()?)
 }
 
+/// Root as somebody outside of Kubernetes, who knows one member (by its door) as `name`, and believes this CA alone.
+pub async fn outside(cluster: &Cluster<'_>, door: &str, name: &str, ca: &str) -> Result<Client> {
+    let [_, certificate, key] = secret(cluster, &names::root_tls(cluster.name())).await?;
+    let tls = Tls::pem(ca.as_bytes(), Some((&certificate, &key)))?;
+    let options = ConnectOptions::new().tls(tls).connector(At(door.to_owned()));
+    let client = Client::builder([host_port(name, names::CLIENT_PORT)]).connect_options(options);
+    Ok(client.without_leader_search().timeout(TIMEOUT).connect_lazy()?)
+}
+
 /// The CA, certificate and key in a Secret.
 async fn secret(cluster: &Cluster<'_>, name: &str) -> Result<[Vec<u8>; 3]> {
     let mut data = cluster.test().api::<Secret>().get(name).await?.data.unwrap_or_default();
@@ -124,7 +135,8 @@ async fn secret(cluster: &Cluster<'_>, name: &str) -> Result<[Vec<u8>; 3]> {
     Ok([part(BUNDLE)?, part(CERTIFICATE)?, part(KEY)?])
 }
 
-async fn ca(cluster: &Cluster<'_>) -> Result<String> {
+/// The cluster's own CA.
+pub async fn ca(cluster: &Cluster<'_>) -> Result<String> {
     let map = cluster.test().api::<ConfigMap>().get(&names::ca(cluster.name())).await?;
     map.data.unwrap_or_default().remove(BUNDLE).context("the ConfigMap has no CA")
 }

@@ -27,6 +27,11 @@ pub fn before() -> Option<Before> {
     Some(Before { image, chart })
 }
 
+/// Where `scripts/cert-manager` has put cert-manager's controller and its definitions: `E2E_CERT_MANAGER`.
+pub fn cert_manager() -> Option<PathBuf> {
+    env::var_os("E2E_CERT_MANAGER").map(PathBuf::from)
+}
+
 /// A program that does to a machine what its first argument says (kill, start, isolate, join, wipe); the
 /// second one names the Node: `E2E_MACHINES`. Without it nobody can pull a plug.
 pub fn machines() -> Option<PathBuf> {

@@ -24,6 +24,7 @@ use crate::access::Issuers;
 use crate::apply::{ApplyError, apply, kubernetes};
 use crate::apply_certificates::{apply_change, done};
 use crate::apply_outside::apply_outside;
+use crate::events::Events;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::names;
@@ -51,7 +52,8 @@ pub struct Context {
     client: Client,
     options: Options,
     metrics: Metrics,
-    events: Recorder,
+    /// Held for a moment only.
+    events: std::sync::Mutex<Events<Recorder>>,
     machines: Nodes,
     issuers: Arc<Issuers>,
     /// How members' addresses are connected to.
@@ -84,7 +86,6 @@ pub enum ReconcileError {
 impl Context {
     /// For one operator, which reaches members by TCP.
     pub fn new(client: Client, options: Options, metrics: Metrics) -> Context {
-        let events = Recorder::new(client.clone(), names::FIELD_MANAGER.into());
         let upgrades = std::sync::Mutex::new(Upgrades::new(Instant::now()));
         let machines = Nodes::watch(client.clone());
         let issuers = Arc::new(Issuers::new(client.clone()));
@@ -92,7 +93,7 @@ impl Context {
             client,
             options,
             metrics,
-            events,
+            events: std::sync::Mutex::default(),
             machines,
             issuers,
             network: Arc::new(Tcp),
@@ -124,6 +125,14 @@ impl Context {
         let key = (namespace.to_owned(), name.to_owned());
         clusters.remove(&key);
         self.upgrades().forget(&key);
+        self.events.lock().expect("no thread panics while it holds this lock").forget(&key);
+    }
+
+    fn recorder(&self, seen: &Seen, reason: &str, text: &str) -> Recorder {
+        let mut events = self.events.lock().expect("no thread panics while it holds this lock");
+        let key = (seen.namespace.clone(), seen.name.clone());
+        let new = || Recorder::new(self.client.clone(), names::FIELD_MANAGER.into());
+        events.recorder(&key, reason, text, Instant::now(), new)
     }
 
     fn upgrades(&self) -> std::sync::MutexGuard<'_, Upgrades> {
@@ -278,9 +287,10 @@ async fn certify(context: &Context, seen: &mut Seen, begun: Instant, memory: &mu
 
 /// Tells people of something, by an event of the KvCluster.
 async fn publish(context: &Context, seen: &Seen, kind: &str, type_: EventType, said: String) {
+    let recorder = context.recorder(seen, kind, &said);
     let (reason, action) = (kind.to_owned(), kind.to_owned());
     let event = Event { type_, reason, note: Some(said), action, secondary: None };
-    if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
+    if let Err(error) = recorder.publish(&event, &seen.cluster.object_ref(&())).await {
         tracing::warn!(cluster = format!("{}/{}", seen.namespace, seen.name), %error, "publish an event");
     }
 }

@@ -13,6 +13,7 @@ pub mod build;
 pub mod certificates;
 pub mod controller;
 pub mod elect;
+mod events;
 pub mod fence;
 pub mod http;
 pub mod levels;

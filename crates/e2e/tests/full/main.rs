@@ -9,5 +9,6 @@ mod five;
 mod idle;
 mod machines;
 mod migration;
+mod outside;
 mod stock;
 mod tls;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use kvorum_crd::TlsMode;
@@ -24,6 +25,8 @@ use crate::refusal;
 pub(crate) const CERTIFICATE: &str = "Certificate";
 /// Issuers that ask others take minutes.
 const ISSUED_WITHIN: Duration = Duration::from_secs(600);
+/// A renewal is late when this part of the time is over that is left for it: of a public CA's 30 days 10.
+const LATE_PART: i32 = 3;
 
 /// What was seen of it.
 #[derive(Debug, Default)]
@@ -60,15 +63,10 @@ pub async fn look(client: &Client, inputs: &Inputs<'_>, owner: &Owner<'_>, memor
     let unready = wanted.is_some().then(|| unready(found.as_ref().ok()?)).flatten();
     let since = memory.lasts("a certificate for names of outside that is not issued", unready.is_some());
     if let Some(said) = unready.filter(|_| since > ISSUED_WITHIN) {
-        let name = names::server(owner.name);
-        problem = problem.or(Some(Problem {
-            reason: "NotIssued",
-            message: format!(
-                "cert-manager has not issued Certificate {name}: {said}; `kubectl describe certificate {name}` says more. \
-                 For spec.tls.extraNames members show what they had before, or their own certificate."
-            ),
-        }));
+        problem = problem.or(Some(not_issued(owner, inputs.namespace, &said)));
     }
+    let late = wanted.is_some().then(|| late(found.as_ref().ok()?, Timestamp::now())).flatten();
+    problem = problem.or(late.map(|said| not_renewed(owner, inputs.namespace, &said)));
     let client_ca = inputs.cluster.spec.tls.client_ca.as_ref();
     if let Some(client_ca) = client_ca.filter(|_| inputs.tls != TlsMode::Disabled) {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), inputs.namespace);
@@ -152,12 +150,60 @@ fn judge(
     }
 }
 
+fn not_issued(owner: &Owner<'_>, namespace: &str, said: &str) -> Problem {
+    let (name, where_to_look) = (names::server(owner.name), where_to_look(namespace));
+    let message = format!(
+        "cert-manager has not issued Certificate {name}: {said}. {where_to_look} For spec.tls.extraNames members show what \
+         they had before, or their own certificate."
+    );
+    Problem { reason: "NotIssued", message }
+}
+
+fn not_renewed(owner: &Owner<'_>, namespace: &str, said: &str) -> Problem {
+    let (name, where_to_look) = (names::server(owner.name), where_to_look(namespace));
+    let message = format!("cert-manager has not renewed Certificate {name}: {said}. {where_to_look}");
+    Problem { reason: "NotRenewed", message }
+}
+
+/// A Certificate says what it waits for, and the request that was made for it why.
+fn where_to_look(namespace: &str) -> String {
+    format!("`kubectl describe certificaterequests -n {namespace}` says why.")
+}
+
 /// Why it is not issued, as cert-manager says it.
 fn unready(found: &DynamicObject) -> Option<String> {
+    let ready = condition(found, "Ready");
+    let said = ready.map_or("it has said nothing", message);
+    let said = failed(found).map_or(said.to_owned(), |failed| format!("{said}; {failed}"));
+    ready.is_none_or(|ready| ready["status"] != "True").then_some(said)
+}
+
+/// Since when it should have been renewed: cert-manager calls it Ready until it has ended. It tries again and again, so that
+/// somebody is needed only when a part of the time is over that is left for it.
+fn late(found: &DynamicObject, now: Timestamp) -> Option<String> {
+    let time = |field: &str| found.data["status"][field].as_str()?.parse::<Timestamp>().ok();
+    let (due, end) = (time("renewalTime")?, time("notAfter")?);
+    let overdue = now.duration_since(due);
+    let left_for_it = end.duration_since(due);
+    let late = overdue > (left_for_it / LATE_PART).max(SignedDuration::try_from(ISSUED_WITHIN).ok()?);
+    let failed = failed(found).map_or(String::new(), |failed| format!("; {failed}"));
+    late.then(|| format!("it ends at {end}, and was to be renewed at {due}{failed}"))
+}
+
+/// What became of the last attempt, if that is nothing.
+fn failed(found: &DynamicObject) -> Option<&str> {
+    let issuing = condition(found, "Issuing")?;
+    (issuing["status"] == "False" && issuing["reason"] == "Failed").then(|| message(issuing))
+}
+
+fn condition<'a>(found: &'a DynamicObject, kind: &str) -> Option<&'a Value> {
     let conditions = found.data["status"]["conditions"].as_array();
-    let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
-    let said = ready.map_or("it has said nothing", |ready| ready["message"].as_str().unwrap_or_default());
-    ready.is_none_or(|ready| ready["status"] != "True").then(|| said.to_owned())
+    conditions.into_iter().flatten().find(|condition| condition["type"] == kind)
+}
+
+/// Its message, without a full stop.
+fn message(condition: &Value) -> &str {
+    condition["message"].as_str().unwrap_or_default().trim_end_matches('.')
 }
 
 #[cfg(test)]
@@ -220,8 +266,46 @@ mod tests {
             assert!(problem.message.contains(said), "{}", problem.message);
         }
         assert_eq!(unready(&certificate("u", Some("True"))), None);
-        assert_eq!(unready(&certificate("u", Some("False"))).as_deref(), Some("No."));
+        assert_eq!(unready(&certificate("u", Some("False"))).as_deref(), Some("No"));
         assert!(unready(&certificate("u", None)).is_some());
+    }
+
+    /// Goal: a certificate that is not renewed is said while it still holds, and why. Method: a table of times; a Certificate
+    /// as cert-manager 1.19 leaves it.
+    #[test]
+    fn a_renewal_that_is_late_is_said() {
+        let with = |due: &str, end: &str, issuing: Option<Value>| {
+            let mut found = certificate("u", Some("True"));
+            found.data["status"]["renewalTime"] = json!(due);
+            found.data["status"]["notAfter"] = json!(end);
+            found.data["status"]["conditions"].as_array_mut().unwrap().extend(issuing);
+            found
+        };
+        let (due, end) = ("2027-01-01T00:00:00Z", "2027-01-31T00:00:00Z");
+        let said = |found: &DynamicObject, now: &str| late(found, now.parse().unwrap());
+        let found = with(due, end, None);
+        for (now, is_late) in [
+            ("2026-12-31T00:00:00Z", false),
+            ("2027-01-10T23:59:00Z", false),
+            ("2027-01-11T00:01:00Z", true),
+            ("2027-03-01T00:00:00Z", true),
+        ] {
+            assert_eq!(said(&found, now).is_some(), is_late, "{now}");
+        }
+        let short = with(due, "2027-01-01T00:15:00Z", None);
+        assert_eq!(said(&short, "2027-01-01T00:09:00Z"), None, "an issuer takes minutes");
+        assert_eq!(said(&certificate("u", Some("True")), end), None, "it was never issued");
+        let failed = json!({"type": "Issuing", "status": "False", "reason": "Failed", "message": "The issuer says no."});
+        let found = with(due, end, Some(failed));
+        let message =
+            not_renewed(&Owner { name: "demo", uid: "u" }, "prod", &said(&found, end).unwrap()).message;
+        let expected = "cert-manager has not renewed Certificate demo-server: it ends at 2027-01-31T00:00:00Z, and was to be \
+                        renewed at 2027-01-01T00:00:00Z; The issuer says no. `kubectl describe certificaterequests -n prod` \
+                        says why.";
+        assert_eq!(message, expected);
+        assert_eq!(unready(&found), None, "members have one that holds");
+        let anew = json!({"type": "Issuing", "status": "True", "reason": "Renewing", "message": "Renewing."});
+        assert!(!said(&with(due, end, Some(anew)), end).unwrap().contains("Renewing"));
     }
 
     /// Goal: a ConfigMap that holds no CAs is said. Method: a table.
