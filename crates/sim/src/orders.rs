@@ -16,10 +16,6 @@ pub enum Order {
     Start(HostId),
     /// Its disk is lost; it is started with an empty one.
     Wipe(HostId),
-    /// Its process is killed, somebody copies its disk, and it is started again.
-    Copy(HostId),
-    /// Its process is killed, and is started again on the copy.
-    PutBack(HostId),
     /// Its machine loses its power as soon as it has installed a snapshot, in the midst of the next sync.
     LosePowerAfterInstall(HostId),
     /// It neither hears nor says anything for so long.

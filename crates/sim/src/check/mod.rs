@@ -188,9 +188,7 @@ impl Checks {
             }
         });
     }
-}
 
-impl Checks {
     /// The look of every second at who leads. For the rest see [`ClusterTime::look`].
     pub fn look_at_time(&self, now: Micros, leader_ms: u64, steady_since: Micros) {
         self.with(|state| {

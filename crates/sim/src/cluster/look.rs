@@ -15,8 +15,6 @@ const DISK_FAILED: &str = "os error 5";
 const DISK_FULL: &str = "no storage space";
 /// How it says that its disk has rotted.
 const DAMAGED: [&str; 2] = ["damage", "missing"];
-/// How it says that its disk lacks what it has acknowledged.
-const WENT_BACK: &str = "went back";
 /// Clocks that are so far off at most are as they are as a rule.
 const DRIFT_PPM_MAX: u64 = 1000;
 /// How long what was lost of the network's messages may be under way once all is well.
@@ -82,11 +80,9 @@ impl Cluster {
         let failed = now < self.errors_until[host] + AFTERMATH && why.contains(DISK_FAILED);
         let has_rotted = self.rotten.contains_key(&host) && DAMAGED.iter().any(|word| why.contains(word));
         let was_full = now < self.full_until[host] + AFTERMATH && why.contains(DISK_FULL);
-        let went_back = self.put_back.contains(&host) && why.contains(WENT_BACK);
         why.contains("the process ends, and the other members go on without it")
             || failed
             || was_full
-            || went_back
             || has_rotted
     }
 

@@ -82,8 +82,6 @@ pub struct Cluster {
     at_sync: BTreeMap<HostId, (Micros, Micros)>,
     /// Who is to lose its power once it has installed a snapshot.
     after_install: BTreeSet<HostId>,
-    /// Who has a disk that was put back from a copy.
-    put_back: BTreeSet<HostId>,
     /// Who is to stand still until then as soon as another member's message is under way, and from when on anyhow.
     at_message: BTreeMap<HostId, (Micros, Micros)>,
     /// Since when disks are full.
@@ -123,7 +121,6 @@ impl Cluster {
             orders: Orders::new(),
             at_sync: BTreeMap::new(),
             after_install: BTreeSet::new(),
-            put_back: BTreeSet::new(),
             at_message: BTreeMap::new(),
             full: BTreeMap::new(),
             written: 0,
@@ -294,17 +291,6 @@ impl Cluster {
                     self.end_process(world, host, Death::Killed, SECOND)?;
                     world.wipe(host).map_err(told)?;
                     self.checks.wiped(host);
-                    self.put_back.remove(&host);
-                }
-                Order::Copy(host) => {
-                    self.end_process(world, host, Death::Killed, SECOND)?;
-                    world.copy_disk(host).map_err(told)?;
-                }
-                Order::PutBack(host) => {
-                    self.end_process(world, host, Death::Killed, SECOND)?;
-                    world.put_disk_back(host).map_err(told)?;
-                    self.checks.wiped(host);
-                    self.put_back.insert(host);
                 }
                 Order::LosePowerAfterInstall(host) => _ = self.after_install.insert(host),
                 Order::Isolate(host, lasts) => {

@@ -28,9 +28,6 @@ const SNAPSHOTS_MAX: usize = 4;
 /// How long a majority of the disks that vote is away, and after how much of that nobody takes writes any more.
 const AWAY: Duration = Duration::from_secs(6);
 const AWAY_NOTICED: Duration = Duration::from_secs(2);
-/// Entries that a member acknowledges after its disk was copied, and how long it may take part without them.
-const ACKNOWLEDGED: u64 = 5;
-const SET_ASIDE_MAX: Duration = Duration::from_secs(20);
 /// How often who leads is started anew, after how long, and for how long nobody has written by then. Before that, messages
 /// that were lost arrive.
 const STARTS_ANEW: u32 = 3;
@@ -60,13 +57,11 @@ enum Exercise {
     RemoveAndAdd,
     /// More snapshots are asked for than a member streams at a time, and not read.
     Snapshots,
-    /// A disk is put back from a copy.
-    PutBack,
     /// Who leads is started anew while nobody writes, and may be elected again before it hears what time it is.
     StartAnew,
 }
 
-const EXERCISES: [Exercise; 10] = [
+const EXERCISES: [Exercise; 9] = [
     Exercise::Nothing,
     Exercise::Replace { adds_first: true },
     Exercise::Replace { adds_first: false },
@@ -75,7 +70,6 @@ const EXERCISES: [Exercise; 10] = [
     Exercise::FoundOnJoined,
     Exercise::RemoveAndAdd,
     Exercise::Snapshots,
-    Exercise::PutBack,
     Exercise::StartAnew,
 ];
 
@@ -168,7 +162,6 @@ impl Admin {
             Exercise::FoundOnJoined => self.found_on_joined().await,
             Exercise::RemoveAndAdd => self.remove_and_add().await,
             Exercise::Snapshots => self.snapshots().await,
-            Exercise::PutBack => self.put_back().await,
             Exercise::StartAnew => self.start_anew().await,
         }
     }
@@ -407,52 +400,6 @@ impl Admin {
         self.session.orders.set_over(false);
         self.session.rest(false);
         Ok(())
-    }
-
-    /// A follower's disk lacks what it has acknowledged. As long as it does and the leader stays that knows it, it takes no
-    /// part: its vote could elect who lacks that too.
-    async fn put_back(&mut self) -> Result<(), String> {
-        let host = self.random_host();
-        if self.peers.len() < 3 || self.leader().await? == host {
-            return Ok(());
-        }
-        self.session.orders.give(Order::Copy(host));
-        sleep(Duration::from_secs(2)).await;
-        self.whole().await?;
-        let copied = self.status(host).await?;
-        let before = copied.last_log.map_or(0, |last| last.index) + ACKNOWLEDGED;
-        let until = Instant::now() + CHANGE_MAX;
-        while self.status(host).await?.last_log.is_none_or(|last| last.index < before) {
-            if Instant::now() > until {
-                // Nobody writes where there is no space.
-                return self.whole().await;
-            }
-            sleep(PAUSE).await;
-        }
-        let term = self.status(self.leader().await?).await?.term;
-        self.session.orders.give(Order::PutBack(host));
-        let until = Instant::now() + SET_ASIDE_MAX;
-        sleep(Duration::from_secs(2)).await;
-        loop {
-            let status = self.status(host).await?;
-            // By a snapshot it has all that again.
-            if !status.status_only.is_empty() || status.last_log.is_some_and(|last| last.index >= before) {
-                break;
-            }
-            let leads = self.status(self.leader().await?).await?;
-            if leads.term != term {
-                break;
-            }
-            if Instant::now() > until {
-                return Err(format!("{} lacks what it has acknowledged, and takes part", self.peers[host]));
-            }
-            sleep(PAUSE).await;
-        }
-        self.remove(copied.node_id).await?;
-        self.session.orders.give(Order::Wipe(host));
-        self.another(host, copied.node_id).await?;
-        self.add(host, Voter::Yes).await?;
-        self.whole().await
     }
 
     /// Adds the disk that a member has, again and again, as a person would where it is refused for the moment.

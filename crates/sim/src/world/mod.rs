@@ -21,7 +21,7 @@ pub mod weather;
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -188,29 +188,6 @@ impl World {
         Ok(())
     }
 
-    /// Somebody copies the disk of the host, which has no process.
-    pub fn copy_disk(&self, host: HostId) -> io::Result<()> {
-        let (dir, copy) = self.disk_and_copy(host);
-        if copy.exists() {
-            std::fs::remove_dir_all(&copy)?;
-        }
-        copy_files(&dir, &copy)
-    }
-
-    /// The host, which has no process, has the disk again that was copied.
-    pub fn put_disk_back(&mut self, host: HostId) -> io::Result<()> {
-        self.wipe(host)?;
-        let (dir, copy) = self.disk_and_copy(host);
-        copy_files(&copy, &dir)?;
-        std::fs::remove_dir_all(&copy)
-    }
-
-    fn disk_and_copy(&self, host: HostId) -> (PathBuf, PathBuf) {
-        let dir = self.hosts[host].dir.clone();
-        let copy = dir.with_extension("copy");
-        (dir, copy)
-    }
-
     /// The host does nothing for a while.
     pub fn pause(&mut self, host: HostId, until: Micros) {
         self.hosts[host].stands_until = self.hosts[host].stands_until.max(until);
@@ -240,17 +217,4 @@ impl World {
         }
         ended
     }
-}
-
-fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        match path.is_dir() {
-            true => copy_files(&path, &to)?,
-            false => _ = std::fs::copy(&path, &to)?,
-        }
-    }
-    Ok(())
 }
