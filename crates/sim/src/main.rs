@@ -153,6 +153,10 @@ fn run_one(one: &OneArgs) -> io::Result<bool> {
     let marks = Marks::default();
     log_to_stderr(shape.log_level.as_deref().unwrap_or("off"), marks.clone())?;
     let dir = PathBuf::from(FILES).join(format!("kvorum-sim-{:08}", std::process::id()));
+    // What a process of this number has left that was killed.
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
     std::fs::create_dir(&dir)?;
     let run = Run { plan, trace: shape.trace.clone(), marks };
     let outcome = run::run(&run, &dir);
