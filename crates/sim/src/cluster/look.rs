@@ -51,8 +51,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Cluster time, once all is well, where a majority of the members has not been started anew. Operators have the members change, and where
-    /// clocks are far off, whoever is cut off for a while is too.
+    /// Cluster time, once all is well, where a majority of the members has not been started anew. Operators have the members
+    /// change, and where clocks are far off, whoever is cut off for a while is too.
     fn look_at_time(&mut self, world: &World, seen: &BTreeMap<HostId, Seen>) {
         let now = world.clock.now();
         for (host, seen) in seen {
