@@ -13,7 +13,7 @@ use super::types::{LogId, TypeConfig, wire_log_id};
 
 /// A voter counts as caught up when no more than this is missing: less than a second's worth on a
 /// slow disk, so that the change of voters does not wait for it.
-pub(super) const CAUGHT_UP_BYTES: u64 = 1 << 20;
+const CAUGHT_UP_BYTES: u64 = 1 << 20;
 
 /// A member that was not heard of for longer, or for longer than an election takes, is not there as far
 /// as changes of the voters go.
@@ -38,8 +38,15 @@ impl Raft {
     /// Whether a peer is there and lacks next to nothing; who has it wrong lacks it.
     pub(super) fn is_live(&self, progress: &admin::Progress) -> bool {
         let silent_ms_max = PRESENT_MS.max(self.inner.options.election_timeout_ms);
-        progress.silent_ms <= silent_ms_max
-            && progress.bytes_behind <= CAUGHT_UP_BYTES
+        progress.silent_ms <= silent_ms_max && self.is_caught_up(progress)
+    }
+
+    /// Whether a peer lacks next to nothing, of which the log has all: else it has to be sent a snapshot first, however
+    /// little that is. Who has it wrong lacks it.
+    pub(super) fn is_caught_up(&self, progress: &admin::Progress) -> bool {
+        let (wanted, purged) = (progress.matched.map_or(0, |id| id.index + 1), self.inner.log.state().purged);
+        progress.bytes_behind <= CAUGHT_UP_BYTES
+            && purged.is_none_or(|purged| purged.index < wanted)
             && !self.store().is_corrupt(progress.node_id)
     }
 

@@ -6,7 +6,6 @@ use kvorum_proto::admin::v1 as admin;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Raft;
-use super::progress::CAUGHT_UP_BYTES;
 use crate::error::{MembershipError, RequestError};
 
 /// Leadership goes only to a voter that was heard of within so long.
@@ -59,8 +58,7 @@ impl Raft {
         let fit = |progress: &&admin::Progress| {
             progress.node_id != overview.node_id
                 && progress.silent_ms <= HEARD_OF_MS
-                && progress.bytes_behind <= CAUGHT_UP_BYTES
-                && !self.store().is_corrupt(progress.node_id)
+                && self.is_caught_up(progress)
                 && overview.members.iter().any(|m| m.node_id == progress.node_id && m.voter)
         };
         let mut fit: Vec<_> = progress.iter().filter(fit).collect();

@@ -33,9 +33,10 @@ impl Raft {
                 known,
             )));
         }
-        let place = self.inner.snapshots.receiving_place().await?;
+        let mut turn = self.inner.snapshots.receiving_turn();
+        let place = self.inner.snapshots.receiving_place(&mut turn).await?;
         let metrics = &self.inner.metrics.snapshots;
-        let received = receive_snapshot(chunks, self.store(), place, self.blocking())
+        let received = receive_snapshot(chunks, self.store(), turn, place, self.blocking())
             .await
             .inspect_err(|_| metrics.failed())?;
         let bytes = received.begin().total_bytes;

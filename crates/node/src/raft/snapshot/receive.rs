@@ -9,12 +9,14 @@ use tonic::{Status, Streaming};
 
 use super::chunks::read_chunk;
 use super::outgoing::STALL_TIMEOUT;
+use super::places::{SENT_ANOTHER, Turn};
 use crate::blocking::{Blocking, GivenUp};
 
-/// Receives the files of a snapshot into the store's data directory and verifies them.
+/// Receives the files of a snapshot into the store's data directory and verifies them, unless its turn is over before.
 pub async fn receive_snapshot(
     mut stream: Streaming<peer::SnapshotRequest>,
     store: &Store,
+    mut turn: Turn,
     place: OwnedSemaphorePermit,
     blocking: &Blocking,
 ) -> Result<ReceivedSnapshot, Status> {
@@ -25,7 +27,10 @@ pub async fn receive_snapshot(
     let begun: Result<_, kvorum_store::ReceiveError> = begun.await.map_err(given_up)?;
     let mut receiving = Apart::new(blocking, begun.map_err(|error| Status::internal(error.to_string()))?);
     loop {
-        let message = timeout(STALL_TIMEOUT, stream.message()).await;
+        let message = tokio::select! {
+            message = timeout(STALL_TIMEOUT, stream.message()) => message,
+            () = turn.over() => return Err(Status::aborted(SENT_ANOTHER)),
+        };
         let message = message.map_err(|_| Status::deadline_exceeded("no chunk of the snapshot came in"))?;
         let Some(message) = message? else {
             return Err(Status::cancelled("the snapshot broke off"));
