@@ -60,8 +60,8 @@ simulate: simulator ## Runs clusters in simulated time: SEED (1), SEEDS, MINUTES
 simulator: deps ## Builds the simulation
 	$(WITH_ROCKSDB) cargo build --profile simulation --locked -p kvorum-sim
 
-simulate-some: simulator ## Three minutes of the simulation: equal runs, plans that once failed, new seeds (SEED, from the commit without)
-	$(if $(SEED),SEED=$(SEED)) $(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(JOBS),JOBS=$(JOBS)) ./scripts/simulate-some
+simulate-some: simulator ## Three minutes of the simulation: equal runs, plans that once failed, new seeds (SEEDS, 24; SEED, from the commit without)
+	$(if $(SEED),SEED=$(SEED)) $(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(JOBS),JOBS=$(JOBS)) ./scripts/simulate-some
 
 mutants: deps ## Puts known faults back, one at a time (crates/sim/mutants), and says which the simulation finds
 	$(WITH_ROCKSDB) ./scripts/mutants $(MUTANTS)

@@ -11,12 +11,14 @@ const AFTER: Micros = 10 * SECOND;
 #[derive(Clone, Debug)]
 pub struct Calm {
     until: Vec<Micros>,
+    /// The same of messages between any.
+    network: Micros,
 }
 
 impl Calm {
     /// Of so many members, none of which was touched.
     pub fn new(members: usize) -> Calm {
-        Calm { until: vec![0; members] }
+        Calm { until: vec![0; members], network: 0 }
     }
 
     /// Something happens to a member until then.
@@ -59,6 +61,7 @@ impl Calm {
             | What::Narrow(_)
             | What::Names(_) => {
                 (0..self.until.len()).for_each(|host| self.disturb(host, until));
+                self.network = until.max(self.network);
             }
             What::Resized(_)
             | What::Restarted
@@ -73,11 +76,17 @@ impl Calm {
     /// All faults end now.
     pub fn heal(&mut self, now: Micros) {
         self.until.iter_mut().for_each(|until| *until = now.min(*until));
+        self.network = now.min(self.network);
     }
 
     /// Since when a member is left alone; in the future where it is not.
     pub fn since(&self, host: HostId) -> Micros {
         self.until.get(host).copied().unwrap_or_default()
+    }
+
+    /// Since when messages between members are neither lost nor late but for single members.
+    pub fn network_since(&self) -> Micros {
+        self.network
     }
 
     /// Since when all are.

@@ -20,6 +20,11 @@ use crate::machine::Machine;
 use crate::places::{CHECKPOINTS, INCOMING, state_numbers, state_path};
 use crate::state::{State, lock, sync_dir};
 
+/// What RocksDB calls the number of files of a family that flushes have left.
+const FILES_AT_LEVEL_0: &str = "rocksdb.num-files-at-level0";
+/// So many of them are left as they are: as many as RocksDB leaves where it compacts by itself.
+const FLUSHED_FILES_MAX: u64 = 3;
+
 /// A handle to a node's state: cheap to clone, and safe to use from any thread. One thread applies
 /// entries, any number read.
 ///
@@ -212,8 +217,12 @@ impl Store {
     pub fn flush(&self) -> Result<Option<LogId>, StoreError> {
         let state = self.state();
         state.admit_write()?;
-        db::flush(&state.db)?;
-        wait_until_at_rest(&state);
+        if state.limits.repeatable {
+            db::flush_in_order(&state.db)?;
+            merge_files(&state);
+        } else {
+            db::flush(&state.db)?;
+        }
         flushed(&state)
     }
 
@@ -310,6 +319,19 @@ fn wait_until_at_rest(state: &State) {
     {
         tracing::warn!(%error, "could not wait until RocksDB is at rest");
     }
+}
+
+/// Where RocksDB compacts nothing by itself, each flush would leave one more file that every read has to look into.
+fn merge_files(state: &State) {
+    wait_until_at_rest(state);
+    for name in db::FAMILIES {
+        let family = db::family(&state.db, name);
+        let files = state.db.property_int_value_cf(family, FILES_AT_LEVEL_0).ok().flatten();
+        if files.is_some_and(|files| files > FLUSHED_FILES_MAX) {
+            state.db.compact_range_cf::<&[u8], &[u8]>(family, None, None);
+        }
+    }
+    wait_until_at_rest(state);
 }
 
 fn flushed(state: &State) -> Result<Option<LogId>, StoreError> {

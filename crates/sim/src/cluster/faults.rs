@@ -220,7 +220,6 @@ impl Cluster {
         world.disks.iter().for_each(|disk| disk.heal());
         world.resume_all();
         self.calm.heal(world.clock.now());
-        self.healed = world.clock.now();
         self.orders.note_calm(self.calm.all_since());
         let operators = self.operated.iter().flat_map(|operated| operated.operators.clone());
         for host in (0..self.members).chain(operators.collect::<Vec<_>>()) {

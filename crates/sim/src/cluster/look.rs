@@ -17,7 +17,7 @@ const DISK_FULL: &str = "no storage space";
 const DAMAGED: [&str; 2] = ["damage", "missing"];
 /// Clocks that are so far off at most are as they are as a rule.
 const DRIFT_PPM_MAX: u64 = 1000;
-/// How long what was lost of the network's messages may be under way once all is well.
+/// How long what was lost of the network's messages may be under way after that.
 const OUTSTANDING: Micros = 10 * SECOND;
 /// While no fault has touched a majority for so long, writes are taken.
 const WRITES_MAX: Micros = 20 * SECOND;
@@ -51,8 +51,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Cluster time, once all is well, where a majority of the members has not been started anew. Operators have the members
-    /// change, and where clocks are far off, whoever is cut off for a while is too.
+    /// Cluster time where a majority of the members has not been started anew. Operators have the members change, and where
+    /// clocks are far off, whoever is cut off for a while is too.
     fn look_at_time(&mut self, world: &World, seen: &BTreeMap<HostId, Seen>) {
         let now = world.clock.now();
         for (host, seen) in seen {
@@ -69,7 +69,7 @@ impl Cluster {
         let Some(leader) = leads else { return };
         let mut informed = self.informed.clone();
         informed.sort_unstable();
-        let steady_since = informed[informed.len() / 2].max(self.healed.saturating_add(OUTSTANDING));
+        let steady_since = informed[informed.len() / 2].max(self.calm.network_since() + OUTSTANDING);
         self.checks.look_at_time(now, leader.cluster_time_ms, steady_since);
     }
 

@@ -67,8 +67,6 @@ pub struct Cluster {
     setup: Setup,
     /// The feature level that each member's process knows.
     levels: Vec<u32>,
-    /// Since when all is well.
-    healed: Micros,
     /// Since when each member's process is there.
     began: Vec<Micros>,
     /// Since when each member's process knows who leads, and with that what time it is.
@@ -113,7 +111,6 @@ impl Cluster {
             full_until: vec![0; members],
             setup,
             levels: vec![0; members],
-            healed: Micros::MAX,
             began: vec![0; members],
             informed: vec![Micros::MAX; members],
             checks: Checks::new(world.trace.clone(), plan.operators > 0),

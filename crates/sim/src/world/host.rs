@@ -37,6 +37,11 @@ impl Host {
         Host { dir, process: None, clock_ppm, stands_until: 0, owed: 0 }
     }
 
+    /// A process begins, and with it the clock that it has.
+    pub(super) fn begin(&mut self, process: Process) {
+        (self.process, self.owed) = (Some(process), 0);
+    }
+
     /// Whether a process runs.
     pub fn is_up(&self) -> bool {
         self.process.is_some()

@@ -143,7 +143,7 @@ impl World {
             network.names.started(host, now);
         });
         main(machine, runtime.handle());
-        self.hosts[host].process = Some(Process { runtime, threads });
+        self.hosts[host].begin(Process { runtime, threads });
         Ok(())
     }
 

@@ -17,4 +17,4 @@ pub(crate) use self::options::Caches;
 pub use self::options::StoreOptions;
 pub(crate) use self::range::{Bounds, iterate_current, successor};
 pub(crate) use self::recent::{Recent, RecentRecord};
-pub(crate) use self::write::{flush, impatient_write_options, write, write_options};
+pub(crate) use self::write::{flush, flush_in_order, impatient_write_options, write, write_options};

@@ -50,6 +50,10 @@ impl Store {
             revision: 0,
             files: Vec::new(),
         };
+        // A checkpoint flushes by itself, in whatever order.
+        if state.limits.repeatable {
+            db::flush_in_order(&state.db)?;
+        }
         let failed = |error| StoreError::database("make checkpoint", state.path())(error);
         rocksdb::checkpoint::Checkpoint::new(&state.db)
             .and_then(|maker| maker.create_checkpoint(&checkpoint.path))
