@@ -45,6 +45,12 @@ pub enum Command {
     Fill(FillArgs),
     /// Answer kv.v1 reads and writes from memory: what gRPC alone can do
     EchoServer(EchoArgs),
+    /// Open connections (--conns), all at once, and have each make a call
+    #[command(hide = true)]
+    Connect(ConnectArgs),
+    /// Log in (--user) again and again (--rate), over one connection
+    #[command(hide = true)]
+    LogIn(LogInArgs),
     /// Let a ServiceAccount do everything with all keys, and others no more: declares the issuer of its tokens
     #[command(hide = true)]
     Declare(DeclareArgs),
@@ -216,6 +222,31 @@ pub struct FillArgs {
     /// What every load has; the key space is what is filled.
     #[command(flatten)]
     load: LoadArgs,
+}
+
+/// `connect`
+#[derive(Clone, Debug, Args)]
+pub struct ConnectArgs {
+    /// Come from so many addresses of this machine, 127.0.1.1 and up [default: from whichever the system chooses]
+    #[arg(long, value_parser = parse_count)]
+    pub sources: Option<usize>,
+    /// Keep them open for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub hold: Option<Duration>,
+    /// What every load has.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// `log-in`
+#[derive(Clone, Debug, Args)]
+pub struct LogInArgs {
+    /// Make as many stale reads instead: what the calls cost without the log-in
+    #[arg(long)]
+    pub others: bool,
+    /// What every load has.
+    #[command(flatten)]
+    pub load: LoadArgs,
 }
 
 /// `echo-server`

@@ -13,6 +13,7 @@ mod declare;
 mod echo;
 mod endpoint;
 mod load;
+mod many;
 mod pace;
 mod process;
 mod progress;
@@ -55,6 +56,16 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     let (report, json) = match cli.command {
         Command::EchoServer(args) => {
             runtime.block_on(echo::run(args.listen))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Connect(args) => {
+            let seen = runtime.block_on(many::connect(&args)).map_err(|error| error as Box<dyn Error>)?;
+            print(&format!("{seen}\n"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::LogIn(args) => {
+            let seen = runtime.block_on(many::log_in(&args)).map_err(|error| error as Box<dyn Error>)?;
+            print(&format!("{seen}\n"))?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Declare(args) => {

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
 use kvorum_tls::{Bytes as Bidirectional, Fault};
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -76,7 +77,32 @@ pub struct Transport {
 impl Transport {
     /// Opens a connection, which lives as long as a handle of it does.
     pub async fn connect(endpoint: &Endpoint, caller: &Caller) -> Result<Transport, ConnectError> {
-        let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint.address()))
+        Transport::over(endpoint, TcpStream::connect(endpoint.address()), caller).await
+    }
+
+    /// The same from an address of this machine's choice.
+    pub async fn connect_from(
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        from: Option<Ipv4Addr>,
+        caller: &Caller,
+    ) -> Result<Transport, ConnectError> {
+        let connecting = async {
+            let socket = TcpSocket::new_v4()?;
+            if let Some(from) = from {
+                socket.bind((from, 0).into())?;
+            }
+            socket.connect(address).await
+        };
+        Transport::over(endpoint, connecting, caller).await
+    }
+
+    async fn over(
+        endpoint: &Endpoint,
+        connecting: impl Future<Output = io::Result<TcpStream>>,
+        caller: &Caller,
+    ) -> Result<Transport, ConnectError> {
+        let socket = timeout(CONNECT_TIMEOUT, connecting)
             .await
             .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s")))
             .and_then(|socket| socket.set_nodelay(true).map(|()| socket))

@@ -39,6 +39,12 @@ pub fn execute(
     mut output: Output,
     command: impl AsyncFnOnce(&mut Output) -> Result<(), Failure>,
 ) -> ExitCode {
+    if let Err(error) = kvorum_tls::keep_out_of_core_files() {
+        let said = format!(
+            "a core file of this process could be written, and would hold keys and passwords: {error}"
+        );
+        Failure::Other(said).report();
+    }
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvorum_proto::kv::v1 as wire;
 use tokio::time::Instant;
+use tonic::codegen::http::header::HeaderValue;
 
 use crate::Error;
 use crate::channel::Channel;
@@ -27,6 +28,18 @@ const SEARCHES: u32 = 20;
 const SEARCH_PAUSE: Duration = Duration::from_millis(200);
 /// How long one question for the leader may take.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An attempt that was not answered as its caller wanted, and the token that it came with.
+struct Failed {
+    setback: Setback,
+    shown: Option<HeaderValue>,
+}
+
+impl From<Setback> for Failed {
+    fn from(setback: Setback) -> Failed {
+        Failed { setback, shown: None }
+    }
+}
 
 impl Pool {
     /// Makes a call. `Error::OutcomeUnknown` comes at once, so that the caller can have a look.
@@ -48,15 +61,16 @@ impl Pool {
         let mut rounds: Option<Rounds> = None;
         let mut renewed = false;
         loop {
-            let setback = match self.attempt(&node, request, &options).await {
+            let (setback, shown) = match self.attempt(&node, request, &options).await {
                 Ok(answer) => return Ok((answer, node)),
-                Err(setback) => setback,
+                Err(Failed { setback, shown }) => (setback, shown),
             };
             let next = match setback.fate {
                 Fate::Answered(error) => return Err(error),
                 Fate::BadToken(error) => {
                     // Once: a token that is fresh and not taken either will not be better in a moment.
-                    if std::mem::replace(&mut renewed, true) || !self.renew_token(&node, &options).await? {
+                    let first = !std::mem::replace(&mut renewed, true);
+                    if !first || !self.renew_token(&node, shown.as_ref(), &options).await? {
                         return Err(error);
                     }
                     continue;
@@ -91,7 +105,7 @@ impl Pool {
         node: &Arc<Node>,
         request: &R,
         options: &CallOptions,
-    ) -> Result<R::Answer, Setback> {
+    ) -> Result<R::Answer, Failed> {
         let now = Instant::now();
         let until = match options.repeat {
             Repeat::IfNotApplied => options.deadline,
@@ -106,11 +120,12 @@ impl Pool {
             // Where that fails, the call goes on as before, and is answered what is to be known.
             let _ = credentials.begin(&connected.channel).await;
         }
+        let shown = credentials.token();
         let outcome = send(&connected.channel, request, until, now, node).await;
         if outcome.as_ref().is_err_and(|setback| setback.broken) {
             node.discard(&connected);
         }
-        let answer = outcome?;
+        let answer = outcome.map_err(|setback| Failed { setback, shown })?;
         if let Some(header) = R::header(&answer) {
             self.learn(node, header).map_err(Setback::answered)?;
         }
@@ -128,9 +143,14 @@ impl Pool {
     }
 
     /// Gets another token in the place of one that was not taken. Whether there is one.
-    async fn renew_token(self: &Arc<Self>, node: &Arc<Node>, options: &CallOptions) -> Result<bool, Error> {
+    async fn renew_token(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        refused: Option<&HeaderValue>,
+        options: &CallOptions,
+    ) -> Result<bool, Error> {
         let Ok(connected) = self.connected(node, options.deadline).await else { return Ok(false) };
-        let renewed = connected.channel.credentials().renew(&connected.channel).await;
+        let renewed = connected.channel.credentials().renew(&connected.channel, refused).await;
         renewed.or_else(|status| match judge(&status, node.address().as_str()).fate {
             Fate::Answered(error) => Err(error),
             _ => Ok(false),

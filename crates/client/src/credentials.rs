@@ -40,7 +40,25 @@ pub(crate) enum Credentials {
 
 pub(crate) struct File {
     path: PathBuf,
-    token: Mutex<Option<(HeaderValue, Instant)>>,
+    tokens: Mutex<Tokens>,
+}
+
+/// What the file had, and which of it goes with calls.
+#[derive(Default)]
+struct Tokens {
+    newest: Option<Newest>,
+    /// The last one before the newest that was not refused. Members learn of a new signing key within a minute, and until
+    /// then refuse who comes with a token that it has signed, while this one still holds.
+    before: Option<HeaderValue>,
+    /// Until then `before` goes with calls.
+    back_until: Option<Instant>,
+}
+
+struct Newest {
+    token: HeaderValue,
+    read: Instant,
+    /// When it was refused last.
+    refused: Option<Instant>,
 }
 
 pub(crate) struct Login {
@@ -63,7 +81,7 @@ impl fmt::Debug for Credentials {
 
 impl Credentials {
     pub(crate) fn file(path: PathBuf) -> Credentials {
-        Credentials::File(Arc::new(File { path, token: Mutex::default() }))
+        Credentials::File(Arc::new(File { path, tokens: Mutex::default() }))
     }
 
     pub(crate) fn password(user: String, password: String) -> Credentials {
@@ -100,32 +118,80 @@ impl Credentials {
         none.is_some_and(|none| none.elapsed() >= ASK_AGAIN)
     }
 
-    /// Gets another token in the place of one that is not taken any more. Whether there is one.
-    pub(crate) async fn renew(&self, channel: &Channel) -> Result<bool, Status> {
+    /// Gets another token in the place of the one that a call came with and that was not taken. Whether there is one.
+    pub(crate) async fn renew(
+        &self,
+        channel: &Channel,
+        refused: Option<&HeaderValue>,
+    ) -> Result<bool, Status> {
         match self {
             Credentials::None => Ok(false),
-            Credentials::File(file) => Ok(file.read_again()),
+            Credentials::File(file) => Ok(file.other_than(refused)),
             Credentials::Password(login) => login.log_in(channel).await.map(|()| true),
         }
     }
 }
 
 impl File {
-    /// What stays as it is is not read again, nor is what cannot be read: the last token may do.
+    /// What cannot be read is not taken: the last token may do.
     fn token(&self) -> Option<HeaderValue> {
-        let mut token = lock(&self.token);
-        let fresh = token.as_ref().is_some_and(|(_, read)| read.elapsed() < READ_AGAIN);
-        if !fresh && let Some(read) = read(&self.path).or_else(|| token.take().map(|(token, _)| token)) {
-            *token = Some((read, Instant::now()));
+        let (mut tokens, now) = (lock(&self.tokens), Instant::now());
+        if tokens.are_old(now) {
+            tokens.take(read(&self.path), now);
         }
-        token.as_ref().map(|(token, _)| token.clone())
+        tokens.shown(now)
     }
 
-    /// Whether the file has another token by now.
-    fn read_again(&self) -> bool {
-        let Some(read) = read(&self.path) else { return false };
-        let before = lock(&self.token).replace((read.clone(), Instant::now()));
-        before.is_none_or(|(before, _)| before != read)
+    /// Whether calls go with another token by now than the one that was refused.
+    fn other_than(&self, refused: Option<&HeaderValue>) -> bool {
+        let (mut tokens, now) = (lock(&self.tokens), Instant::now());
+        tokens.take(read(&self.path), now);
+        if let Some(refused) = refused {
+            tokens.refuse(refused, now);
+        }
+        tokens.shown(now).is_some_and(|shown| Some(&shown) != refused)
+    }
+}
+
+impl Tokens {
+    fn are_old(&self, now: Instant) -> bool {
+        self.newest.as_ref().is_none_or(|newest| now >= newest.read + READ_AGAIN)
+    }
+
+    /// Takes note of what was read.
+    fn take(&mut self, read: Option<HeaderValue>, now: Instant) {
+        match (&mut self.newest, read) {
+            (Some(newest), Some(read)) if newest.token != read => {
+                if newest.refused.is_none_or(|refused| now >= refused + READ_AGAIN) {
+                    self.before = Some(newest.token.clone());
+                }
+                self.newest = Some(Newest { token: read, read: now, refused: None });
+                self.back_until = None;
+            }
+            (Some(newest), _) => newest.read = now,
+            (None, read) => {
+                self.newest = read.map(|token| Newest { token, read: now, refused: None });
+            }
+        }
+    }
+
+    /// Takes note of a token that was not taken.
+    fn refuse(&mut self, refused: &HeaderValue, now: Instant) {
+        if self.before.as_ref() == Some(refused) {
+            (self.before, self.back_until) = (None, None);
+        } else if let Some(newest) = &mut self.newest
+            && newest.token == *refused
+        {
+            newest.refused = Some(now);
+            self.back_until = self.before.is_some().then(|| now + READ_AGAIN);
+        }
+    }
+
+    /// What goes with calls.
+    fn shown(&self, now: Instant) -> Option<HeaderValue> {
+        let back = self.back_until.is_some_and(|until| now < until);
+        let newest = self.newest.as_ref().map(|newest| &newest.token);
+        self.before.as_ref().filter(|_| back).or(newest).cloned()
     }
 }
 
@@ -162,4 +228,86 @@ fn value(token: &str) -> Option<HeaderValue> {
 /// A panic while a lock was held has left nothing half done: what it guards is replaced whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &'static str) -> HeaderValue {
+        HeaderValue::from_static(text)
+    }
+
+    /// Goal: a token whose key members do not know yet costs nobody a call, and is tried again; one that has ended is not
+    /// gone back to. Method: what a file has as time goes by, and what calls go with.
+    #[test]
+    fn the_last_token_that_was_taken_does_until_the_next_one_is() {
+        let (mut tokens, start) = (Tokens::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let shown = |tokens: &Tokens, seconds| tokens.shown(at(seconds));
+        assert!(tokens.are_old(start) && shown(&tokens, 0).is_none());
+        tokens.take(Some(token("one")), at(0));
+        assert_eq!(shown(&tokens, 0), Some(token("one")));
+        assert!(!tokens.are_old(at(9)) && tokens.are_old(at(10)));
+        // A file that is gone for a moment.
+        tokens.take(None, at(10));
+        assert_eq!(shown(&tokens, 10), Some(token("one")));
+        // Nothing to go back to.
+        tokens.refuse(&token("one"), at(11));
+        assert_eq!(shown(&tokens, 11), Some(token("one")));
+
+        tokens.take(Some(token("two")), at(20));
+        assert_eq!(shown(&tokens, 20), Some(token("two")), "what was refused is not gone back to");
+        tokens.refuse(&token("two"), at(20));
+        assert_eq!(shown(&tokens, 20), Some(token("two")));
+
+        let mut tokens = Tokens::default();
+        tokens.take(Some(token("one")), at(0));
+        tokens.take(Some(token("two")), at(20));
+        for round in [20, 30, 40] {
+            assert_eq!(shown(&tokens, round), Some(token("two")), "it is tried every ten seconds");
+            tokens.refuse(&token("two"), at(round));
+            assert_eq!(shown(&tokens, round), Some(token("one")));
+            // So is every other call that came with it.
+            tokens.refuse(&token("two"), at(round));
+            assert_eq!(shown(&tokens, round + 9), Some(token("one")));
+        }
+        assert_eq!(shown(&tokens, 50), Some(token("two")));
+        tokens.refuse(&token("two"), at(50));
+        tokens.refuse(&token("one"), at(51));
+        assert_eq!(
+            shown(&tokens, 51),
+            Some(token("two")),
+            "the old one has ended, so that the new one it is"
+        );
+        tokens.refuse(&token("two"), at(52));
+        assert_eq!(shown(&tokens, 52), Some(token("two")));
+    }
+
+    /// Goal: whoever is refused is given another token, where there is one. Method: a file that changes.
+    #[test]
+    fn a_refused_token_is_looked_for_in_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        let file = File { path: path.clone(), tokens: Mutex::default() };
+        assert!(file.token().is_none() && !file.other_than(None));
+        std::fs::write(&path, "one\n").unwrap();
+        assert_eq!(file.token(), Some(token("one")));
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!(file.token(), Some(token("one")), "it is read every ten seconds only");
+        assert!(file.other_than(Some(&token("one"))), "but at once where the last one was refused");
+        assert_eq!(file.token(), Some(token("two")));
+        assert!(!file.other_than(Some(&token("two"))), "nothing is left");
+
+        std::fs::write(&path, "three\n").unwrap();
+        let file = File { path: path.clone(), tokens: Mutex::default() };
+        assert_eq!(file.token(), Some(token("three")));
+        std::fs::write(&path, "four\n").unwrap();
+        assert!(file.other_than(None));
+        assert_eq!(file.token(), Some(token("four")));
+        assert!(file.other_than(Some(&token("four"))), "the one before may still be taken");
+        assert_eq!(file.token(), Some(token("three")));
+        assert!(file.other_than(Some(&token("three"))), "and if not, once more the new one");
+        assert!(!file.other_than(Some(&token("four"))), "nothing is left");
+    }
 }

@@ -135,15 +135,15 @@ impl<'t> CertManager<'t> {
             tokio::time::sleep(Duration::from_millis(200)).await;
             let found = self.certificates().get(name).await?;
             let conditions = &found.data["status"]["conditions"];
-            let ready = conditions.as_array().into_iter().flatten().any(|condition| {
-                condition["type"] == "Ready"
-                    && condition["status"] == "True"
-                    && condition["observedGeneration"].as_i64() == found.metadata.generation
-            });
-            let issuing = conditions.as_array().into_iter().flatten();
-            let issuing = issuing.filter(|condition| condition["status"] == "True");
-            let issuing = issuing.into_iter().any(|condition| condition["type"] == "Issuing");
-            ensure!(ready && !issuing, "its conditions are {conditions}");
+            let holds = |kind: &str, of_now: bool| {
+                conditions.as_array().into_iter().flatten().any(|condition| {
+                    let generation = condition["observedGeneration"].as_i64();
+                    condition["type"] == kind
+                        && condition["status"] == "True"
+                        && (!of_now || generation == found.metadata.generation)
+                })
+            };
+            ensure!(holds("Ready", true) && !holds("Issuing", false), "its conditions are {conditions}");
             Ok(found)
         })
         .await

@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kvorum_client::{Client, ConnectOptions, KeyRange, Tls};
 use kvorum_crd::{KvCluster, TlsMode};
+use kvorum_faults::latency::Distribution;
 use kvorum_faults::writers::{self, Ledger, Style, Writers};
 use kvorum_operator::certificates::{BUNDLE, CERTIFICATE, KEY};
 use kvorum_operator::names;
@@ -69,8 +70,8 @@ pub struct Writing {
 #[derive(Debug)]
 pub struct Written {
     ledgers: Vec<Ledger>,
+    took: Distribution,
     count: usize,
-    slowest: Duration,
 }
 
 impl Writing {
@@ -155,13 +156,14 @@ impl Writing {
         let took: Vec<Duration> = took.collect();
         // Some may be there that were not acknowledged before the end.
         ensure!(there >= took.len() && !took.is_empty(), "{there} keys are there of {} writes", took.len());
-        Ok(Written { count: took.len(), slowest: took.into_iter().max().unwrap_or_default(), ledgers })
+        Ok(Written { count: took.len(), took: Distribution::new(took), ledgers })
     }
 }
 
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} writes, none failed, the slowest took {} ms", self.count, self.slowest.as_millis())
+        let [p99, slowest] = [99, 100].map(|percent| self.took.percentile(percent).as_millis());
+        write!(f, "{} writes, none failed, 99% took {p99} ms at most, the slowest {slowest} ms", self.count)
     }
 }
 

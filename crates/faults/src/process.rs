@@ -270,9 +270,9 @@ impl Node {
     }
 
     /// SIGABRT, as a process ends that finds itself broken; returns when it is gone.
-    pub async fn abort(&self) -> Result<()> {
+    pub async fn abort(&self) -> Result<ExitStatus> {
         self.signal(Signal::ABORT)?;
-        self.wait_ended(ABORT_LIMIT).await.map(drop)
+        self.wait_ended(ABORT_LIMIT).await
     }
 
     /// SIGSTOP: the process keeps its connections and does nothing.

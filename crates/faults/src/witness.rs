@@ -21,11 +21,21 @@ const BYTES: [u8; 512] = [b'w'; 512];
 /// Its file; it grows by 50 KiB a second while the test runs.
 const FILE: &str = "witness";
 
-/// A thread that appends and syncs until it is asked what it saw.
+/// A thread that appends and syncs until it is asked what it saw, or dropped.
 #[derive(Debug)]
 pub struct Witness {
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     thread: JoinHandle<io::Result<Duration>>,
+}
+
+/// Has the thread end when it is dropped: a test that fails asks for nothing any more.
+#[derive(Debug)]
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Witness {
@@ -37,8 +47,8 @@ impl Witness {
     pub fn start(directory: &Path) -> Result<Witness> {
         let path = directory.join(FILE);
         let file = File::create(&path).context(format_args!("make {}", path.display()))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let stop = Stop(Arc::default());
+        let stopped = Arc::clone(&stop.0);
         let thread = thread::Builder::new().name("witness".to_owned()).spawn(move || watch(file, &stopped));
         Ok(Witness { stop, thread: thread.context("start the witness")? })
     }
@@ -49,7 +59,7 @@ impl Witness {
     ///
     /// An append failed.
     pub fn finish(self) -> Result<Duration> {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         let longest = self.thread.join().map_err(|_| Failure::new("the witness panicked"))?;
         longest.context("append as the witness")
     }
@@ -66,4 +76,28 @@ fn watch(mut file: File, stopped: &AtomicBool) -> io::Result<Duration> {
         due += PERIOD;
     }
     Ok(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use super::*;
+
+    /// Goal: nobody appends for a test that has failed. Method: what the thread holds is let go once the witness is
+    /// dropped, as it is when a test returns early.
+    #[test]
+    fn it_ends_when_it_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let witness = Witness::start(directory.path()).unwrap();
+        let held: Weak<AtomicBool> = Arc::downgrade(&witness.stop.0);
+        assert!(held.strong_count() == 2);
+        let thread = witness.thread.thread().id();
+        drop(witness);
+        let begun = Instant::now();
+        while held.strong_count() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{thread:?} goes on");
+            thread::sleep(PERIOD);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,9 @@ use kvorum_client::{Client, ConnectOptions, Error, KeyRange, Tls};
 use kvorum_faults::certificates::{Certificates, leaf};
 use kvorum_faults::process::{Node, Release};
 use kvorum_faults::rpc::{Consistency, RawClient, secured_channel};
-use kvorum_faults::{Cluster, Context as _, Layout, Result, binary, ensure, program, rpc, wait};
+use kvorum_faults::{
+    Cluster, Context as _, Failure, Layout, Result, binary, ensure, program, rpc, settings, wait,
+};
 use kvorum_tls::make::Subject;
 use kvorum_tls::{ClientTls, Paths};
 use tempfile::TempDir;
@@ -89,11 +92,56 @@ async fn with_users(root: &Client) -> Result<()> {
     Ok(auth.enable().await?)
 }
 
-/// Writes at one node until it is told to stop; counts what was done, and refused.
-async fn write_on(client: RawClient, key: String, stop: Arc<Mutex<bool>>) -> Result<(u64, u64)> {
+/// What writers may do, as it was acknowledged; every change of it is another stage.
+#[derive(Clone, Default)]
+struct Stages(Arc<AtomicU64>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It is being changed, or nobody says.
+    Open(u64),
+    May(u64),
+    MayNot(u64),
+}
+
+impl Stages {
+    fn now(&self) -> Stage {
+        let number = self.0.load(Ordering::SeqCst);
+        match number % 4 {
+            1 => Stage::May(number),
+            3 => Stage::MayNot(number),
+            _ => Stage::Open(number),
+        }
+    }
+
+    /// A change is begun, or acknowledged.
+    fn next(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Writes at one node until it is told to stop; counts what was done, and refused. What begins and ends within one stage is
+/// answered as that says.
+async fn write_on(
+    client: RawClient,
+    key: String,
+    stages: Stages,
+    stop: Arc<Mutex<bool>>,
+) -> Result<(u64, u64)> {
     let (mut done, mut denied) = (0, 0);
     while !*stop.lock().await {
-        match client.set(key.clone().into(), Bytes::from_static(b"v"), None).await {
+        let before = stages.now();
+        let answer = client.set(key.clone().into(), Bytes::from_static(b"v"), None).await;
+        let same = stages.now() == before;
+        match answer {
+            Ok(_) if same && matches!(before, Stage::MayNot(_)) => {
+                return Err(Failure::new(format!("{key} was written in {before:?}")));
+            }
+            Err(status)
+                if same && matches!(before, Stage::May(_)) && status.code() == Code::PermissionDenied =>
+            {
+                return Err(Failure::new(format!("{key} was refused in {before:?}: {status}")));
+            }
             Ok(_) => done += 1,
             Err(status) if status.code() == Code::PermissionDenied => denied += 1,
             // Rights changed three times while it was on its way.
@@ -112,18 +160,24 @@ async fn nothing_is_written_once_a_right_is_taken() -> Result<()> {
     let root = cluster.client().await?;
     with_users(&root).await?;
     let alice = of_user(&certificates, "alice")?;
-    let stop = Arc::new(Mutex::new(false));
+    let (stages, stop) = (Stages::default(), Arc::new(Mutex::new(false)));
     let mut writers = JoinSet::new();
     for (number, node) in cluster.nodes().iter().enumerate() {
-        for writer in 0..2 {
-            let client = at(node, &alice)?;
-            writers.spawn(write_on(client, format!("a/{number}/{writer}"), stop.clone()));
+        let client = at(node, &alice)?;
+        for writer in 0..settings::number("RIGHTS_WRITERS", 2) {
+            let key = format!("a/{number}/{writer}");
+            writers.spawn(write_on(client.clone(), key, stages.clone(), stop.clone()));
         }
     }
-    let auth = root.auth();
+    let (auth, mut allowed) = (root.auth(), Duration::ZERO);
+    stages.next();
     for flap in 0..FLAPS {
+        let begun = Instant::now();
         sleep(PHASE).await;
+        allowed += begun.elapsed();
+        stages.next();
         auth.revoke_role("alice", "write").await?;
+        stages.next();
         let revision = root.get("a/").await?.header.revision;
         sleep(PHASE).await;
         let later = root.get("a/").await?.header.revision;
@@ -131,7 +185,9 @@ async fn nothing_is_written_once_a_right_is_taken() -> Result<()> {
             later == revision,
             "flap {flap}: revision {later} was written after {revision}, with no right to it"
         );
+        stages.next();
         auth.grant_role("alice", "write").await?;
+        stages.next();
         // A right that was given is known at all members.
         for node in cluster.nodes() {
             let read = at(node, &alice)?.get("a/".into(), Consistency::Linearizable).await;
@@ -144,6 +200,10 @@ async fn nothing_is_written_once_a_right_is_taken() -> Result<()> {
         let (more, refused) = writer.context("a writer panicked")??;
         (done, denied) = (done + more, denied + refused);
     }
+    eprintln!(
+        "rights: {done} writes, {:.0} a second while they were allowed, and {denied} refusals in {FLAPS} flaps",
+        done as f64 / allowed.as_secs_f64()
+    );
     ensure!(done > 50 && denied > 50, "only {done} writes and {denied} refusals were seen");
     cluster.compare_stores(cluster.nodes()).await?;
     cluster.close()
@@ -167,7 +227,8 @@ async fn nothing_that_was_let_pass_is_written_once_rights_count() -> Result<()> 
     for (number, node) in cluster.nodes().iter().enumerate() {
         for writer in 0..2 {
             let client = at(node, &bob)?;
-            writers.spawn(write_on(client, format!("a/{number}/{writer}"), stop.clone()));
+            let key = format!("a/{number}/{writer}");
+            writers.spawn(write_on(client, key, Stages::default(), stop.clone()));
         }
     }
     // He may read, and whoever shows nothing may do nothing: both are told apart.

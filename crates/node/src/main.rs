@@ -110,6 +110,9 @@ fn closed(closing: &Closing) -> bool {
 
 /// Runs the node until a signal.
 async fn run(config: Config, machine: Machine) -> Result<Closing, Box<dyn std::error::Error>> {
+    if let Err(error) = kvorum_tls::keep_out_of_core_files() {
+        tracing::warn!(%error, "a core file of this process could be written, and would hold its keys");
+    }
     raise_file_limit();
     tell_memory();
     let mut terminate =

@@ -23,6 +23,7 @@ use futures_util::future::BoxFuture;
 use http_body::Body as _;
 use kvorum_node::config::{Bootstrap, Config};
 use kvorum_node::machine::Machine;
+use kvorum_node::server::Node;
 use kvorum_proto::admin::v1 as admin;
 use kvorum_proto::auth::v1 as auth;
 use kvorum_proto::auth::v1::auth_client::AuthClient;
@@ -145,6 +146,7 @@ fn reads() -> Vec<Row> {
         row(GET, "a stale key", Needs::Read, get("a/k", true)),
         row(GET, "another key", Needs::Root, get("b", false)),
         row(GET, "another stale key", Needs::Root, get("b", true)),
+        // CVE-2023-32082: the life of a lease told the keys on it to whoever could not read them.
         row(TTL, "a key", Needs::Read, kv::TtlRequest { key: "a/k".into(), serializable: false }),
         row(TTL, "another key", Needs::Root, kv::TtlRequest { key: "a".into(), serializable: true }),
         row(SCAN, "all", Needs::Read, scan(range("a/", "a0"))),
@@ -154,6 +156,7 @@ fn reads() -> Vec<Row> {
         row(SCAN, "without an end", Needs::Root, scan(unbounded("a/"))),
         row(WATCH, "all", Needs::Read, watch(range("a/", "a0"))),
         row(WATCH, "a key", Needs::Read, watch(range("a/k", ""))),
+        // GHSA-xg4h, too.
         row(WATCH, "without an end", Needs::Root, watch(unbounded("a/k"))),
     ]
 }
@@ -169,6 +172,7 @@ fn writes() -> Vec<Row> {
     vec![
         row(SET, "a key", Needs::Write, set("a/k")),
         row(SET, "another key", Needs::Root, set("a")),
+        // GHSA-x35m: what was there before was told to whoever could only write.
         row(
             SET,
             "and tell what was there",
@@ -196,6 +200,7 @@ fn writes() -> Vec<Row> {
         row("/kv.v1.Kv/Expire", "another key", Needs::Root, kv::ExpireRequest { key: "b".into(), ttl_ms: 1 }),
         row("/kv.v1.Kv/Persist", "a key", Needs::Write, kv::PersistRequest { key: "a/k".into() }),
         row("/kv.v1.Kv/Persist", "another key", Needs::Root, kv::PersistRequest { key: "b".into() }),
+        // GHSA-rfx7: what was nested went unchecked.
         row(BATCH, "keys", Needs::Write, batch(vec![put("a/1"), delete(range("a/2", "a/9"))], vec![])),
         row(BATCH, "one other key", Needs::Root, batch(vec![put("a/1"), put("b")], vec![])),
         row(
@@ -215,6 +220,7 @@ fn others() -> Vec<Row> {
     let (user, role): (String, String) = ("idle".into(), "nothing".into());
     let both = Some(auth::Permission { range: range("n", ""), access: auth::Access::Read.into() });
     vec![
+        // GHSA-q8m4: some of these were answered without a user.
         row("/kv.v1.Cluster/Members", "all", Needs::User, kv::MembersRequest {}),
         row("/auth.v1.Auth/AuthEnable", "again", Needs::Root, auth::AuthEnableRequest {}),
         row(
@@ -360,19 +366,14 @@ async fn with_users_in(mode: &str, machine: Machine, certificates: &Certificates
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let dir = tempfile::TempDir::new().unwrap();
     let config = Config { client_threads: 0, ..fixture::config(&dir, &flags) };
-    let node = kvorum_node::server::Node::start(config, machine).await.unwrap();
+    let node = Node::start(config, machine).await.unwrap();
     let channel = certificates.connect(node.addresses.client, Some("root")).await;
     let kv = kv::kv_client::KvClient::new(channel.clone());
     let mut it = Fixture { node: Some(node), kv, channel, dir };
     it.get("k").await;
     it.set("a/k", "v").await;
     it.set("b", "v").await;
-    let raise = async {
-        while it.node().raft().store().feature_level() < kvorum_store::feature::AUTH {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), raise).await.expect("a node alone knows what all members know");
+    knows_users(it.node()).await;
     let root = certificates.connect(it.node().addresses.client, Some("root")).await;
     let mut auth = AuthClient::new(root);
     for name in ["root", "idle", "reader", "writer", "both"] {
@@ -405,6 +406,16 @@ async fn with_users_in(mode: &str, machine: Machine, certificates: &Certificates
     }
     auth.auth_enable(auth::AuthEnableRequest {}).await.unwrap();
     it
+}
+
+/// Waits until the feature level has risen to the one that knows users: a node alone knows what all members know.
+async fn knows_users(node: &Node) {
+    let raise = async {
+        while node.raft().store().feature_level() < kvorum_store::feature::AUTH {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), raise).await.expect("the feature level rises");
 }
 
 /// A call came to this: the audit has a line of it, which says the same.
@@ -562,9 +573,9 @@ fn a_cluster_that_was_founded_closed_lets_nobody_in() {
             let config = fixture::config(&dir, &flags);
             let advertise_peer = Some("a:2380".to_owned());
             let config = Config { client_threads: 0, bootstrap: Bootstrap::Wait, advertise_peer, ..config };
-            kvorum_node::server::Node::start(config, Machine::real()).await.unwrap()
+            Node::start(config, Machine::real()).await.unwrap()
         };
-        let administer = async |node: &kvorum_node::server::Node| {
+        let administer = async |node: &Node| {
             let channel = certificates.connect(node.addresses.peer, Some("root")).await;
             admin::admin_client::AdminClient::new(channel)
         };
@@ -581,12 +592,7 @@ fn a_cluster_that_was_founded_closed_lets_nobody_in() {
                 node.stop().await;
                 node = start().await;
             }
-            let known = async {
-                while node.raft().store().feature_level() < kvorum_store::feature::AUTH {
-                    sleep(Duration::from_millis(20)).await;
-                }
-            };
-            timeout(Duration::from_secs(30), known).await.expect("a node alone knows what all members know");
+            knows_users(&node).await;
             for caller in [None, Some("root")] {
                 let channel = certificates.connect(node.addresses.client, caller).await;
                 for Row { path, what, needs, call } in [reads(), writes(), others()].iter().flatten() {

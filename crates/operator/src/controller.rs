@@ -235,7 +235,7 @@ async fn reconcile(cluster: Arc<Watched>, context: Arc<Context>) -> Result<Actio
         return Ok(Action::await_change());
     };
     let certified = certify(&context, &mut seen, begun, &mut memory).await;
-    if let Some(said) = plain::tell(&mut memory.plain, plain::left(&seen.observed), Instant::now()) {
+    if let Some(said) = plain::tell(&mut memory.plain, plain::left(&seen.observed), &name, Instant::now()) {
         publish(&context, &seen, "PlainConnections", EventType::Normal, said).await;
     }
     let plan = plan(&seen.observed);

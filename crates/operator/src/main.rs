@@ -134,6 +134,9 @@ enum StartError {
 /// Works until a signal comes or the Lease is lost.
 async fn operate(flags: Flags) -> Result<ExitCode, StartError> {
     log_to_stderr(flags.log_format, &flags.log_level)?;
+    if let Err(error) = kvorum_tls::keep_out_of_core_files() {
+        tracing::warn!(%error, "a core file of this process could be written, and would hold the CAs' keys");
+    }
     let listener = TcpListener::bind(&flags.listen_http).await;
     let listener = listener.map_err(|error| StartError::Listen(flags.listen_http.clone(), error))?;
     let (stop, stopped) = watch::channel(false);

@@ -359,6 +359,8 @@ pub struct Node {
     pub version: String,
     /// The feature level of its cluster, as far as it knows.
     pub feature_level: u32,
+    /// The highest one that it knows; a release of before there was any says 0.
+    pub feature_level_max: u32,
     /// The members whose data differs from what a majority holds, as its log says.
     pub corrupt: BTreeSet<u64>,
     /// How it speaks TLS, if it does.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::names;
 use crate::observe::plain_clients;
 use crate::observed::Observed;
 
@@ -23,7 +24,7 @@ pub fn left(observed: &Observed) -> Option<i64> {
 }
 
 /// What is to be told, if it is time: that some are left, now and then; that none is, once after some were.
-pub fn tell(told: &mut Option<Told>, left: Option<i64>, at: Instant) -> Option<String> {
+pub fn tell(told: &mut Option<Told>, left: Option<i64>, cluster: &str, at: Instant) -> Option<String> {
     let count = left?;
     let due = match *told {
         None => count > 0,
@@ -37,7 +38,8 @@ pub fn tell(told: &mut Option<Told>, left: Option<i64>, at: Instant) -> Option<S
             .to_owned(),
         count => format!(
             "{count} connections of clients are without TLS; kvorum_connections{{port=\"client\",tls=\"no\"}} says to which \
-             members. Give these clients the CA in ConfigMap NAME-ca before spec.tls.mode is Required."
+             members. Give these clients the CA in ConfigMap {} before spec.tls.mode is Required.",
+            names::ca(cluster)
         ),
     })
 }
@@ -56,7 +58,7 @@ mod tests {
         for (seconds, left, said) in [
             (0, Some(0), None),
             (1, None, None),
-            (2, Some(3), Some("3 connections")),
+            (2, Some(3), Some("ConfigMap demo-ca ")),
             (3, Some(5), None),
             (601, Some(4), None),
             (602, Some(4), Some("4 connections")),
@@ -68,7 +70,7 @@ mod tests {
             (1204, None, None),
             (1205, Some(0), Some("No client")),
         ] {
-            let words = tell(&mut told, left, start + Duration::from_secs(seconds));
+            let words = tell(&mut told, left, "demo", start + Duration::from_secs(seconds));
             assert_eq!(words.is_some(), said.is_some(), "at {seconds} s: {words:?}");
             assert!(words.unwrap_or_default().contains(said.unwrap_or_default()), "at {seconds} s");
         }

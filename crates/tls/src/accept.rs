@@ -133,13 +133,21 @@ impl TlsPort {
     pub async fn accept<S: Bytes>(&self, stream: S, from: IpAddr) -> Result<Accepted<S>, Fault> {
         let said = timeout(HANDSHAKE_TIMEOUT, self.listen(stream)).await;
         let slow = || Fault::new(Reason::Slow, format!("it said too little within {HANDSHAKE_TIMEOUT:?}"));
-        let started = match said.map_err(|_| slow())?? {
+        let mut started = match said.map_err(|_| slow())?? {
             Said::Plain(stream) => return Ok(Accepted::Plain(stream)),
             Said::Hello(started) => started,
         };
         // A connection that says nothing has no place: only what costs work has.
         let busy = || Fault::new(Reason::Busy, format!("its handshake had no turn within {TURN_TIMEOUT:?}"));
-        let slot = timeout(TURN_TIMEOUT, self.slots.take(from)).await.map_err(|_| busy())?;
+        // Who gives up meanwhile, and comes again perhaps, is not worked for: else many who come at once would all be
+        // served when it is too late.
+        let slot = tokio::select! {
+            biased;
+            slot = timeout(TURN_TIMEOUT, self.slots.take(from)) => slot.map_err(|_| busy())?,
+            () = started.io.gone() => {
+                return Err(Fault::new(Reason::Left, "it went before its handshake had a turn"));
+            }
+        };
         let begun = Instant::now();
         let loaded = self.tls.current();
         let handshake = explained(started.into_stream(loaded.server(self.port)));

@@ -14,6 +14,7 @@ mod accept;
 mod beside;
 mod certificate;
 mod config;
+mod core_file;
 mod dial;
 mod explain;
 pub mod make;
@@ -31,6 +32,7 @@ pub use certificate::{
     Facts, Identity, Unreadable, bundle_fingerprint, date, fingerprint, hex, pem_fingerprint,
     pem_leaf_fingerprint,
 };
+pub use core_file::keep_out_of_core_files;
 pub use dial::{COMPARE_INTERVAL, ClientTls, DIAL_TIMEOUT, Dialed, DialedStream};
 pub use explain::{Fault, Reason};
 pub use material::{MaterialError, Paths, check_member, check_pair};

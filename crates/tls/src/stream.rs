@@ -1,8 +1,9 @@
 //! Streams of bytes: with TLS, without it, and with their first bytes read already.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -22,6 +23,28 @@ pub struct Begun<S> {
 impl<S> Begun<S> {
     pub(crate) fn new(head: Vec<u8>, stream: S) -> Begun<S> {
         Begun { head, at: 0, stream }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Begun<S> {
+    /// Returns once the other side has gone. What it says meanwhile is kept, a byte of it, and then it is not looked after
+    /// any more: nothing is to come where this is asked.
+    pub(crate) async fn gone(&mut self) {
+        let mut byte = [0];
+        poll_fn(|cx| {
+            if self.at < self.head.len() {
+                return Poll::Pending;
+            }
+            let mut buffer = ReadBuf::new(&mut byte);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    self.head = buffer.filled().to_vec();
+                    Poll::Pending
+                }
+                Ok(()) | Err(_) => Poll::Ready(()),
+            }
+        })
+        .await;
     }
 }
 

@@ -242,6 +242,45 @@ async fn who_says_too_little_is_cut_off() {
     assert_eq!(port.accept(far, LOCAL).await.unwrap_err().reason, Reason::Left);
 }
 
+/// Goal: who gives up before his handshake has a turn takes none from those who have not. Method: an address that has all
+/// its places taken by handshakes that stand still, and others of it that wait, one of which goes.
+#[tokio::test(start_paused = true)]
+async fn who_goes_while_he_waits_is_not_worked_for() {
+    let ca = ca();
+    let (_files, tls) = load(&ca, &member(&ca));
+    let port = port(&tls, Port::Client);
+    // What a client says first.
+    let (near, mut far) = duplex(64 * 1024);
+    let nobody = client(&ca, None);
+    let saying = tokio::spawn(async move { nobody.connect(near, HOST).await.map(drop) });
+    let mut hello = vec![0; 8 * 1024];
+    let said = far.read(&mut hello).await.unwrap();
+    hello.truncate(said);
+    saying.abort();
+    let begin = async || {
+        let (mut near, far) = duplex(64 * 1024);
+        near.write_all(&hello).await.unwrap();
+        let port = port.clone();
+        (near, tokio::spawn(async move { port.accept(far, LOCAL).await.map(drop) }))
+    };
+    let mut standing = Vec::new();
+    for _ in 0..32 {
+        standing.push(begin().await);
+    }
+    for (near, _) in &mut standing {
+        // Each has its place once it was answered.
+        near.read_exact(&mut [0; 64]).await.unwrap();
+    }
+    let begun = tokio::time::Instant::now();
+    let ((gone, went), (_waits, served)) = (begin().await, begin().await);
+    drop(gone);
+    assert_eq!(went.await.unwrap().unwrap_err().reason, Reason::Left);
+    assert_eq!(begun.elapsed(), Duration::ZERO, "it had a turn, or was waited for");
+    assert!(!served.is_finished(), "the other waits on");
+    drop(standing);
+    assert_eq!(served.await.unwrap().unwrap_err().reason, Reason::Slow, "and has its turn then");
+}
+
 /// Those that say nothing have no place among the handshakes, and so keep nobody waiting.
 #[tokio::test]
 async fn a_thousand_silent_connections_hold_up_nobody() {

@@ -10,5 +10,6 @@ mod idle;
 mod machines;
 mod migration;
 mod outside;
+mod ready;
 mod stock;
 mod tls;

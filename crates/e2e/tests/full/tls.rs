@@ -1,12 +1,21 @@
 //! The whole CA is replaced.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
-use kvorum_e2e::{Cluster, cluster, ensure, run, tls};
+use futures_util::{Stream, StreamExt as _, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource, ResourceExt as _};
+use kvorum_e2e::operator::{self, Local};
+use kvorum_e2e::{Cluster, Context as _, Needs, Test, cluster, ensure, run, run_with, tls, wait};
 use serde_json::json;
 
 const STEP: Duration = Duration::from_secs(300);
+/// The whole rotation, with an operator that begins anew again and again.
+const KILLED: Duration = Duration::from_secs(600);
+/// Writes that a rotation takes at the least: each step one of the CA, and what follows from it.
+const WRITES_MIN: usize = 9;
 
 /// Goal: the whole CA is replaced without a request that fails, a restart or another leader, also where it was deleted.
 /// Method: clients with TLS at work, a short overlap, a token; then the Secret is deleted.
@@ -40,4 +49,83 @@ fn a_ca_is_replaced_under_load() {
         ensure!(cluster.leader().await? == leader, "another member leads");
         Ok(())
     });
+}
+
+/// Goal: an operator that is killed after every write of a rotation leaves nothing behind that the next one does not finish,
+/// and nobody feels it. Method: one that runs here, and is killed as soon as a write of one of the objects is seen.
+#[test]
+#[ignore = "needs a Kubernetes: make e2e-full"]
+fn a_ca_is_replaced_by_operators_that_are_killed() {
+    run_with(Needs::OwnOperator, "tls_killed", Duration::from_secs(1200), async |test| {
+        operator::ensure_none(&test.client).await?;
+        let start = || Local::start(&test.namespace, &test.namespace, "victim");
+        let mut operator = start()?;
+        let mut spec = cluster::spec(3);
+        spec["tls"] = json!({"mode": "Required", "overlap": "5s"});
+        let cluster = Cluster::create(test, "demo", spec).await?;
+        cluster.settled(STEP).await?;
+        let secrets = test.api::<Secret>();
+        let ca =
+            async || Ok::<_, kvorum_e2e::Failure>(secrets.get("demo-ca").await?.data.unwrap_or_default());
+        let (lives, leader, before) = (cluster.lives().await?, cluster.leader().await?, ca().await?);
+        let writing = tls::Writing::start(&cluster).await?;
+
+        let mut writes = writes(test).await?.boxed();
+        tls::annotate(&cluster, json!({"kvorum.io/rotate-ca": "1"})).await?;
+        let over = wait::until("the end of the rotation", KILLED, async || {
+            let (status, now) = (cluster.get().await?.status.unwrap_or_default(), ca().await?);
+            let phase = status.tls.unwrap_or_default().phase;
+            ensure!(now.get("tls.crt") != before.get("tls.crt"), "the CA is the same, in phase {phase}");
+            let bundle = test.api::<ConfigMap>().get("demo-ca").await?.data.unwrap_or_default();
+            let believed = bundle.get("ca.crt").context("it has no CA")?.matches("BEGIN CERTIFICATE").count();
+            ensure!(believed == 1 && phase == "Required", "{believed} CAs are believed, in phase {phase}");
+            Ok(())
+        });
+        let (mut over, mut killed) = (std::pin::pin!(over), Vec::new());
+        loop {
+            tokio::select! {
+                ended = &mut over => break ended?,
+                write = writes.next() => {
+                    killed.push(write.context("the watch ended")?);
+                    operator.kill(&test.client, &test.namespace).await?;
+                    operator = start()?;
+                }
+            }
+        }
+        test.say(format!("killed after the writes of {}; {}", killed.join(", "), writing.finish().await?));
+        ensure!(killed.len() >= WRITES_MIN, "it was killed {} times only", killed.len());
+        ensure!(cluster.lives().await? == lives, "a member was restarted");
+        ensure!(cluster.leader().await? == leader, "another member leads");
+        test.end_clusters().await?;
+        drop(operator);
+        Ok(())
+    });
+}
+
+/// Each write from now on of an object that holds certificates.
+async fn writes(test: &Test) -> kvorum_e2e::Result<impl Stream<Item = String> + use<>> {
+    let secrets = changes(test.api::<Secret>(), "Secret").await?;
+    let maps = changes(test.api::<ConfigMap>(), "ConfigMap").await?;
+    Ok(stream::select(secrets, maps))
+}
+
+async fn changes<K>(
+    api: Api<K>,
+    kind: &'static str,
+) -> kvorum_e2e::Result<impl Stream<Item = String> + use<K>>
+where
+    K: Resource + Clone + std::fmt::Debug + k8s_openapi::serde::de::DeserializeOwned + Send + 'static,
+{
+    let version = |object: &K| (object.name_any(), object.resource_version().unwrap_or_default());
+    let of_cluster = |name: &str| name.starts_with("demo-");
+    let listed = api.list(&Default::default()).await?;
+    let mut known: HashMap<String, String> = listed.items.iter().map(version).collect();
+    let objects = watcher(api, watcher::Config::default()).default_backoff().applied_objects();
+    Ok(objects.filter_map(move |object| {
+        // A watch that is interrupted comes back by itself.
+        let written = object.ok().map(|object| version(&object)).filter(|(name, version)| {
+            of_cluster(name) && known.insert(name.clone(), version.clone()).as_ref() != Some(version)
+        });
+        std::future::ready(written.map(|(name, _)| format!("{kind} {name}")))
+    }))
 }

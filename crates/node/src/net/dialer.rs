@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use kvorum_proto::peer::v1::peer_client;
-use kvorum_tls::{Bytes, COMPARE_INTERVAL, Fault, Mode};
+use kvorum_tls::{Bytes, COMPARE_INTERVAL, Fault, Mode, Reason};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::codegen::Service;
@@ -173,7 +173,8 @@ impl Dialer {
 
 impl Inner {
     /// Connects, by TLS if this node speaks it. Where it speaks without too, whoever does not agree on TLS is
-    /// spoken to without: he may not have been restarted with it yet.
+    /// spoken to without: he may not have been restarted with it yet. Who is slow has not said that, and would be spoken
+    /// to without TLS for no reason.
     async fn connect(&self, name: &str, shown: &Shown) -> io::Result<Box<dyn Bytes>> {
         // The limit is here and not the endpoint's own, whose error does not tell that nothing was sent.
         let reach = async || timeout(CONNECT_TIMEOUT, self.names.connect(name)).await?;
@@ -185,11 +186,11 @@ impl Inner {
                 shown.set(dialed);
                 Ok(Box::new(stream))
             }
-            (Err(_), Mode::Optional) => {
+            (Err(fault), Mode::Optional) if fault.reason != Reason::Slow => {
                 shown.set_plain();
                 Ok(reach().await?)
             }
-            (Err(fault), Mode::Required) => {
+            (Err(fault), _) => {
                 self.tell(name, &fault);
                 Err(fault.into())
             }
@@ -215,4 +216,69 @@ pub fn peer_client(channel: Way) -> PeerClient {
     PeerClient::new(channel)
         .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use kvorum_tls::make::{self, CA_LIFE, LEAF_LIFE, Subject};
+    use kvorum_tls::{MemberTls, Paths};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An end of HTTP/2 says this first: settings.
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+    #[expect(clippy::disallowed_methods, reason = "TLS reads the machine's files itself")]
+    fn speaks(mode: Mode) -> (tempfile::TempDir, NodeTls) {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = make::ca("test", CA_LIFE).unwrap();
+        let own = make::leaf(&ca, &Subject::Member(vec!["127.0.0.1".into()]), LEAF_LIFE).unwrap();
+        for (name, text) in
+            [("ca.crt", &ca.certificate), ("tls.crt", &own.certificate), ("tls.key", &own.key)]
+        {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        let member = MemberTls::load(Paths::in_directory(directory.path())).unwrap();
+        (directory, NodeTls { member, mode })
+    }
+
+    /// Goal: where both are spoken, a member that does not speak TLS is spoken to without it, and one that is slow is not:
+    /// it may well speak TLS. Method: an end that says what HTTP/2 says, and one that says nothing; and how often it was
+    /// connected to.
+    #[tokio::test]
+    async fn only_who_does_not_speak_tls_is_spoken_to_without() {
+        for (mode, words, connected, connections) in [
+            (Mode::Optional, Some(SETTINGS), true, 2),
+            (Mode::Optional, None, false, 1),
+            (Mode::Required, Some(SETTINGS), false, 1),
+            (Mode::Required, None, false, 1),
+        ] {
+            let (_files, tls) = speaks(mode);
+            let dialer = Dialer::new(Arc::new(super::super::tcp::Tcp), Some(tls));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let (seen, mut count) = watch::channel(0);
+            let serving = tokio::spawn(async move {
+                let mut held = Vec::new();
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    seen.send_modify(|seen| *seen += 1);
+                    if let Some(words) = words {
+                        stream.write_all(words).await.unwrap();
+                        let mut first = [0];
+                        stream.read_exact(&mut first).await.unwrap();
+                    }
+                    held.push(stream);
+                }
+            });
+            let made = dialer.0.connect(&address, &Shown::default()).await;
+            assert_eq!(made.is_ok(), connected, "{mode:?}, {words:?}: {:?}", made.err());
+            // The other end takes note of it a moment later.
+            let noted = timeout(Duration::from_secs(10), count.wait_for(|count| *count >= connections)).await;
+            assert!(noted.is_ok_and(|count| *count.unwrap() == connections), "{mode:?}, {words:?}");
+            serving.abort();
+        }
+    }
 }

@@ -150,6 +150,7 @@ fn read(status: v1::StatusResponse, namespace: &str, name: &str) -> Node {
         membership: membership(status.membership.unwrap_or_default(), namespace, name),
         version: status.version,
         feature_level: status.feature_level.max(1),
+        feature_level_max: status.feature_level_max,
         corrupt: status.corrupt_node_ids.into_iter().collect(),
         tls: status.tls.as_ref().map(node_tls),
         closed: status.closed,

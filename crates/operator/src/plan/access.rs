@@ -66,6 +66,14 @@ pub fn soon(view: &View) -> Decided {
 fn obstacle(view: &View, access: &Access) -> Option<(&'static str, String)> {
     let level = view.leader.feature_level;
     if level < levels::AUTH {
+        if all_know(view) {
+            let said = format!(
+                "The cluster's feature level is {level}, and users are known from {} on, as all members do: the leader raises \
+                 it within seconds.",
+                levels::AUTH
+            );
+            return Some(("FeatureLevel", said));
+        }
         let said = format!(
             "The cluster's feature level is {level}, and users are known from {} on: it rises once all members run a release \
              that knows them. Set spec.image to such a one.",
@@ -77,6 +85,13 @@ fn obstacle(view: &View, access: &Access) -> Option<(&'static str, String)> {
         return Some(("WaitsForTls", said));
     }
     access.refused.clone().map(|said| ("Refused", said))
+}
+
+/// Whether every member runs a release that knows users.
+fn all_know(view: &View) -> bool {
+    let node = |ordinal: &Option<u32>| ordinal.and_then(|ordinal| view.observed.nodes.get(&ordinal));
+    let knows = |ordinal| node(ordinal).is_some_and(|node| node.feature_level_max >= levels::AUTH);
+    view.membership.nodes.values().all(knows)
 }
 
 /// Rights are looked at, and count, once every member speaks nothing but TLS. Later, a member that does not answer keeps
@@ -222,15 +237,21 @@ mod tests {
         alone.membership.configs = vec![[1].into()];
         alone.membership.nodes.retain(|id, _| *id == 1);
         (alone.closed, alone.auth, alone.feature_level) = (true, AuthState::default(), 1);
+        alone.feature_level_max = levels::AUTH - 1;
         let another = Node { node_id: 2, cluster_id: 0, role: Role::Unjoined, ..Node::default() };
         observed.nodes.insert(1, another);
         observed.wanted.members = 3;
         let waiting = plan(&observed);
         assert_eq!(waiting.step, Step::Wait);
         assert!(
-            waiting.reason.contains("nobody is let in") && waiting.reason.contains("feature level is 1"),
+            waiting.reason.contains("nobody is let in") && waiting.reason.contains("Set spec.image"),
             "{waiting:?}"
         );
+        // Nobody has to do anything: it was founded a moment ago.
+        observed.nodes.get_mut(&0).unwrap().feature_level_max = levels::AUTH;
+        let waiting = plan(&observed).reason;
+        assert!(waiting.contains("feature level is 1") && waiting.contains("within seconds"), "{waiting}");
+        assert!(!waiting.contains("spec.image"), "{waiting}");
         observed.nodes.get_mut(&0).unwrap().feature_level = levels::AUTH;
         assert!(declares(&plan(&observed)));
         let changed = Access { is_empty: true, mode: AuthMode::Disabled, ..observed.access.clone().unwrap() };
