@@ -151,9 +151,7 @@ impl Writing {
             there +=
                 client.scan(keys).keys_only().start().try_fold(0, async |count, _| Ok(count + 1)).await?;
         }
-        let took =
-            ledgers.iter().flat_map(Ledger::marks).map(|mark| mark.returned.saturating_sub(mark.called));
-        let took: Vec<Duration> = took.collect();
+        let took = writers::latencies(&ledgers);
         // Some may be there that were not acknowledged before the end.
         ensure!(there >= took.len() && !took.is_empty(), "{there} keys are there of {} writes", took.len());
         Ok(Written { count: took.len(), took: Distribution::new(took), ledgers })

@@ -15,7 +15,7 @@ use kvorum_client::{Client, ConnectOptions};
 use kvorum_e2e::{Failure, Result, ensure};
 use kvorum_faults::certificates::Certificates;
 use kvorum_faults::latency::Distribution;
-use kvorum_faults::writers::{self, Ledger, Style, Writers};
+use kvorum_faults::writers::{self, Style, Writers};
 use kvorum_faults::{Cluster, Layout};
 use kvorum_operator::certificates::{
     AuthorityData, Content, Held, LeafData, Look, Own, Report, Slot, Stage, Target, leaf_names, made, next,
@@ -183,8 +183,7 @@ async fn members_take_what_the_operator_makes() -> Result<()> {
     );
     let ledgers = writing.finish().await?;
     writers::check_no_failure(&ledgers)?;
-    let marks = ledgers.iter().flat_map(Ledger::marks);
-    let took: Vec<_> = marks.map(|mark| mark.returned.saturating_sub(mark.called)).collect();
+    let took = writers::latencies(&ledgers);
     ensure!(!took.is_empty(), "nothing was written");
     let (count, took) = (took.len(), Distribution::new(took));
     eprintln!(

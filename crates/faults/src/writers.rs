@@ -196,6 +196,11 @@ fn first_failure(ledgers: &[Ledger]) -> Option<&(Duration, String)> {
     ledgers.iter().find_map(|ledger| ledger.failed.first())
 }
 
+/// How long each acknowledged write took.
+pub fn latencies(ledgers: &[Ledger]) -> Vec<Duration> {
+    ledgers.iter().flat_map(Ledger::marks).map(|mark| mark.returned.saturating_sub(mark.called)).collect()
+}
+
 /// Fails if any write failed.
 pub fn check_no_failure(ledgers: &[Ledger]) -> Result<()> {
     match first_failure(ledgers) {

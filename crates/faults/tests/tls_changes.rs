@@ -232,11 +232,7 @@ async fn a_connection_ends_soon_after_its_certificate() -> Result<()> {
 
 /// How many writes there were, and how long they took.
 fn summary(ledgers: &[Ledger]) -> Result<String> {
-    let took: Vec<_> = ledgers
-        .iter()
-        .flat_map(Ledger::marks)
-        .map(|mark| mark.returned.saturating_sub(mark.called))
-        .collect();
+    let took = writers::latencies(ledgers);
     ensure!(!took.is_empty(), "nothing was written");
     let (count, took) = (took.len(), Distribution::new(took));
     let (p50, p99, longest) = (took.percentile(50), took.percentile(99), took.percentile(100));
